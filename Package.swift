@@ -1,0 +1,123 @@
+// swift-tools-version: 6.2
+// The package: floors and arrows of Architecture.md, checked by Tests/PackageTests.
+import PackageDescription
+
+let house: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InferIsolatedConformances"),
+    .enableUpcomingFeature("ImmutableWeakCaptures"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .treatAllWarnings(as: .error),
+    .treatWarning("DeprecatedDeclaration", as: .warning),
+]
+
+let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+
+func floor(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: house)
+}
+
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, swiftSettings: house)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name + "Tests", dependencies: dependencies, swiftSettings: house)
+}
+
+let package = Package(
+    name: "xenback",
+    products: [
+        .executable(name: "xenbackd", targets: ["xenbackd"]),
+        .executable(name: "xenback", targets: ["xenback"]),
+        .executable(name: "xenback-bench", targets: ["xenback-bench"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    ],
+    targets: [
+        // C: header-only shims and module maps.
+        .target(name: "CRing"),
+        .target(name: "CLinux"),
+        .systemLibrary(name: "CXen", providers: [.apt(["libxen-dev"])]),
+        .systemLibrary(name: "CURing", providers: [.apt(["liburing-dev"])]),
+        // 0
+        floor("XenWire", []),
+        // 1
+        floor("SharedRing", ["XenWire", "CRing", system]),
+        // 2
+        floor("Hypervisor", ["SharedRing", "XenWire", system]),
+        floor("HostIO", ["SharedRing", "CURing", "CLinux", system]),
+        floor("XenHypervisor", ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CXen", "CLinux", system]),
+        floor("SimulatedHypervisor", ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CLinux", system]),
+        // 3
+        floor("DiskImages", ["HostIO", "SharedRing", "CLinux", system]),
+        floor("BackendCore", ["Hypervisor", "SharedRing", "XenWire", "HostIO", log, system]),
+        // 4
+        floor(
+            "BlockBackend",
+            ["BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
+        ),
+        // 5
+        floor("ControlProtocol", [system]),
+        floor("FrontendDrivers", ["Hypervisor", "SharedRing", "XenWire", "HostIO", system]),
+        floor(
+            "BackendServer",
+            [
+                "BlockBackend", "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire",
+                "ControlProtocol", "CLinux", log, system, arguments,
+                .product(name: "TOMLKit", package: "TOMLKit"),
+            ]
+        ),
+        // 6
+        program("xenbackd", ["BackendServer", "XenHypervisor", "Hypervisor", log, arguments]),
+        program(
+            "xenback",
+            [
+                "ControlProtocol", "BackendServer", "SimulatedHypervisor", "FrontendDrivers", "Hypervisor", "HostIO",
+                "SharedRing", "XenWire", log, system, arguments,
+            ]
+        ),
+        program(
+            "xenback-bench",
+            [
+                "BackendServer", "BlockBackend", "BackendCore", "DiskImages", "SimulatedHypervisor", "XenHypervisor",
+                "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing", log, system, arguments,
+            ]
+        ),
+        // Tests
+        tests("XenWire", ["XenWire"]),
+        tests("SharedRing", ["SharedRing", "XenWire", system]),
+        tests("HostIO", ["HostIO", "SharedRing", "CLinux", system]),
+        tests("SimulatedHypervisor", ["SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
+        tests("HypervisorContract", ["SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
+        tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", system]),
+        tests("BackendCore", ["BackendCore", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
+        tests(
+            "BlockBackend",
+            [
+                "BlockBackend", "BackendCore", "DiskImages", "FrontendDrivers", "SimulatedHypervisor", "Hypervisor",
+                "HostIO", "SharedRing", "XenWire", log, system,
+            ]
+        ),
+        tests("ControlProtocol", ["ControlProtocol", system]),
+        tests(
+            "BackendServer",
+            [
+                "BackendServer", "BlockBackend", "BackendCore", "ControlProtocol", "FrontendDrivers",
+                "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", "DiskImages", log, system,
+            ]
+        ),
+        tests("Package", [system]),
+    ],
+    swiftLanguageModes: [.v6]
+)

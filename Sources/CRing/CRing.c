@@ -1,0 +1,1 @@
+// SwiftPM wants one source file; everything is inline in the header.

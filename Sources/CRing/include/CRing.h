@@ -1,0 +1,39 @@
+// Accesses to memory that another domain can write: each word is read once, in an order the compiler keeps.
+#pragma once
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#ifndef __XEN_INTERFACE_VERSION__
+#define __XEN_INTERFACE_VERSION__ 0x00040e00
+#endif
+#include <stdint.h>
+#include <string.h>
+
+static inline uint32_t ring_load_acquire(const void *word) {
+    return __atomic_load_n((const uint32_t *)word, __ATOMIC_ACQUIRE);
+}
+static inline uint32_t ring_load_relaxed(const void *word) {
+    return __atomic_load_n((const uint32_t *)word, __ATOMIC_RELAXED);
+}
+static inline void ring_store_release(void *word, uint32_t value) {
+    __atomic_store_n((uint32_t *)word, value, __ATOMIC_RELEASE);
+}
+static inline void ring_store_relaxed(void *word, uint32_t value) {
+    __atomic_store_n((uint32_t *)word, value, __ATOMIC_RELAXED);
+}
+static inline void ring_full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+// Copies out of or into shared memory. The barrier makes the private copy materialise, so that no later read of it
+// can be turned into a second read of the shared bytes (XSA-155).
+static inline void ring_copy(void *destination, const void *source, uint32_t count) {
+    __builtin_memcpy(destination, source, count);
+    __asm__ volatile("" : : "r"(destination) : "memory");
+}
+static inline void ring_copy_112(void *destination, const void *source) {
+    __builtin_memcpy(destination, source, 112);
+    __asm__ volatile("" : : "r"(destination) : "memory");
+}
+static inline void ring_copy_108(void *destination, const void *source) {
+    __builtin_memcpy(destination, source, 108);
+    __asm__ volatile("" : : "r"(destination) : "memory");
+}

@@ -1,0 +1,127 @@
+// The backend's end of a request/response ring (public/io/ring.h), for a frontend that may lie.
+
+public import CRing
+
+/// What a frontend can do wrong with the ring itself. Any of them closes the device; nothing else is affected.
+public enum RingFault: Error, Equatable, Sendable {
+    /// `req_prod` is further ahead of what we consumed than the ring has slots, or went backwards (XSA-39).
+    case producerOutOfRange(producer: UInt32, consumed: UInt32, size: UInt32)
+}
+
+/// The backend's end of one ring: takes requests, puts responses.
+///
+/// Layout (ring.h, `DEFINE_RING_TYPES`): `req_prod` at 0, `req_event` at 4, `rsp_prod` at 8, `rsp_event` at 12,
+/// slots from 64. Not thread-safe: one loop owns it. Take one `inout` access per batch.
+@safe
+public struct BackRing: ~Copyable {
+    public let pages: SharedPages
+    // SAFETY: points into `pages`, which this struct keeps alive.
+    @usableFromInline let base: UnsafeMutableRawPointer
+    /// Slots in the ring, a power of two.
+    public let size: UInt32
+    /// Bytes from one slot to the next: the larger of request and response, in the frontend's ABI.
+    public let stride: Int
+    /// Next request to take; private, never read back from the shared page.
+    @inlinable public var requestConsumer: UInt32 { consumer }
+    @usableFromInline var consumer: UInt32
+    @usableFromInline var requestSnapshot: UInt32
+    /// Next response to put; published by `publish()`.
+    @inlinable public var responseProducer: UInt32 { producer }
+    @usableFromInline var producer: UInt32
+
+    /// - Parameters:
+    ///   - stride: bytes per slot; the header and `size` slots must fit in `pages` (ours to guarantee).
+    ///   - consumed: where to go on: 0 for a new ring, the journal's word after a takeover.
+    ///   - produced: 0 for a new ring, `publishedResponses(in:)` after a takeover.
+    @inlinable
+    public init(pages: SharedPages, stride: Int, consumed: UInt32 = 0, produced: UInt32 = 0) {
+        let slots = BackRing.slots(pageCount: pages.pageCount, stride: stride)
+        precondition(slots >= 1 && slots <= 65536)
+        self.pages = pages
+        unsafe base = pages.base
+        size = UInt32(truncatingIfNeeded: slots)
+        self.stride = stride
+        consumer = consumed
+        requestSnapshot = consumed
+        producer = produced
+    }
+
+    /// Slots of a ring over `pageCount` pages: the largest power of two that fits behind the 64-byte header
+    /// (ring.h, `__RING_SIZE`).
+    @inlinable
+    public static func slots(pageCount: Int, stride: Int) -> Int {
+        let fitting = (pageCount &* SharedPages.pageSize &- 64) / stride
+        return fitting > 0 ? 1 << (Int.bitWidth &- 1 &- fitting.leadingZeroBitCount) : 0
+    }
+
+    /// `rsp_prod` as the frontend sees it: where a successor of a killed backend goes on.
+    @inlinable
+    public static func publishedResponses(in pages: SharedPages) -> UInt32 { pages.loadAcquire(at: 8) }
+
+    /// Reads `req_prod` once and returns how many requests wait, at most `size`.
+    /// - Throws: `producerOutOfRange`; nothing was consumed.
+    @inlinable
+    public mutating func poll() throws(RingFault) -> UInt32 {
+        let requested = unsafe ring_load_acquire(base)
+        let waiting = requested &- consumer
+        // A frontend can have at most `size` requests unanswered, taken or not (ring.h, RING_REQUEST_PROD_OVERFLOW).
+        guard waiting <= size, requested &- producer <= size else {
+            throw .producerOutOfRange(producer: requested, consumed: requestConsumer, size: size)
+        }
+        requestSnapshot = requested
+        return waiting
+    }
+
+    /// Requests seen by the last `poll()` and not taken yet.
+    @inlinable public var waiting: UInt32 { requestSnapshot &- requestConsumer }
+
+    /// Copies the next request, once, into `slot` and consumes it. Call only while `waiting` is not 0.
+    /// - Parameter count: bytes of the request in the frontend's ABI, at most `stride` and the slot's size.
+    @inlinable
+    public mutating func takeNext(into slot: Slot, count: Int) {
+        precondition(waiting != 0 && count <= stride && count <= slot.byteCount && count >= 0)
+        let index = Int(truncatingIfNeeded: requestConsumer & (size &- 1))
+        // SAFETY: index < size and 64 + size * stride fits the mapping (init); slot has room (checked).
+        let source = unsafe base.advanced(by: 64 &+ index &* stride)
+        switch count {
+        case 112: unsafe ring_copy_112(slot.base, source)
+        case 108: unsafe ring_copy_108(slot.base, source)
+        default: unsafe ring_copy(slot.base, source, UInt32(truncatingIfNeeded: count))
+        }
+        consumer &+= 1
+    }
+
+    /// Puts the `count` bytes of `response` (a private, fully initialised slot: XSA-216) into the next response slot.
+    /// - Returns: the response's ring index, for the journal. It is visible to the frontend after `publish()`.
+    @inlinable
+    @discardableResult
+    public mutating func put(response: Slot, count: Int) -> UInt32 {
+        precondition(count <= stride && count <= response.byteCount && count >= 0)
+        precondition(requestConsumer &- responseProducer != 0, "a response without a request")
+        let index = Int(truncatingIfNeeded: responseProducer & (size &- 1))
+        // SAFETY: as in takeNext.
+        unsafe ring_copy(base.advanced(by: 64 &+ index &* stride), response.base, UInt32(truncatingIfNeeded: count))
+        defer { producer &+= 1 }
+        return producer
+    }
+
+    /// Makes all responses put so far visible.
+    /// - Returns: whether the frontend asked to be notified (ring.h, `RING_PUSH_RESPONSES_AND_CHECK_NOTIFY`).
+    @inlinable
+    public mutating func publish() -> Bool {
+        let old = unsafe ring_load_relaxed(base.advanced(by: 8))
+        unsafe ring_store_release(base.advanced(by: 8), responseProducer)
+        ring_full_fence()
+        let event = unsafe ring_load_relaxed(base.advanced(by: 12))
+        return (responseProducer &- event) < (responseProducer &- old)
+    }
+
+    /// Asks for an event at the next request, then looks once more (ring.h, `RING_FINAL_CHECK_FOR_REQUESTS`).
+    /// - Returns: requests that came in between; if not 0, take them instead of sleeping.
+    @inlinable
+    public mutating func lastLook() throws(RingFault) -> UInt32 {
+        unsafe ring_store_relaxed(base.advanced(by: 4), requestConsumer &+ 1)
+        ring_full_fence()
+        return try poll()
+    }
+}

@@ -1,0 +1,86 @@
+// A batch of grant copies: what to copy, and what became of each copy.
+
+public import XenWire
+
+/// What Xen said of one copy (public/grant_table.h, `GNTST_*`): 0 is okay, all else is an error.
+public struct GrantStatus: Hashable, Sendable {
+    public let rawValue: Int16
+    @inlinable public init(_ rawValue: Int16) { self.rawValue = rawValue }
+    /// `GNTST_okay`.
+    public static let okay = GrantStatus(0)
+    /// `GNTST_general_error`.
+    public static let generalError = GrantStatus(-1)
+    /// `GNTST_bad_gntref`.
+    public static let badReference = GrantStatus(-3)
+    /// `GNTST_permission_denied`.
+    public static let permissionDenied = GrantStatus(-8)
+    /// `GNTST_bad_copy_arg`.
+    public static let badCopyArgument = GrantStatus(-10)
+}
+
+/// One copy between a granted page of another domain and private memory of ours.
+@safe
+public struct GrantCopy: Sendable {
+    public var reference: GrantReference
+    /// First byte in the granted page; `pageOffset + byteCount` is at most 4096.
+    public var pageOffset: UInt16
+    public var byteCount: UInt16
+    /// true: into the granted page (needs a writable grant). false: out of it.
+    public var intoGrant: Bool
+    public var status: GrantStatus
+    // SAFETY: inside a PrivatePages that the batch's owner holds until the batch is cleared.
+    @usableFromInline nonisolated(unsafe) let address: UnsafeMutableRawPointer
+
+    /// The private end, for the hypercall.
+    @unsafe public var unsafeAddress: UnsafeMutableRawPointer { unsafe address }
+}
+
+/// Copies to be made in one hypercall. Capacity is fixed at birth; filling and clearing allocates nothing.
+public struct GrantCopyBatch: ~Copyable {
+    public private(set) var copies: [GrantCopy] = []
+    public let capacity: Int
+
+    public init(capacity: Int) {
+        self.capacity = capacity
+        copies.reserveCapacity(capacity)
+    }
+
+    @inlinable public var count: Int { copies.count }
+    @inlinable public var isFull: Bool { copies.count >= capacity }
+
+    /// Adds a copy. The caller validated `pageOffset` and `byteCount` against the page and `privateOffset` is ours.
+    /// - Returns: its index in the batch.
+    @discardableResult
+    public mutating func add(
+        reference: GrantReference,
+        pageOffset: UInt16,
+        byteCount: UInt16,
+        intoGrant: Bool,
+        pages: PrivatePages,
+        privateOffset: Int
+    ) -> Int {
+        precondition(Int(pageOffset) + Int(byteCount) <= SharedPages.pageSize)
+        // SAFETY: unsafeAddress checks the range; the owner keeps `pages` alive while the batch holds the copy.
+        let address = unsafe pages.unsafeAddress(at: privateOffset, count: Int(byteCount))
+        copies.append(
+            unsafe GrantCopy(
+                reference: reference,
+                pageOffset: pageOffset,
+                byteCount: byteCount,
+                intoGrant: intoGrant,
+                status: .generalError,
+                address: address
+            )
+        )
+        return copies.count - 1
+    }
+
+    /// What became of copy `index` after the batch ran.
+    @inlinable public func status(of index: Int) -> GrantStatus { copies[index].status }
+
+    /// Records what became of copy `index`; for implementations of `GrantTable`.
+    public mutating func setStatus(_ status: GrantStatus, of index: Int) { copies[index].status = status }
+
+    /// Empties the batch, keeping its memory.
+    public mutating func clear() { copies.removeAll(keepingCapacity: true) }
+}

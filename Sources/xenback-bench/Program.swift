@@ -1,0 +1,3 @@
+// Placeholder until the program lands.
+@main
+enum Program { static func main() {} }
