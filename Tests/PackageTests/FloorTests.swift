@@ -1,0 +1,127 @@
+// Holds the tree to the house's plan: who may import whom, where `unsafe` may stand, what every file starts with.
+
+import Foundation
+import Testing
+
+/// The plan of Architecture.md: for each target the targets and libraries it may import.
+private let plan: [String: Set<String>] = [
+    "XenWire": [],
+    "SharedRing": ["XenWire", "CRing", "SystemPackage"],
+    "Hypervisor": ["SharedRing", "XenWire", "SystemPackage"],
+    "HostIO": ["SharedRing", "CURing", "CLinux", "SystemPackage"],
+    "XenHypervisor": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CXen", "CLinux", "SystemPackage"],
+    "SimulatedHypervisor": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CLinux", "SystemPackage"],
+    "HypervisorContract": ["Hypervisor", "SharedRing", "XenWire", "CLinux", "SystemPackage"],
+    "DiskImages": ["HostIO", "SharedRing", "CLinux", "SystemPackage"],
+    "BackendCore": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "Logging", "SystemPackage"],
+    "BlockBackend": [
+        "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
+    ],
+    "ControlProtocol": ["SystemPackage", "FoundationEssentials", "CLinux"],
+    "FrontendDrivers": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
+    "BackendServer": [
+        "BlockBackend", "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire",
+        "ControlProtocol", "CLinux", "Logging", "SystemPackage", "ArgumentParser", "TOMLKit", "FoundationEssentials",
+    ],
+    "xenbackd": ["BackendServer", "XenHypervisor", "Hypervisor", "Logging", "ArgumentParser", "SystemPackage"],
+]
+
+/// Targets whose job is memory or system calls; everywhere else `unsafe` has no place.
+private let unsafeTargets: Set<String> = [
+    "SharedRing", "XenHypervisor", "SimulatedHypervisor", "HostIO", "HostNetwork", "HostUSB",
+    "DiskImages", "BackendServer", "ControlProtocol", "xenback", "xenback-bench", "xenbackd",
+]
+
+/// Modules of the toolchain that anybody may import.
+private let toolchain: Set<String> = ["Glibc", "Synchronization", "Swift", "_Concurrency", "Musl", "Dispatch"]
+
+private let root = URL(fileURLWithPath: #filePath)
+    .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+
+private struct SourceFile {
+    let target: String
+    let path: String
+    let lines: [Substring]
+
+    var imports: [String] {
+        lines.compactMap { line in
+            let words = line.split(separator: " ")
+            guard let at = words.firstIndex(of: "import"), at < 3, at + 1 < words.count,
+                words[..<at].allSatisfy({ ["public", "internal", "package", "private", "@preconcurrency", "@testable"].contains($0) })
+            else { return nil }
+            return String(words[at + 1])
+        }
+    }
+}
+
+private func swiftFiles(below folder: String) throws -> [SourceFile] {
+    let base = root.appendingPathComponent(folder)
+    let all = try FileManager.default.subpathsOfDirectory(atPath: base.path)
+    return try all.filter { $0.hasSuffix(".swift") }.sorted().map { path in
+        let text = try String(contentsOf: base.appendingPathComponent(path), encoding: .utf8)
+        return SourceFile(
+            target: String(path.prefix { $0 != "/" }),
+            path: folder + "/" + path,
+            lines: text.split(separator: "\n", omittingEmptySubsequences: false)
+        )
+    }
+}
+
+@Suite struct FloorTests {
+    @Test func arrowsPointDown() throws {
+        let files = try swiftFiles(below: "Sources")
+        #expect(files.count > 20)
+        for file in files {
+            guard let allowed = plan[file.target] else { continue }
+            for module in file.imports where !allowed.contains(module) && !toolchain.contains(module) {
+                Issue.record("\(file.path) imports \(module), which is not on a lower floor of \(file.target)")
+            }
+        }
+    }
+
+    @Test func everyLibraryTargetIsInThePlan() throws {
+        let programs: Set<String> = ["xenback", "xenback-bench"]
+        let targets = Set(try swiftFiles(below: "Sources").map(\.target))
+        for target in targets.subtracting(programs) {
+            #expect(plan[target] != nil, "\(target) is missing in the plan of FloorTests")
+        }
+    }
+
+    @Test func fullFoundationIsNotShipped() throws {
+        for file in try swiftFiles(below: "Sources") {
+            #expect(!file.imports.contains("Foundation"), "\(file.path) would bring ICU into the binary")
+        }
+    }
+
+    @Test func theDaemonHoldsNoSimulator() throws {
+        let manifest = try String(contentsOf: root.appendingPathComponent("Package.swift"), encoding: .utf8)
+        let daemon = try #require(manifest.range(of: #"program\("xenbackd", \[[^\]]*\]"#, options: .regularExpression))
+        #expect(!manifest[daemon].contains("Simulated"))
+        #expect(!manifest[daemon].contains("FrontendDrivers"))
+    }
+
+    @Test func unsafeStandsOnlyWhereMemoryIsTheJob() throws {
+        for file in try swiftFiles(below: "Sources") where !unsafeTargets.contains(file.target) {
+            for (number, line) in file.lines.enumerated() {
+                let code = line.drop { $0 == " " }
+                if code.hasPrefix("//") { continue }
+                let words = code.split { !($0.isLetter || $0 == "_" || $0 == "@") }
+                #expect(!words.contains("unsafe"), "\(file.path):\(number + 1)")
+            }
+        }
+    }
+
+    @Test func everyFileSaysItsJobFirst() throws {
+        for file in try swiftFiles(below: "Sources") + swiftFiles(below: "Tests") {
+            #expect(file.lines.first?.hasPrefix("//") == true, "\(file.path)")
+        }
+    }
+
+    /// A longer file says why in its first ten lines with the words "longer than 400 lines because".
+    @Test func filesStayReadable() throws {
+        for file in try swiftFiles(below: "Sources") where file.lines.count > 401 {
+            let excused = file.lines.prefix(10).contains { $0.contains("longer than 400 lines because") }
+            #expect(excused, "\(file.path) has \(file.lines.count) lines")
+        }
+    }
+}
