@@ -32,3 +32,4 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "Spawn.h"

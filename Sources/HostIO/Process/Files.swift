@@ -1,0 +1,78 @@
+// Directory entries and small files: what the System library has no calls for.
+
+internal import CLinux
+public import SystemPackage
+
+#if canImport(Glibc)
+    internal import Glibc
+#endif
+
+/// Calls on directory entries and small files.
+public enum Files {
+    /// Makes a directory and its missing parents; no error if it is there.
+    public static func makeDirectory(_ path: FilePath, permissions: FilePermissions) throws(Errno) {
+        // SAFETY: the text lives for the call.
+        if unsafe path.withPlatformString({ unsafe mkdir($0, permissions.rawValue) }) == 0 { return }
+        switch errno {
+        case EEXIST: return
+        case ENOENT where !path.removingLastComponent().isEmpty && path.removingLastComponent() != path:
+            try makeDirectory(path.removingLastComponent(), permissions: permissions)
+            try makeDirectory(path, permissions: permissions)
+        default: throw Errno(rawValue: errno)
+        }
+    }
+
+    /// Removes a file; no error if it is not there.
+    public static func remove(_ path: FilePath) throws(Errno) {
+        // SAFETY: the text lives for the call.
+        if unsafe path.withPlatformString({ unsafe unlink($0) }) == 0 { return }
+        if errno != ENOENT { throw Errno(rawValue: errno) }
+    }
+
+    /// The names in a directory, without `.` and `..`; empty if there is no such directory.
+    public static func names(in path: FilePath) throws(Errno) -> [String] {
+        // SAFETY: the stream is closed before the call returns, and an entry is read before the next call on it.
+        guard let stream = unsafe path.withPlatformString({ unsafe opendir($0) }) else {
+            if errno == ENOENT { return [] }
+            throw Errno(rawValue: errno)
+        }
+        defer { unsafe closedir(stream) }
+        var names: [String] = []
+        while let entry = unsafe readdir(stream) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
+                unsafe $0.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            if name != ".", name != ".." { names.append(name) }
+        }
+        return names
+    }
+
+    /// The first `limit` bytes of an open file.
+    public static func contents(of file: FileDescriptor, limit: Int) throws(Errno) -> [UInt8] {
+        try errnoOnly {
+            // SAFETY: the System library writes no more than the buffer holds and says how much it wrote.
+            try unsafe [UInt8](unsafeUninitializedCapacity: limit) { buffer, count in
+                count = try unsafe file.read(fromAbsoluteOffset: 0, into: UnsafeMutableRawBufferPointer(buffer))
+            }
+        }
+    }
+
+    /// The file's contents, whole.
+    /// - Throws: `EFBIG` if it has more than `limit` bytes.
+    public static func contents(of path: FilePath, limit: Int) throws(Errno) -> [UInt8] {
+        let file = try errnoOnly { try FileDescriptor.open(path, .readOnly, options: .closeOnExec) }
+        defer { try? file.close() }
+        let bytes = try contents(of: file, limit: limit + 1)
+        guard bytes.count <= limit else { throw .fileTooLarge }
+        return bytes
+    }
+
+    /// What tells this file from another under the same name, e.g. a program before and after its upgrade: inode and
+    /// time of change.
+    public static func edition(of path: FilePath) throws(Errno) -> String {
+        var status = stat()
+        // SAFETY: the text and `status` live for the call.
+        guard unsafe path.withPlatformString({ unsafe stat($0, &status) }) == 0 else { throw Errno(rawValue: errno) }
+        return "\(status.st_ino).\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
+    }
+}

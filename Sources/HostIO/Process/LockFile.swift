@@ -1,0 +1,64 @@
+// A file whose lock says that its writer lives, and whose text says who it is.
+
+internal import CLinux
+public import SystemPackage
+
+#if canImport(Glibc)
+    internal import Glibc
+#endif
+
+/// A lock file held by a living process: flock(2) on the open file, freed by the kernel when the process ends.
+public final class LockFile: Sendable {
+    private let descriptor: FileDescriptor
+
+    /// Takes the lock and writes `text` into the file.
+    /// - Throws: `EWOULDBLOCK` if another process holds it.
+    public init(taking path: FilePath, text: String) throws(Errno) {
+        let file = try errnoOnly {
+            try FileDescriptor.open(
+                path,
+                .readWrite,
+                options: [.create, .closeOnExec, .noFollow],
+                permissions: [.ownerReadWrite, .groupRead, .otherRead]
+            )
+        }
+        guard flock(file.rawValue, LOCK_EX | LOCK_NB) == 0 else {
+            let failure = Errno(rawValue: errno)
+            try? file.close()
+            throw failure
+        }
+        descriptor = file
+        try errnoOnly {
+            try file.resize(to: 0)
+            _ = try file.writeAll(toAbsoluteOffset: 0, text.utf8)
+        }
+    }
+
+    deinit { try? descriptor.close() }
+
+    /// The text of a lock file whose lock somebody holds.
+    /// - Returns: nil if there is no such file, or nobody holds it (then it is only a remainder).
+    public static func heldText(at path: FilePath) throws(Errno) -> String? {
+        let file: FileDescriptor
+        do throws(Errno) {
+            file = try errnoOnly { try FileDescriptor.open(path, .readOnly, options: [.closeOnExec, .noFollow]) }
+        } catch Errno.noSuchFileOrDirectory {
+            return nil
+        }
+        defer { try? file.close() }
+        if flock(file.rawValue, LOCK_SH | LOCK_NB) == 0 { return nil }
+        guard errno == EWOULDBLOCK else { throw Errno(rawValue: errno) }
+        return String(decoding: try Files.contents(of: file, limit: 1024), as: UTF8.self)
+    }
+}
+
+/// Runs calls of the System library, whose untyped errors are all `Errno`.
+func errnoOnly<R>(_ body: () throws -> R) throws(Errno) -> R {
+    do {
+        return try body()
+    } catch let failure as Errno {
+        throw failure
+    } catch {
+        throw .ioError
+    }
+}
