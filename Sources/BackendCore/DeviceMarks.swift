@@ -1,0 +1,132 @@
+// What a worker was doing for which device, in a file that outlives it: whom to suspect when it dies.
+
+internal import SharedRing
+public import SystemPackage
+
+/// The marks of one worker's devices: a file that the worker maps and writes, and the broker reads after its death.
+///
+/// Each device has an entry with a busy byte per lane (0: its lifecycle; 1 + queue: that queue's turns), a word that
+/// says whether it got anything done since it was attached, and the broker's verdict: strikes and exclusion. A store
+/// to it costs what a store costs; nothing here is ever written to a disk (the run directory is a tmpfs).
+public final class DeviceMarks: Sendable {
+    /// Devices that fit; further ones go unmarked, so a crash of theirs is nobody's.
+    public static let capacity = 512
+    static let entryBytes = 128
+    static let laneCount = 32
+
+    private let pages: PrivatePages
+
+    /// Opens the marks at `path`, made if there are none.
+    /// - Throws: the errors of open(2), ftruncate(2) and mmap(2).
+    public init(_ path: FilePath) throws(Errno) {
+        let length = DeviceMarks.capacity * DeviceMarks.entryBytes
+        let file: FileDescriptor
+        do {
+            file = try FileDescriptor.open(
+                path,
+                .readWrite,
+                options: [.create, .closeOnExec, .noFollow],
+                permissions: [.ownerReadWrite]
+            )
+            try file.resize(to: Int64(length))
+        } catch {
+            throw error as? Errno ?? .ioError
+        }
+        defer { try? file.close() }
+        pages = try PrivatePages(byteCount: length, file: file)
+    }
+
+    /// The mark of a device of this worker's domain, made if there is none; nil if the file is full.
+    /// - Parameter name: kind and index, `vbd3/51712`; at most 64 bytes.
+    public func mark(for name: String) -> DeviceMark? {
+        let all = marks
+        if let found = all.first(where: { $0.name == name }) { return found }
+        guard name.utf8.count <= DeviceMark.nameBytes, !name.isEmpty else { return nil }
+        guard let free = all.first(where: { $0.name.isEmpty }) else { return nil }
+        free.claim(name)
+        return free
+    }
+
+    /// The marks in use.
+    public var inUse: [DeviceMark] { marks.filter { !$0.name.isEmpty } }
+
+    private var marks: [DeviceMark] {
+        (0..<DeviceMarks.capacity).map { DeviceMark(pages: pages, offset: $0 * DeviceMarks.entryBytes) }
+    }
+}
+
+/// One device's entry.
+public final class DeviceMark: Sendable {
+    private enum Field {
+        static let progress = 0
+        static let strikes = 4
+        static let excluded = 8
+        static let nameLength = 12
+        static let lanes = 16
+        static let name = 48
+    }
+    static let nameBytes = 64
+
+    private let pages: PrivatePages
+    private let offset: Int
+
+    init(pages: PrivatePages, offset: Int) {
+        self.pages = pages
+        self.offset = offset
+    }
+
+    private var slot: Slot { pages.slot(at: offset, byteCount: DeviceMarks.entryBytes) }
+
+    // MARK: the worker's half
+
+    /// Code of this device begins to run: a turn of a queue (lane 1 + its number), or an attach (lane 0). Lanes from
+    /// 32 on share.
+    public func begin(lane: Int = 0) { slot.set8(1, at: Field.lanes + lane % DeviceMarks.laneCount) }
+    /// It has come back.
+    public func end(lane: Int = 0) { slot.set8(0, at: Field.lanes + lane % DeviceMarks.laneCount) }
+    /// The device answered a request: whatever kills the worker next is not the third of a row.
+    public func progressed() { slot.set32(1, at: Field.progress) }
+
+    /// To be called by a worker that takes the device over: its own life begins with no lane busy, no progress.
+    public func reset() {
+        let slot = slot
+        slot.set32(0, at: Field.progress)
+        for lane in 0..<DeviceMarks.laneCount { slot.set8(0, at: Field.lanes + lane) }
+    }
+
+    // MARK: the broker's half
+
+    /// Did its code run when the worker died?
+    public var isBusy: Bool {
+        let slot = slot
+        return (0..<DeviceMarks.laneCount).contains { slot.u8(Field.lanes + $0) != 0 }
+    }
+    public var hasProgressed: Bool { slot.u32(Field.progress) != 0 }
+    /// Deaths in a row that this device is suspected of.
+    public var strikes: UInt32 {
+        get { slot.u32(Field.strikes) }
+        set { slot.set32(newValue, at: Field.strikes) }
+    }
+    /// Closed for good; workers leave it alone.
+    public var isExcluded: Bool {
+        get { slot.u32(Field.excluded) != 0 }
+        set { slot.set32(newValue ? 1 : 0, at: Field.excluded) }
+    }
+    /// Kind and index; empty if the entry is free.
+    public var name: String {
+        let slot = slot
+        let length = min(Int(slot.u32(Field.nameLength)), DeviceMark.nameBytes)
+        return String(decoding: (0..<length).map { slot.u8(Field.name + $0) }, as: UTF8.self)
+    }
+    /// Forgets the device.
+    public func free() {
+        pages.zero(at: offset, count: DeviceMarks.entryBytes)
+    }
+
+    fileprivate func claim(_ name: String) {
+        free()
+        let slot = slot
+        for (index, byte) in name.utf8.enumerated() { slot.set8(byte, at: Field.name + index) }
+        slot.set32(UInt32(name.utf8.count), at: Field.nameLength)
+    }
+}
