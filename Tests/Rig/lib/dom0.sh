@@ -1,0 +1,255 @@
+# shellcheck shell=bash
+# The words in which a scenario's dom0 part is written. Nothing here waits for a fixed time: it polls, with a limit.
+
+logs=/share/logs
+# ours, kernel (xen-blkback on loop) or qdisk (QEMU): who serves the disks of disk_line. Set by `run --backend`.
+RIG_BACKEND=ours
+# shellcheck source=/dev/null
+[[ -e /share/settings ]] && source /share/settings
+
+#
+# Saying and checking
+#
+
+# Progress, to the host's terminal and the log.
+say() { printf '[%6.1f] %s\n' "$(cut -d' ' -f1 /proc/uptime)" "$*" | tee -a $logs/progress; }
+# Only to the log.
+note() { printf '%s\n' "$*" >>$logs/notes; }
+
+pass() {
+    echo "pass $*" >>$logs/results
+    say "  ok      $*"
+}
+fail() {
+    echo "fail $*" >>$logs/results
+    say "  FAILED  $*"
+}
+# check NAME COMMAND…: the command's status is the check; its output is shown if it fails.
+check() {
+    local name=$1 output
+    shift
+    if output=$("$@" 2>&1); then
+        pass "$name"
+    else
+        fail "$name"
+        printf '%s\n' "$output" | tail -n 25 | while IFS= read -r line; do say "          | $line"; done
+        return 1
+    fi
+}
+# check_not NAME COMMAND…: the command must fail.
+check_not() {
+    local name=$1
+    shift
+    check "$name" refuses "$@"
+}
+refuses() { ! "$@"; }
+# check_equal NAME EXPECTED FOUND
+check_equal() {
+    if [[ $2 == "$3" ]]; then pass "$1"; else
+        fail "$1"
+        say "          | expected: $2"
+        say "          | found:    $3"
+        return 1
+    fi
+}
+# Ends the scenario: nothing after this would mean anything.
+rig_abort() {
+    fail "$*"
+    exit 1
+}
+
+# wait_until SECONDS COMMAND…: polls until the command succeeds.
+wait_until() {
+    local limit=$((${EPOCHREALTIME/./} / 1000 + $1 * 1000))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((${EPOCHREALTIME/./} / 1000 < limit)) || return 1
+        sleep 0.1
+    done
+}
+# Milliseconds since some moment, for measuring.
+now() { echo $((${EPOCHREALTIME/./} / 1000)); }
+
+# scenario_setting NAME DEFAULT: from the scenario's header, a line "# NAME: value".
+scenario_setting() {
+    local value
+    value=$(sed -n "s/^# $1: *//p" /share/scenario/dom0 | head -n 1)
+    echo "${value:-$2}"
+}
+
+#
+# Images and disk lines
+#
+
+# make_image PATH SIZE: an empty (sparse) image.
+make_image() {
+    rm -f "$1"
+    truncate -s "$2" "$1"
+}
+# What the image really occupies, in KiB.
+image_use() { echo $(($(stat -c %b "$1") / 2)); }
+image_sum() { md5sum "$1" | cut -d' ' -f1; }
+
+# disk_line DEVICE IMAGE [EXTRA]: the xl disk line for the backend under test; EXTRA such as "access=ro" or "devtype=cdrom".
+disk_line() {
+    local extra=${3:-access=rw}
+    case $RIG_BACKEND in
+    ours) echo "vdev=$1,format=raw,$extra,script=block-xenback,target=$2" ;;
+    kernel) echo "vdev=$1,format=raw,$extra,backendtype=phy,target=$(loop_of "$2")" ;;
+    qdisk) echo "vdev=$1,format=raw,$extra,backendtype=qdisk,target=$2" ;;
+    esac
+}
+# The kernel's backend wants a block device: one loop device per image, direct I/O off as tmpfs has none.
+loop_of() {
+    local device
+    device=$(losetup -j "$1" | head -n 1 | cut -d: -f1)
+    [[ -n $device ]] || device=$(losetup --show -f "$1")
+    echo "$device"
+}
+load_kernel_blkback() { modprobe -a loop && modprobe --ignore-install xen-blkback; }
+[[ $RIG_BACKEND == kernel ]] && load_kernel_blkback
+
+#
+# Guests
+#
+
+# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_extra (lines) before.
+guest_config() {
+    local name=$1 type=$2 line
+    shift 2
+    {
+        echo "name=\"$name\""
+        echo "type=\"$type\""
+        echo 'kernel="/rig/vmlinux"'
+        echo 'ramdisk="/share/guest.cpio"'
+        echo "memory=${guest_memory:-256}"
+        echo "vcpus=${guest_vcpus:-1}"
+        echo 'extra="console=hvc0 quiet panic=1 random.trust_cpu=on"'
+        echo 'on_poweroff="destroy"'
+        echo 'on_reboot="destroy"'
+        echo 'on_crash="destroy"'
+        echo "${guest_extra:-}"
+        echo 'disk=['
+        for line in "$@"; do echo "  '$line',"; done
+        echo ']'
+    } >"/run/rig/$name.cfg"
+}
+
+# guest_create NAME TYPE DISK…: xl's status and output.
+guest_create() {
+    guest_config "$@"
+    xl create "/run/rig/$1.cfg" >"$logs/xl-create-$1.log" 2>&1
+}
+
+# guest_start NAME pv|pvh DISK…: created and its agent answering, or the scenario ends.
+guest_start() {
+    local name=$1 began
+    began=$(now)
+    say "creating guest $name ($2)"
+    if ! guest_create "$@"; then
+        while IFS= read -r line; do say "          | $line"; done <"$logs/xl-create-$name.log"
+        rig_abort "xl create $name"
+    fi
+    guest_wait "$name" 120 || rig_abort "guest $name does not answer"
+    say "guest $name is up after $(($(now) - began)) ms"
+}
+
+guest_id() { xl domid "$1" 2>/dev/null; }
+guest_directory() { echo "/local/domain/$(guest_id "$1")"; }
+
+# guest_wait NAME SECONDS: until its agent runs.
+guest_wait() {
+    local directory
+    directory=$(guest_directory "$1")
+    wait_until "$2" xenstore-exists "$directory/data/rig/ready"
+}
+
+# guest_begin NAME KEY COMMAND: starts a command in the guest. It sees guest.sh and the scenario's guest file.
+guest_begin() {
+    local directory
+    directory=$(guest_directory "$1")
+    xenstore-rm "$directory/data/rig/status/$2" 2>/dev/null
+    note "guest $1 ($2): $3"
+    xenstore-write "$directory/data/rig/run/$2" "$(printf '%s' "$3" | base64 -w 0)"
+}
+
+# guest_done NAME KEY: has the command ended?
+guest_done() { xenstore-exists "$(guest_directory "$1")/data/rig/status/$2"; }
+
+# guest_end NAME KEY [SECONDS]: waits for the command, prints its output, returns its status. 124: it did not end.
+guest_end() {
+    local directory status chunk limit=$((SECONDS + ${3:-300}))
+    directory=$(guest_directory "$1")
+    until status=$(xenstore-read "$directory/data/rig/status/$2" 2>/dev/null); do
+        ((SECONDS < limit)) || {
+            echo "no answer from guest $1 within ${3:-300} s"
+            return 124
+        }
+        [[ -n $(guest_id "$1") ]] || {
+            echo "guest $1 is gone"
+            return 125
+        }
+        timeout 2 xenstore-watch -n 2 "$directory/data/rig/status/$2" >/dev/null 2>&1
+    done
+    for chunk in $(xenstore-list "$directory/data/rig/out/$2" 2>/dev/null | sort -n); do
+        xenstore-read "$directory/data/rig/out/$2/$chunk"
+    done | base64 -d 2>/dev/null
+    return "$status"
+}
+
+# guest NAME COMMAND…: runs a command in the guest; output and status are the guest's. guest_limit: seconds.
+guest() {
+    local name=$1
+    shift
+    guest_serial=$((${guest_serial:-0} + 1))
+    # Subshells share the number; the time makes the key their own.
+    local key=$guest_serial-${EPOCHREALTIME/./}
+    guest_begin "$name" "$key" "$*"
+    guest_end "$name" "$key" "${guest_limit:-300}"
+}
+
+# guest_stop NAME: shuts down in order; destroys if that takes more than 60 s.
+guest_stop() {
+    local id
+    id=$(guest_id "$1") || return 0
+    guest_begin "$1" stop 'sync; poweroff -f'
+    wait_until 60 guest_gone "$1" || xl destroy "$id"
+}
+# A guest that is "halted" but not cleaned up counts as gone: nobody runs in it.
+guest_gone() {
+    local state
+    state=$(xl list "$1" 2>/dev/null | awk 'NR == 2 { print $5 }')
+    [[ -z $state ]] && return 0
+    [[ $state == *s* ]] && xl destroy "$1"
+    return 1
+}
+
+# backend_key NAME DEVICE KEY: what the backend published, for instance `backend_key g1 51712 state`.
+backend_key() {
+    local path
+    path=$(xenstore-read "$(guest_directory "$1")/device/vbd/$2/backend") && xenstore-read "$path/$3"
+}
+
+#
+# Our processes
+#
+
+broker_unit() {
+    local folder
+    for folder in /usr/lib/systemd/system /lib/systemd/system /etc/systemd/system; do
+        [[ ! -e $folder/xenbackd.service ]] || { echo $folder/xenbackd.service && return; }
+    done
+}
+# The broker is xenbackd without --domain.
+broker_pid() { pgrep -f '(^|/)xenbackd( |$)' | while read -r pid; do
+    tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -- '--domain' || echo "$pid"
+done | head -n 1; }
+# worker_pid DOMID
+worker_pid() { pgrep -f "(^|/)xenbackd .*--domain[ =]$1( |\$)" | head -n 1; }
+# kill_worker DOMID: SIGKILL.
+kill_worker() { kill -9 "$(worker_pid "$1")"; }
+kill_broker() { kill -9 "$(broker_pid)"; }
+# resident PID: KiB.
+resident() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
+# wakeups PID: voluntary context switches of all its threads so far.
+wakeups() { awk '/^voluntary_ctxt/ { n += $2 } END { print n }' /proc/"$1"/task/*/status; }
