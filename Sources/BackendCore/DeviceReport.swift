@@ -1,0 +1,48 @@
+// What a device tells about itself, for `xenback show` and for metrics.
+
+public import XenWire
+
+/// A snapshot of one device. Texts are for people, counters and buckets for programs.
+public struct DeviceReport: Sendable {
+    public var path: DevicePath
+    /// As XenStore has them; nil where the node is missing or not a state.
+    public var backendState: XenbusState?
+    public var frontendState: XenbusState?
+    /// What the device is doing, in a few words: `waiting for hotplug`, `connected`, `waiting for the image's lock` …
+    public var phase: String
+    /// Facts in the order to show them: image, mode, features, abi, queues …
+    public var details: [Detail]
+    /// Counters, in the order to show them; they only grow while the device exists.
+    public var counters: [Counter]
+    /// Time from taking a request to publishing its response.
+    public var latency: LatencyHistogram
+    /// The last thing the frontend did wrong.
+    public var lastFault: String?
+    /// The last thing that went wrong on our side.
+    public var lastFailure: String?
+
+    public struct Detail: Hashable, Sendable {
+        public let name: String
+        public let value: String
+        public init(_ name: String, _ value: String) {
+            self.name = name
+            self.value = value
+        }
+    }
+    public struct Counter: Hashable, Sendable {
+        public let name: String
+        public let value: UInt64
+        public init(_ name: String, _ value: UInt64) {
+            self.name = name
+            self.value = value
+        }
+    }
+
+    public init(path: DevicePath, phase: String) {
+        self.path = path
+        self.phase = phase
+        details = []
+        counters = []
+        latency = LatencyHistogram()
+    }
+}

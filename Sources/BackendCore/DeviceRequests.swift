@@ -1,0 +1,62 @@
+// What is asked of a device, by whom, and how it is refused.
+
+public import XenWire
+
+/// What the hotplug script asks for (xl's `script=`: `add` or `remove`).
+public enum HotplugEvent: Hashable, Sendable { case add, remove }
+
+/// What a person may ask of a live device.
+public enum DeviceCommand: Hashable, Sendable {
+    /// Look at the image's size again and tell the frontend.
+    case resize
+    /// Put another image into a CD-ROM drive: a path, with xl's spelling of formats (`raw:`, `aio:`) allowed.
+    case insertMedia(target: String)
+    /// Empty the drive.
+    case ejectMedia
+}
+
+/// The keys of one backend directory, read in one go.
+public struct BackendKeys: Sendable {
+    public let path: DevicePath
+    /// The domain we run in.
+    public let own: DomainID
+    /// Names below the directory and their values.
+    public let values: [String: String]
+
+    public init(path: DevicePath, own: DomainID, values: [String: String]) {
+        self.path = path
+        self.own = own
+        self.values = values
+    }
+
+    public subscript(name: String) -> String? { values[name] }
+}
+
+/// Something asked for cannot be done; `text` is for the person who asked, complete in itself.
+public struct BackendFailure: Error, Hashable, Sendable, CustomStringConvertible {
+    /// Whose move it is now.
+    public enum Kind: String, Hashable, Sendable {
+        /// No such image, device, domain.
+        case notFound
+        /// In use by someone else, who is named in `text`.
+        case busy
+        /// The host denies it.
+        case denied
+        /// The request or a key makes no sense.
+        case invalid
+        /// Right, but not for this device or not in this state.
+        case unsupported
+        /// The frontend broke the protocol.
+        case frontend
+        /// The host failed: I/O, memory, hypervisor, xenstored.
+        case host
+    }
+    public let kind: Kind
+    public let text: String
+
+    public init(_ kind: Kind, _ text: String) {
+        self.kind = kind
+        self.text = text
+    }
+    public var description: String { text }
+}
