@@ -50,13 +50,15 @@ public struct BackRing: ~Copyable {
     /// (ring.h, `__RING_SIZE`).
     @inlinable
     public static func slots(pageCount: Int, stride: Int) -> Int {
-        let fitting = (pageCount &* SharedPages.pageSize &- 64) / stride
+        let fitting = (pageCount &* SharedPages.pageSize &- RingLayout.slots) / stride
         return fitting > 0 ? 1 << (Int.bitWidth &- 1 &- fitting.leadingZeroBitCount) : 0
     }
 
     /// `rsp_prod` as the frontend sees it: where a successor of a killed backend goes on.
     @inlinable
-    public static func publishedResponses(in pages: SharedPages) -> UInt32 { pages.loadAcquire(at: 8) }
+    public static func publishedResponses(in pages: SharedPages) -> UInt32 {
+        pages.loadAcquire(at: RingLayout.responseProducer)
+    }
 
     /// Reads `req_prod` once and returns how many requests wait, at most `size`.
     /// - Throws: `producerOutOfRange`; nothing was consumed.
@@ -82,7 +84,7 @@ public struct BackRing: ~Copyable {
         precondition(waiting != 0 && count <= stride && count <= slot.byteCount && count >= 0)
         let index = Int(truncatingIfNeeded: requestConsumer & (size &- 1))
         // SAFETY: index < size and 64 + size * stride fits the mapping (init); slot has room (checked).
-        let source = unsafe base.advanced(by: 64 &+ index &* stride)
+        let source = unsafe base.advanced(by: RingLayout.slots &+ index &* stride)
         switch count {
         case 112: unsafe ring_copy_112(slot.base, source)
         case 108: unsafe ring_copy_108(slot.base, source)
@@ -100,7 +102,12 @@ public struct BackRing: ~Copyable {
         precondition(requestConsumer &- responseProducer != 0, "a response without a request")
         let index = Int(truncatingIfNeeded: responseProducer & (size &- 1))
         // SAFETY: as in takeNext.
-        unsafe ring_copy(base.advanced(by: 64 &+ index &* stride), response.base, UInt32(truncatingIfNeeded: count))
+        let target = unsafe base.advanced(by: RingLayout.slots &+ index &* stride)
+        switch count {
+        case 16: unsafe ring_copy_16(target, response.base)
+        case 12: unsafe ring_copy_12(target, response.base)
+        default: unsafe ring_copy(target, response.base, UInt32(truncatingIfNeeded: count))
+        }
         defer { producer &+= 1 }
         return producer
     }
@@ -109,10 +116,10 @@ public struct BackRing: ~Copyable {
     /// - Returns: whether the frontend asked to be notified (ring.h, `RING_PUSH_RESPONSES_AND_CHECK_NOTIFY`).
     @inlinable
     public mutating func publish() -> Bool {
-        let old = unsafe ring_load_relaxed(base.advanced(by: 8))
-        unsafe ring_store_release(base.advanced(by: 8), responseProducer)
+        let old = unsafe ring_load_relaxed(base.advanced(by: RingLayout.responseProducer))
+        unsafe ring_store_release(base.advanced(by: RingLayout.responseProducer), responseProducer)
         ring_full_fence()
-        let event = unsafe ring_load_relaxed(base.advanced(by: 12))
+        let event = unsafe ring_load_relaxed(base.advanced(by: RingLayout.responseEvent))
         return (responseProducer &- event) < (responseProducer &- old)
     }
 
@@ -120,7 +127,7 @@ public struct BackRing: ~Copyable {
     /// - Returns: requests that came in between; if not 0, take them instead of sleeping.
     @inlinable
     public mutating func lastLook() throws(RingFault) -> UInt32 {
-        unsafe ring_store_relaxed(base.advanced(by: 4), requestConsumer &+ 1)
+        unsafe ring_store_relaxed(base.advanced(by: RingLayout.requestEvent), requestConsumer &+ 1)
         ring_full_fence()
         return try poll()
     }

@@ -94,7 +94,7 @@ public final class PrivatePages: @unchecked Sendable {
 /// A slot is a view: valid while the `PrivatePages` it came from lives, which the owner of both (a queue, a journal)
 /// guarantees by holding it. It is passed down the pipeline's stages and never stored by them.
 @safe
-public struct Slot: WireBytes {
+public struct Slot: WritableWireBytes {
     // SAFETY: valid for `byteCount` bytes while the PrivatePages it came from lives.
     @usableFromInline let base: UnsafeMutableRawPointer
     public let byteCount: Int

@@ -37,3 +37,11 @@ static inline void ring_copy_108(void *destination, const void *source) {
     __builtin_memcpy(destination, source, 108);
     __asm__ volatile("" : : "r"(destination) : "memory");
 }
+static inline void ring_copy_16(void *destination, const void *source) {
+    __builtin_memcpy(destination, source, 16);
+    __asm__ volatile("" : : "r"(destination) : "memory");
+}
+static inline void ring_copy_12(void *destination, const void *source) {
+    __builtin_memcpy(destination, source, 12);
+    __asm__ volatile("" : : "r"(destination) : "memory");
+}

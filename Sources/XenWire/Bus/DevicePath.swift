@@ -1,17 +1,39 @@
-// Where a device lives in XenStore: `backend/<kind>/<domid>/<index>` below the backend's own domain.
+// Names of devices in XenStore: kinds and paths.
 
-/// The directory below `backend/` that a device lives in, as libxl names it (libxl_types_internal.idl).
-public enum DeviceKind: String, Hashable, Sendable, CaseIterable, CustomStringConvertible {
-    case vif, vif2, vbd, vbd3, qdisk, vusb, qusb, pci
+/// A kind of backend, as the name of its folder under `backend/`.
+public enum DeviceKind: String, Sendable, CaseIterable, CustomStringConvertible {
+    case vif
+    /// netchannel2's own kind.
+    case vif2
+    case vbd
+    /// libxl's `backendtype=tap`: no kernel driver claims it.
+    case vbd3
+    /// libxl's `backendtype=qdisk`: QEMU's, or ours in a driver domain.
+    case qdisk
+    case vusb
+    case qusb
+    case pci
+
+    /// The name of the frontend's folder under `device/`: a `vbd3` or `qdisk` is a `vbd` to its guest.
+    public var frontendKind: String {
+        switch self {
+        case .vif: "vif"
+        case .vif2: "vif2"
+        case .vbd, .vbd3, .qdisk: "vbd"
+        case .vusb, .qusb: "vusb"
+        case .pci: "pci"
+        }
+    }
+
     public var description: String { rawValue }
 }
 
-/// One device of one frontend domain, as its backend's directory names it.
-public struct DevicePath: Hashable, Sendable, CustomStringConvertible {
+/// One backend device: `backend/<kind>/<frontend's domid>/<device number>`, relative to the backend domain's home.
+public struct DevicePath: Hashable, Comparable, Sendable, CustomStringConvertible {
     public let kind: DeviceKind
     /// The frontend's domain.
     public let domain: DomainID
-    /// The device's number in that domain (`51712` for xvda; 0 … for others).
+    /// The device number: 51712 for xvda (docs/misc/vbd-interface.txt), 0, 1, … for others.
     public let index: UInt32
 
     public init(kind: DeviceKind, domain: DomainID, index: UInt32) {
@@ -20,15 +42,56 @@ public struct DevicePath: Hashable, Sendable, CustomStringConvertible {
         self.index = index
     }
 
-    /// Parses `backend/vbd/7/51712`, as in the hotplug script's `XENBUS_PATH`.
+    /// Parses `backend/vbd/7/51712` or `/local/domain/<backend's domid>/backend/vbd/7/51712`, strictly: no trailing
+    /// slash, no leading zero, no further component.
     public init?(text: some StringProtocol) {
-        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count == 4, parts[0] == "backend", let kind = DeviceKind(rawValue: String(parts[1])),
-            let domain = DomainID(text: parts[2]), let index = UInt32(decimal: parts[3])
+        var parts = text.split(separator: "/" as Character, omittingEmptySubsequences: false).map { String($0) }
+        if parts.first == "" {
+            guard parts.count == 8, parts[1] == "local", parts[2] == "domain", DomainID(text: parts[3]) != nil else {
+                return nil
+            }
+            parts.removeFirst(4)
+        }
+        guard parts.count == 4, parts[0] == "backend", let kind = DeviceKind(rawValue: parts[1]),
+            let domain = DomainID(text: parts[2]), domain.description == parts[2],
+            let index = UInt32(decimal: parts[3]), String(index) == parts[3]
         else { return nil }
         self.init(kind: kind, domain: domain, index: index)
     }
 
-    /// `backend/vbd/7/51712`, relative to the backend domain's home.
-    public var description: String { "backend/\(kind)/\(domain)/\(index)" }
+    /// Relative to the backend domain's home, as libxenstore takes it in that domain: `backend/vbd/7/51712`.
+    public var relative: String { "\(DevicePath.folder(of: kind, for: domain))/\(index)" }
+
+    /// From the root of XenStore: `/local/domain/0/backend/vbd/7/51712`.
+    public func absolute(in backend: DomainID) -> String { "/local/domain/\(backend)/\(relative)" }
+
+    /// Where the frontend's half is expected: `/local/domain/7/device/vbd/51712`.
+    public var frontend: String { "/local/domain/\(domain)/device/\(kind.frontendKind)/\(index)" }
+
+    /// The node that says what went wrong, as Linux's `xenbus_dev_error` names it: `error/backend/vbd/7/51712/error`.
+    public var errorNode: String { "error/\(relative)/error" }
+
+    /// A key of the backend's half, relative to its home: `backend/vbd/7/51712/state`.
+    public func key(_ name: String) -> String { "\(relative)/\(name)" }
+
+    /// A key of the frontend's half: `/local/domain/7/device/vbd/51712/state`.
+    public func frontendKey(_ name: String) -> String { "\(frontend)/\(name)" }
+
+    /// `backend/vbd`: one child for each domain that has devices of this kind.
+    public static func folder(of kind: DeviceKind) -> String { "backend/\(kind.rawValue)" }
+
+    /// `backend/vbd/7`: one child for each device of a domain.
+    public static func folder(of kind: DeviceKind, for domain: DomainID) -> String {
+        "backend/\(kind.rawValue)/\(domain)"
+    }
+
+    public static func < (left: DevicePath, right: DevicePath) -> Bool {
+        (left.domain, left.kind.rawValue, left.index) < (right.domain, right.kind.rawValue, right.index)
+    }
+
+    /// As in logs: `vbd/7/51712`.
+    public var label: String { "\(kind.rawValue)/\(domain)/\(index)" }
+
+    /// The relative path.
+    public var description: String { relative }
 }

@@ -1,7 +1,7 @@
 // The states both ends of a device walk through (public/io/xenbus.h).
 
 /// The value of a `state` node.
-public enum XenbusState: UInt8, Hashable, Sendable, CustomStringConvertible {
+public enum XenbusState: UInt8, Hashable, Sendable, CaseIterable, CustomStringConvertible {
     case unknown = 0
     case initialising = 1
     /// Early initialisation finished, waiting for the peer or for the hotplug scripts.
@@ -14,9 +14,9 @@ public enum XenbusState: UInt8, Hashable, Sendable, CustomStringConvertible {
     case reconfiguring = 7
     case reconfigured = 8
 
-    /// Parses a node's text: one of the decimal numbers 0 … 8, nothing else.
+    /// Parses a node's text: one digit 0 … 8, nothing else.
     public init?(text: some StringProtocol) {
-        guard let number = UInt8(decimal: text) else { return nil }
+        guard text.utf8.count == 1, let number = UInt8(decimal: text) else { return nil }
         self.init(rawValue: number)
     }
 

@@ -1,4 +1,4 @@
-// How decoders see one slot: private bytes with fixed offsets.
+// How decoders and encoders see one slot: private bytes with fixed offsets.
 
 /// Private bytes of one slot, read at fixed offsets in little-endian order (the order of every Xen architecture).
 ///
@@ -10,4 +10,12 @@ public protocol WireBytes: ~Copyable {
     func u16(_ offset: Int) -> UInt16
     func u32(_ offset: Int) -> UInt32
     func u64(_ offset: Int) -> UInt64
+}
+
+/// Private bytes of one slot that can be written too. A view: writing does not change the value, but what it shows.
+public protocol WritableWireBytes: WireBytes, ~Copyable {
+    func set8(_ value: UInt8, at offset: Int)
+    func set16(_ value: UInt16, at offset: Int)
+    func set32(_ value: UInt32, at offset: Int)
+    func set64(_ value: UInt64, at offset: Int)
 }
