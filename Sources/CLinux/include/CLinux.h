@@ -33,3 +33,4 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "Spawn.h"
+#include "UnixSocket.h"
