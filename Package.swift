@@ -68,12 +68,7 @@ let package = Package(
             ["BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
         ),
         // 5
-        .target(
-            name: "ControlProtocol",
-            dependencies: ["HostIO", system],
-            resources: [.embedInCode("org.xenback.control.varlink")],
-            swiftSettings: house
-        ),
+        floor("ControlProtocol", [system]),
         floor("FrontendDrivers", ["Hypervisor", "SharedRing", "XenWire", "HostIO", system]),
         floor(
             "BackendServer",
@@ -114,7 +109,7 @@ let package = Package(
                 "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
-        tests("ControlProtocol", ["ControlProtocol", "HostIO", system]),
+        tests("ControlProtocol", ["ControlProtocol", system]),
         tests(
             "BackendServer",
             [

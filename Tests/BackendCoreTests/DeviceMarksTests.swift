@@ -12,7 +12,7 @@ struct DeviceMarksTests {
     private let path = FilePath("/tmp/xenback-marks-\(getpid())-\(UInt32.random(in: 0...UInt32.max))")
 
     @Test func aDeadWorkersMarksAreRead() throws {
-        defer { unlink(path.string) }
+        defer { _ = unsafe unlink(path.string) }
         let worker = try DeviceMarks(path)
         let disk = try #require(worker.mark(for: "vbd3/51712"))
         let other = try #require(worker.mark(for: "vbd3/51728"))
@@ -37,7 +37,7 @@ struct DeviceMarksTests {
     }
 
     @Test func entriesAreReusedAndBounded() throws {
-        defer { unlink(path.string) }
+        defer { _ = unsafe unlink(path.string) }
         let marks = try DeviceMarks(path)
         for index in 0..<DeviceMarks.capacity { #expect(marks.mark(for: "vbd/\(index)") != nil) }
         #expect(marks.mark(for: "vbd/one-too-many") == nil)

@@ -33,4 +33,3 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "Spawn.h"
-#include "UnixSocket.h"

@@ -47,7 +47,7 @@ public final class ChildProcess: Sendable {
         var vector: [UnsafeMutablePointer<CChar>?] = unsafe arguments.map { unsafe strdup($0) }
         unsafe vector.append(nil)
         // SAFETY: the words live until the call has returned; the child has its own copy then.
-        defer { for unsafe word in unsafe vector { unsafe free(word) } }
+        defer { for index in unsafe vector.indices { unsafe free(vector[index]) } }
         var identifier: pid_t = 0
         let status = unsafe spawn_service(&identifier, vector)
         guard status == 0 else { throw Errno(rawValue: status) }

@@ -36,19 +36,20 @@ public final class LockFile: Sendable {
 
     deinit { try? descriptor.close() }
 
-    /// The text of a lock file whose lock somebody holds.
-    /// - Returns: nil if there is no such file, or nobody holds it (then it is only a remainder).
-    public static func heldText(at path: FilePath) throws(Errno) -> String? {
+    /// What a lock file says, and whether its writer still lives.
+    /// - Returns: nil if there is no such file.
+    public static func look(at path: FilePath) throws(Errno) -> (text: String, isHeld: Bool)? {
         let file: FileDescriptor
         do throws(Errno) {
             file = try errnoOnly { try FileDescriptor.open(path, .readOnly, options: [.closeOnExec, .noFollow]) }
         } catch Errno.noSuchFileOrDirectory {
             return nil
         }
+        // Closing drops the shared lock again.
         defer { try? file.close() }
-        if flock(file.rawValue, LOCK_SH | LOCK_NB) == 0 { return nil }
-        guard errno == EWOULDBLOCK else { throw Errno(rawValue: errno) }
-        return String(decoding: try Files.contents(of: file, limit: 1024), as: UTF8.self)
+        let isHeld = flock(file.rawValue, LOCK_SH | LOCK_NB) != 0
+        if isHeld, errno != EWOULDBLOCK { throw Errno(rawValue: errno) }
+        return (String(decoding: try Files.contents(of: file, limit: 1024), as: UTF8.self), isHeld)
     }
 }
 
