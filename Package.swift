@@ -59,6 +59,7 @@ let package = Package(
         floor("HostIO", ["SharedRing", "CURing", "CLinux", system]),
         floor("XenHypervisor", ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CXen", "CLinux", system]),
         floor("SimulatedHypervisor", ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CLinux", system]),
+        floor("HypervisorContract", ["Hypervisor", "SharedRing", "XenWire", "CLinux", system]),
         // 3
         floor("DiskImages", ["HostIO", "SharedRing", "CLinux", system]),
         floor("BackendCore", ["Hypervisor", "SharedRing", "XenWire", "HostIO", log, system]),
@@ -91,7 +92,8 @@ let package = Package(
             "xenback-bench",
             [
                 "BackendServer", "BlockBackend", "BackendCore", "DiskImages", "SimulatedHypervisor", "XenHypervisor",
-                "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing", log, system, arguments,
+                "HypervisorContract", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing", log,
+                system, arguments,
             ]
         ),
         // Tests
@@ -99,7 +101,11 @@ let package = Package(
         tests("SharedRing", ["SharedRing", "XenWire", system]),
         tests("HostIO", ["HostIO", "SharedRing", "CLinux", system]),
         tests("SimulatedHypervisor", ["SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
-        tests("HypervisorContract", ["SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
+        tests("XenHypervisor", ["XenHypervisor", "Hypervisor", "XenWire", "CLinux", system]),
+        tests(
+            "HypervisorContract",
+            ["HypervisorContract", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]
+        ),
         tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", system]),
         tests("BackendCore", ["BackendCore", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
         tests(

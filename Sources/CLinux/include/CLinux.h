@@ -32,4 +32,5 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "Poll.h"
 #include "Spawn.h"
