@@ -69,7 +69,12 @@ let package = Package(
             ["BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
         ),
         // 5
-        floor("ControlProtocol", [system]),
+        .target(
+            name: "ControlProtocol",
+            dependencies: ["HostIO", system],
+            resources: [.embedInCode("org.xenback.control.varlink")],
+            swiftSettings: house
+        ),
         floor("FrontendDrivers", ["Hypervisor", "SharedRing", "XenWire", "HostIO", system]),
         floor(
             "BackendServer",
@@ -115,7 +120,7 @@ let package = Package(
                 "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
-        tests("ControlProtocol", ["ControlProtocol", system]),
+        tests("ControlProtocol", ["ControlProtocol", "HostIO", system]),
         tests(
             "BackendServer",
             [

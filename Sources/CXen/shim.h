@@ -3,13 +3,20 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
-#ifndef __XEN_INTERFACE_VERSION__
-#define __XEN_INTERFACE_VERSION__ 0x00040e00
-#endif
+// As libxenctrl's users must: its types need the toolstack's half of the public headers, at their own version.
+#define __XEN_TOOLS__ 1
 #include <stdint.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <xenstore.h>
 #include <xenevtchn.h>
 #include <xengnttab.h>
 #include <xenctrl.h>
+#include <xentoollog.h>
+#include <xen/io/xs_wire.h>
+
+// libxengnttab writes a line to stderr for each reference it cannot map, and references are a frontend's: only what
+// the libraries call critical may be written.
+static inline xentoollog_logger *xen_quiet_logger(void) {
+    return (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_CRITICAL, 0);
+}

@@ -17,7 +17,7 @@ private let plan: [String: Set<String>] = [
     "BlockBackend": [
         "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
     ],
-    "ControlProtocol": ["SystemPackage", "FoundationEssentials", "CLinux"],
+    "ControlProtocol": ["HostIO", "SystemPackage", "FoundationEssentials"],
     "FrontendDrivers": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
     "BackendServer": [
         "BlockBackend", "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire",

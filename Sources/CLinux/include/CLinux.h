@@ -34,3 +34,4 @@
 #include <unistd.h>
 #include "Poll.h"
 #include "Spawn.h"
+#include "UnixSocket.h"

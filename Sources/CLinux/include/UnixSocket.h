@@ -1,0 +1,39 @@
+// Unix stream sockets without sockaddr's transparent unions, which Swift cannot import.
+#pragma once
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+// -1 and ENAMETOOLONG if the path leaves no room for its closing NUL (unix(7)).
+static inline int unix_address(struct sockaddr_un *address, const char *path) {
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    if (strlen(path) >= sizeof address->sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(address->sun_path, path);
+    return 0;
+}
+
+static inline int unix_socket(int nonblocking) {
+    return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0), 0);
+}
+
+static inline int unix_bind(int fd, const char *path) {
+    struct sockaddr_un address;
+    return unix_address(&address, path) ? -1 : bind(fd, (const struct sockaddr *)&address, sizeof address);
+}
+
+static inline int unix_connect(int fd, const char *path) {
+    struct sockaddr_un address;
+    return unix_address(&address, path) ? -1 : connect(fd, (const struct sockaddr *)&address, sizeof address);
+}
+
+static inline int unix_accept(int fd, int nonblocking) {
+    return accept4(fd, NULL, NULL, SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0));
+}
+
+// A closed peer is EPIPE, never a signal.
+static inline ssize_t unix_send(int fd, const void *bytes, size_t count) { return send(fd, bytes, count, MSG_NOSIGNAL); }

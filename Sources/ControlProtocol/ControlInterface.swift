@@ -1,0 +1,18 @@
+// The control interface's names and its shipped description.
+
+/// `org.xenback.control`: the Varlink interface that `xenback` and `xenbackd` speak.
+public enum ControlInterface {
+    /// The interface's name.
+    public static let name = "org.xenback.control"
+
+    /// The interface that every Varlink service has beside its own (varlink.org, "Service Interface").
+    public static let serviceName = "org.varlink.service"
+
+    /// The text of `org.xenback.control.varlink`, as installed in /usr/share/varlink.
+    public static var description: String {
+        String(decoding: PackageResources.org_xenback_control_varlink, as: UTF8.self)
+    }
+
+    /// Where the broker listens unless told otherwise.
+    public static let defaultSocketPath = "/run/xenbackd/control"
+}

@@ -1,0 +1,9 @@
+// The verb Ping.
+
+/// Answers when the daemon is well.
+public struct Ping: ControlVerb {
+    public static let name = "Ping"
+    public typealias Reply = Nothing
+
+    public init() {}
+}

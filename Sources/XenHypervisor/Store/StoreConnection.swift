@@ -1,0 +1,150 @@
+// One connection to xenstored: a descriptor, one request at a time, events in between.
+
+internal import CLinux
+internal import CXen
+internal import Glibc
+internal import SystemPackage
+
+/// Why a request got no answer that counts.
+enum StoreFault: Error, Equatable {
+    /// xenstored answered with an error.
+    case refused(Errno)
+    /// The connection broke, or was silent for too long, or is given up: nothing more can be said over it.
+    case lost(Errno)
+}
+
+/// A connection, used by the store's thread only.
+///
+/// Spoken without libxenstore, because that library closes a broken descriptor from two threads at once, tells nobody
+/// who sleeps on its pipe, queues watch events without limit, and switches SIGPIPE for the whole process at each call.
+final class StoreConnection {
+    let descriptor: CInt
+    private let isSocket: Bool
+    private let mailbox: StoreMailbox
+    private let watches: StoreWatches
+    private var inbox = StoreInbox()
+    private var chunk = [UInt8](repeating: 0, count: 16384)
+
+    /// Connects to `path`: a socket of xenstored, or the kernel's device.
+    init(path: String, mailbox: StoreMailbox, watches: StoreWatches) throws(Errno) {
+        (descriptor, isSocket) = try StoreConnection.open(path)
+        self.mailbox = mailbox
+        self.watches = watches
+    }
+
+    deinit { close(descriptor) }
+
+    /// Sends a request and waits for its answer.
+    func request(_ message: StoreMessage, until deadline: ContinuousClock.Instant) throws(StoreFault) -> [UInt8] {
+        try send(message.encoded, until: deadline)
+        while true {
+            let answer = try nextAnswer(until: deadline)
+            if answer.kind == StoreMessage.Kind.error { throw .refused(StoreMessage.errno(answer.payload)) }
+            guard answer.kind == message.kind else { throw .lost(.protocolError) }
+            return answer.payload
+        }
+    }
+
+    /// Takes the events that are there, without waiting: those behind the last answer, and one read's worth.
+    func takeEvents() throws(StoreFault) {
+        _ = try receive()
+        while let message = try nextMessage() {
+            guard message.kind == StoreMessage.Kind.event else { throw .lost(.protocolError) }
+        }
+    }
+
+    private func nextAnswer(until deadline: ContinuousClock.Instant) throws(StoreFault) -> StoreMessage {
+        while true {
+            while let message = try nextMessage() {
+                if message.kind != StoreMessage.Kind.event { return message }
+            }
+            if try !receive() { try wait(for: POLLIN, until: deadline) }
+        }
+    }
+
+    /// The next message of the inbox; an event is also reported.
+    private func nextMessage() throws(StoreFault) -> StoreMessage? {
+        let message: StoreMessage?
+        do throws(Errno) { message = try inbox.next() } catch { throw .lost(error) }
+        if let message, message.kind == StoreMessage.Kind.event {
+            let parts = StoreMessage.strings(message.payload)
+            if parts.count >= 2 { watches.raise(token: String(decoding: parts[1], as: UTF8.self)) }
+        }
+        return message
+    }
+
+    /// - Returns: whether any bytes came.
+    private func receive() throws(StoreFault) -> Bool {
+        while true {
+            // SAFETY: the kernel writes at most chunk.count bytes into chunk.
+            let count = unsafe chunk.withUnsafeMutableBytes { unsafe Glibc.read(descriptor, $0.baseAddress, $0.count) }
+            if count > 0 {
+                inbox.append(chunk[..<count])
+                return true
+            }
+            if count == 0 { throw .lost(.connectionReset) }
+            switch errno {
+            case EAGAIN: return false
+            case EINTR: continue
+            default: throw .lost(Errno(rawValue: errno))
+            }
+        }
+    }
+
+    private func send(_ bytes: [UInt8], until deadline: ContinuousClock.Instant) throws(StoreFault) {
+        var sent = 0
+        while sent < bytes.count {
+            // SAFETY: sent < bytes.count, and the kernel reads no more than the rest.
+            let count = unsafe bytes.withUnsafeBytes { buffer in
+                let rest = unsafe UnsafeRawBufferPointer(rebasing: buffer[sent...])
+                return unsafe isSocket
+                    ? Glibc.send(descriptor, rest.baseAddress, rest.count, Int32(MSG_NOSIGNAL))
+                    : Glibc.write(descriptor, rest.baseAddress, rest.count)
+            }
+            if count >= 0 {
+                sent += count
+            } else if errno == EAGAIN {
+                try wait(for: POLLOUT, until: deadline)
+            } else if errno != EINTR {
+                throw .lost(Errno(rawValue: errno))
+            }
+        }
+    }
+
+    private func wait(for events: CInt, until deadline: ContinuousClock.Instant) throws(StoreFault) {
+        guard mailbox.wait(for: descriptor, events: events, until: deadline) else { throw .lost(.canceled) }
+        guard ContinuousClock.now < deadline else { throw .lost(.timedOut) }
+    }
+
+    private static func open(_ path: String) throws(Errno) -> (CInt, Bool) {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0 else { throw Errno(rawValue: errno) }
+        guard status.st_mode & S_IFMT == S_IFSOCK else {
+            let descriptor = unsafe Glibc.open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK)
+            guard descriptor >= 0 else { throw Errno(rawValue: errno) }
+            return (descriptor, false)
+        }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        guard path.utf8.count < MemoryLayout.size(ofValue: address.sun_path) else { throw .fileNameTooLong }
+        // SAFETY: the path and its terminator (the rest is zero) fit, as checked.
+        unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.utf8) }
+        let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+        let descriptor = socket(AF_UNIX, kind, 0)
+        guard descriptor >= 0 else { throw Errno(rawValue: errno) }
+        let length = socklen_t(MemoryLayout<sockaddr_un>.size)
+        // A unix socket connects at once, or fails with EAGAIN while xenstored sleeps and its backlog is full.
+        let connected = unsafe withUnsafePointer(to: &address) { pointer in
+            // SAFETY: a sockaddr_un seen as the sockaddr that connect(2) wants, with its own length.
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                unsafe connect(descriptor, $0, length)
+            }
+        }
+        guard connected == 0 else {
+            let error = errno
+            close(descriptor)
+            throw Errno(rawValue: error)
+        }
+        return (descriptor, true)
+    }
+}

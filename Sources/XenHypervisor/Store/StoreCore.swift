@@ -1,0 +1,162 @@
+// What runs on the store's thread: connect, ask, try again, keep the watches.
+
+internal import Hypervisor
+internal import SystemPackage
+
+/// The store's state, confined to its thread.
+final class StoreCore {
+    /// Where xenstored may be reached, best first.
+    private let paths: [String]
+    /// How long one call may wait for an unreachable or silent xenstored.
+    private let patience: Duration
+    private let mailbox: StoreMailbox
+    private var connection: StoreConnection?
+    /// Counts connections: a transaction belongs to one and dies with it.
+    private(set) var generation = 0
+    let watches = StoreWatches()
+
+    init(paths: [String], patience: Duration, mailbox: StoreMailbox) {
+        self.paths = paths
+        self.patience = patience
+        self.mailbox = mailbox
+    }
+
+    /// The thread's whole life.
+    func run() {
+        while let jobs = mailbox.takeJobs() {
+            if jobs.isEmpty { idle() }
+            for job in jobs { job(self) }
+        }
+    }
+
+    /// Sends a request until it is answered: over a new connection if the old one breaks, and a few times more if
+    /// xenstored is short of something for the moment.
+    ///
+    /// Everything we ask may be asked twice. In a transaction a broken connection is EAGAIN: the body must run again.
+    func call(_ message: StoreMessage, _ attempt: @autoclosure () -> String) throws(HypervisorFailure) -> [UInt8] {
+        guard message.payload.count <= StoreMessage.maximumPayload else {
+            throw HypervisorFailure(attempt(), .argListTooLong)
+        }
+        let deadline = ContinuousClock.now + patience
+        var pause = Duration.milliseconds(1)
+        var refusals = 0
+        while true {
+            switch answer(to: message, until: deadline) {
+            case .success(let payload): return payload
+            case .failure(.refused(let error)):
+                refusals += 1
+                let passing = error == .resourceBusy || error == .resourceTemporarilyUnavailable
+                guard passing, message.transaction == 0, refusals < 10 else {
+                    throw HypervisorFailure(attempt(), error)
+                }
+            case .failure(.lost(let error)):
+                disconnect()
+                guard message.transaction == 0 else {
+                    throw HypervisorFailure(attempt(), .resourceTemporarilyUnavailable)
+                }
+                guard error != .timedOut, ContinuousClock.now + pause < deadline else {
+                    throw HypervisorFailure("\(attempt()): xenstored does not answer", error)
+                }
+            }
+            guard mailbox.wait(until: .now + pause) else { throw HypervisorFailure(attempt(), .canceled) }
+            pause = min(pause * 2, .milliseconds(250))
+        }
+    }
+
+    /// Puts a watch in force.
+    /// - Returns: its token.
+    func watch(_ path: String, raising signal: WatchSignal) throws(HypervisorFailure) -> String {
+        let token = watches.add(path, signal)
+        do throws(HypervisorFailure) {
+            _ = try call(StoreCore.message(StoreMessage.Kind.watch, path, token), "watch \(path)")
+        } catch  where error.errno == .fileExists {
+            // The connection was made anew meanwhile, and told of all watches.
+        } catch {
+            _ = watches.remove(token)
+            throw error
+        }
+        watches.registered(token)
+        return token
+    }
+
+    /// Ends a watch. What xenstored says to that does not matter: its events have nobody to raise any more.
+    func unwatch(_ token: String) {
+        guard let path = watches.remove(token), connection != nil else { return }
+        _ = try? call(StoreCore.message(StoreMessage.Kind.unwatch, path, token), "unwatch \(path)")
+    }
+
+    /// One connection, without retries, for the start: what is wrong then stays wrong.
+    func connectOnce() throws(Errno) {
+        if case .failure(.lost(let error)) = connected(until: .now + patience) { throw error }
+    }
+
+    private func answer(
+        to message: StoreMessage,
+        until deadline: ContinuousClock.Instant
+    ) -> Result<[UInt8], StoreFault> {
+        do throws(StoreFault) {
+            return .success(try connected(until: deadline).get().request(message, until: deadline))
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    /// The connection, made anew if need be, and then told of all watches.
+    private func connected(until deadline: ContinuousClock.Instant) -> Result<StoreConnection, StoreFault> {
+        if let connection { return .success(connection) }
+        var failure = Errno.noSuchFileOrDirectory
+        for path in paths {
+            do throws(Errno) {
+                connection = try StoreConnection(path: path, mailbox: mailbox, watches: watches)
+                generation += 1
+                break
+            } catch {
+                // A socket that refuses says more than a device that is not there.
+                if error != .noSuchFileOrDirectory { failure = error }
+            }
+        }
+        guard let connection else { return .failure(.lost(failure)) }
+        return registerMissing(over: connection, until: deadline).map { connection }
+    }
+
+    private func registerMissing(
+        over connection: StoreConnection,
+        until deadline: ContinuousClock.Instant
+    ) -> Result<Void, StoreFault> {
+        for (token, path) in watches.unregistered {
+            do throws(StoreFault) {
+                _ = try connection.request(
+                    StoreCore.message(StoreMessage.Kind.watch, path, token),
+                    until: deadline
+                )
+                watches.registered(token)
+            } catch {
+                // Refused (a quota): `idle` tries again each second; meanwhile the watcher looks once by itself.
+                guard case .refused = error else { return .failure(error) }
+                watches.raise(token: token)
+            }
+        }
+        return .success(())
+    }
+
+    /// Waits for events and jobs. Without trouble there is no time-out, so an idle store never wakes up.
+    private func idle() {
+        if connection == nil, !watches.isEmpty {
+            if case .failure = connected(until: .now + patience) { disconnect() }
+        } else if let connection, !watches.unregistered.isEmpty {
+            if case .failure = registerMissing(over: connection, until: .now + patience) { disconnect() }
+        }
+        do throws(StoreFault) { try connection?.takeEvents() } catch { disconnect() }
+        let troubled = !watches.unregistered.isEmpty
+        _ = mailbox.wait(for: connection?.descriptor ?? -1, until: troubled ? .now + .seconds(1) : nil)
+    }
+
+    private func disconnect() {
+        connection = nil
+        watches.forgetConnection()
+    }
+
+    private static func message(_ kind: UInt32, _ path: String, _ token: String) -> StoreMessage {
+        StoreMessage(kind: kind, payload: Array(path.utf8) + [0] + Array(token.utf8) + [0])
+    }
+}

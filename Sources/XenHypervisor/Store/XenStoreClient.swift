@@ -1,0 +1,154 @@
+// XenStore for everybody else: async calls that become jobs of the store's thread.
+
+internal import CLinux
+internal import Glibc
+internal import Hypervisor
+internal import SystemPackage
+internal import XenWire
+
+/// A connection to xenstored that mends itself.
+final class XenStoreClient: XenStore, Sendable {
+    private let mailbox: StoreMailbox
+    private let thread: pthread_t
+    /// The domain we run in, as xenstored sees the connection.
+    let own: DomainID
+
+    /// Connects, or says at once why it cannot.
+    /// - Parameter patience: how long a call may wait for a xenstored that went away or says nothing.
+    init(
+        paths: [String] = XenStoreClient.defaultPaths,
+        patience: Duration = .seconds(60)
+    ) throws(HypervisorFailure) {
+        let core: StoreCore
+        do throws(Errno) {
+            mailbox = try StoreMailbox()
+            core = StoreCore(paths: paths, patience: patience, mailbox: mailbox)
+            try core.connectOnce()
+        } catch {
+            throw .opening(paths.joined(separator: ", "), or: "start xenstored", error)
+        }
+        // Relative: /local/domain/<ours>/domid, which the toolstack writes for every domain.
+        guard let text = try StoreOperations(core).read("domid"), let domain = DomainID(text: text) else {
+            throw HypervisorFailure("read our own domid from XenStore (has xen-init-dom0 run?)", .noSuchFileOrDirectory)
+        }
+        own = domain
+        do throws(Errno) {
+            thread = try XenStoreClient.start(core)
+        } catch {
+            throw HypervisorFailure("start the XenStore thread", error)
+        }
+    }
+
+    deinit {
+        mailbox.stop()
+        // The last reference may go in a job, on the thread itself.
+        if pthread_equal(thread, pthread_self()) != 0 {
+            pthread_detach(thread)
+        } else {
+            pthread_join(thread, nil)
+        }
+    }
+
+    func perform<R: Sendable>(
+        _ body: @escaping @Sendable (any XenStoreOperations) throws(HypervisorFailure) -> R
+    ) async throws(HypervisorFailure) -> R {
+        try await onThread { (core) throws(HypervisorFailure) in try body(StoreOperations(core)) }
+    }
+
+    func transaction<R: Sendable>(
+        _ body: @escaping @Sendable (any XenStoreOperations) throws(HypervisorFailure) -> R
+    ) async throws(HypervisorFailure) -> R {
+        try await onThread { (core) throws(HypervisorFailure) in try core.transaction(body) }
+    }
+
+    func watch(_ path: String, raising signal: WatchSignal) async throws(HypervisorFailure) -> any Watch {
+        guard !path.isEmpty, !path.utf8.contains(0) else {
+            throw HypervisorFailure("watch \(path.debugDescription)", .invalidArgument)
+        }
+        let token = try await onThread { (core) throws(HypervisorFailure) in
+            try core.watch(path, raising: signal)
+        }
+        return StoreWatch(store: self, token: token)
+    }
+
+    fileprivate func unwatch(_ token: String) async {
+        try? await onThread { (core) throws(HypervisorFailure) in core.unwatch(token) }
+    }
+
+    /// Runs `body` on the store's thread and waits for it without holding the caller's.
+    func onThread<R: Sendable>(
+        _ body: @escaping @Sendable (StoreCore) throws(HypervisorFailure) -> R
+    ) async throws(HypervisorFailure) -> R {
+        let result: Result<R, HypervisorFailure> = await withCheckedContinuation { continuation in
+            mailbox.send { core in
+                do throws(HypervisorFailure) {
+                    continuation.resume(returning: .success(try body(core)))
+                } catch {
+                    continuation.resume(returning: .failure(error))
+                }
+            }
+        }
+        return try result.get()
+    }
+
+    /// The places libxenstore looks at, with its environment variables: xenstored's socket in its own domain, the
+    /// kernel's device elsewhere.
+    static var defaultPaths: [String] {
+        if let path = environment("XENSTORED_PATH") { return [path] }
+        return [
+            (environment("XENSTORED_RUNDIR") ?? "/var/run/xenstored") + "/socket",
+            "/dev/xen/xenbus",
+            "/proc/xen/xenbus",
+        ]
+    }
+
+    private static func environment(_ name: String) -> String? {
+        // SAFETY: the string is copied before anything else can change the environment: it is read at start only.
+        unsafe getenv(name).map { unsafe String(cString: $0) }
+    }
+
+    private static func start(_ core: StoreCore) throws(Errno) -> pthread_t {
+        var thread = pthread_t()
+        let box = StoreThreadBox(core: core)
+        // SAFETY: the reference that passRetained takes is given back by the thread's first statement.
+        let argument = unsafe Unmanaged.passRetained(box).toOpaque()
+        let error = unsafe pthread_create(&thread, nil, storeThread, argument)
+        guard error == 0 else {
+            unsafe Unmanaged<StoreThreadBox>.fromOpaque(argument).release()
+            throw Errno(rawValue: error)
+        }
+        return thread
+    }
+}
+
+/// Hands the core over to its thread.
+// SAFETY: made on one thread and used on another, which is created with it: never on two at a time.
+private final class StoreThreadBox: @unchecked Sendable {
+    let core: StoreCore
+    init(core: StoreCore) { self.core = core }
+}
+
+private func storeThread(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+    guard let argument = unsafe argument else { return nil }
+    // SAFETY: `start` passed a retained box.
+    let core = unsafe Unmanaged<StoreThreadBox>.fromOpaque(argument).takeRetainedValue().core
+    // Signals are for the program's own threads.
+    var all = sigset_t()
+    unsafe sigfillset(&all)
+    unsafe pthread_sigmask(SIG_BLOCK, &all, nil)
+    core.run()
+    return nil
+}
+
+/// A watch in force; see `XenStore.watch`.
+private final class StoreWatch: Watch {
+    private let store: XenStoreClient
+    private let token: String
+
+    init(store: XenStoreClient, token: String) {
+        self.store = store
+        self.token = token
+    }
+
+    func cancel() async { await store.unwatch(token) }
+}

@@ -1,0 +1,58 @@
+// A Xen host as seen from the domain we run in: the four capabilities, opened together.
+
+internal import CXen
+internal import Glibc
+public import Hypervisor
+internal import SystemPackage
+internal import XenWire
+
+/// Xen through its user-space libraries and xenstored. One per process; safe to use from several threads.
+public final class XenHypervisor: Hypervisor {
+    public let domains: any DomainControl
+    public let grants: any GrantTable
+    public let sharing: any GrantSharing
+    public let store: any XenStore
+
+    /// Opens grants, event channels and XenStore, so that what is missing is known now and by name.
+    /// - Throws: what could not be opened and, in `operation`, what to do about it.
+    public init() throws(HypervisorFailure) {
+        grants = try XenGrantTable()
+        sharing = XenGrantSharing()
+        let store = try XenStoreClient()
+        domains = try XenDomainControl(own: store.own)
+        self.store = store
+    }
+
+    public func openEventChannels() throws(HypervisorFailure) -> any EventChannels { try XenEventChannels() }
+}
+
+/// What the libraries say, kept off stderr; see `xen_quiet_logger`.
+@safe
+enum XenLogger {
+    // SAFETY: never changed nor freed; the libraries lock around their writes to stderr.
+    nonisolated(unsafe) static let quiet = unsafe xen_quiet_logger()
+}
+
+extension HypervisorFailure {
+    /// Opening `device` failed: what to do depends on where we are.
+    static func opening(_ device: String, or remedy: String, _ error: Errno) -> HypervisorFailure {
+        let advice =
+            if !runsOnXen {
+                "this machine does not run on Xen"
+            } else if geteuid() != 0 {
+                "root is needed"
+            } else {
+                remedy
+            }
+        return HypervisorFailure("open \(device) (\(advice))", error)
+    }
+
+    private static var runsOnXen: Bool {
+        var text = [UInt8](repeating: 0, count: 3)
+        let file = unsafe open("/sys/hypervisor/type", O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return false }
+        defer { close(file) }
+        // SAFETY: three bytes into an array of three.
+        return unsafe read(file, &text, 3) == 3 && text == Array("xen".utf8)
+    }
+}

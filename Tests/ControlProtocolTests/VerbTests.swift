@@ -1,0 +1,110 @@
+// Verbs and errors survive the wire, and the shipped interface file names them all.
+
+import Testing
+
+@testable import ControlProtocol
+
+@Suite struct VerbTests {
+    private static let device = Device(
+        path: "backend/vbd3/7/51712",
+        kind: "vbd3",
+        domain: 7,
+        domainName: "web \"1\"",
+        index: 51712,
+        node: "xvda",
+        backendState: "connected",
+        frontendState: "connected",
+        phase: "serving",
+        worker: 4711,
+        problem: nil
+    )
+
+    /// A call as the daemon decodes it, and the daemon's answer as the client decodes it.
+    private static func roundTrip<Verb: ControlVerb>(_ verb: Verb, _ reply: Verb.Reply) async throws {
+        var dispatch = ControlDispatch(product: "test", version: "1", process: 1)
+        dispatch.on(Verb.self) { call throws(ControlError) in
+            guard call == verb else { throw .deviceFailed(reason: "other parameters: \(call)") }
+            return reply
+        }
+        let call = try ControlCall(message: ControlMessage.call(verb).dropLast())
+        let bytes = try #require(await dispatch.answer(call))
+        #expect(try ControlMessage.decodeReply(to: Verb.self, from: bytes.dropLast()) == reply)
+    }
+
+    @Test func everyVerbSurvivesTheWire() async throws {
+        let report = Report(
+            device: Self.device,
+            facts: [.init(name: "image", value: "/a/\u{0}ü.img")],
+            counters: [.init(name: "reads", value: Int64.max)],
+            latencies: [.init(name: "read", buckets: [1, 2, 0])],
+            lastFault: "a\nb",
+            lastFailure: nil
+        )
+        let disk = Disk(device: Self.device, target: "/a.img", readOnly: false, cdrom: false, sectors: 1 << 40)
+        try await Self.roundTrip(Ping(), Nothing())
+        try await Self.roundTrip(GetVersion(), .init(version: "1", process: 3))
+        try await Self.roundTrip(List(), .init(devices: [Self.device, Self.device]))
+        try await Self.roundTrip(Show(domain: "7", device: "xvda"), .init(reports: [report]))
+        try await Self.roundTrip(Show(domain: "7"), .init(reports: []))
+        try await Self.roundTrip(BlockAttach(domain: "7", disk: "/a b.img,,xvda"), .init(device: Self.device))
+        try await Self.roundTrip(BlockDetach(domain: "7", device: "xvda", force: true), Nothing())
+        try await Self.roundTrip(BlockList(domain: "7"), .init(disks: [disk]))
+        try await Self.roundTrip(BlockResize(domain: "7", device: "xvda"), .init(sectors: 9))
+        try await Self.roundTrip(MediaInsert(domain: "7", device: "hdc", target: "/é.iso"), Nothing())
+        try await Self.roundTrip(MediaEject(domain: "7", device: "hdc"), Nothing())
+        try await Self.roundTrip(Hotplug(path: "backend/vbd/7/51712", event: .remove), Nothing())
+        try await Self.roundTrip(GetInfo(), .init(vendor: "v", product: "p", version: "1", url: "", interfaces: ["i"]))
+    }
+
+    static let errors: [ControlError] = [
+        .noSuchDomain("web"), .noSuchDevice(domain: "7", device: "xvdz"), .badDiskLine(reason: "r", position: 3),
+        .deviceFailed(reason: "r"), .timedOut(reason: "r"), .workerUnavailable(reason: "r"), .notSupported(reason: "r"),
+        .malformedMessage(reason: "r"), .interfaceNotFound("i"), .methodNotFound("m"), .methodNotImplemented("m"),
+        .invalidParameter("p"), .permissionDenied, .expectedMore, .other(name: "org.xenback.control.FromTheFuture"),
+    ]
+
+    @Test(arguments: errors) func everyErrorSurvivesTheWire(_ error: ControlError) {
+        let message = ControlMessage.reply(error).dropLast()
+        #expect(throws: error) { try ControlMessage.decodeReply(to: List.self, from: Array(message)) }
+        #expect(!error.description.isEmpty)
+    }
+
+    @Test(arguments: ["", "{}", "[]", #"{"parameters":{}}"#, #"{"parameters":{"devices":[{}]}}"#, #"{"error":7}"#])
+    func badAnswersAreErrors(_ text: String) {
+        do throws(ControlError) {
+            _ = try ControlMessage.decodeReply(to: List.self, from: Array(text.utf8))
+            Issue.record("no error")
+        } catch {
+            #expect(error.description.contains("did not understand the message: the answer to List: "))
+        }
+    }
+
+    @Test func theInterfaceFileNamesEveryVerbAndError() {
+        let text = ControlInterface.description
+        let verbs: [any ControlVerb.Type] = [
+            Ping.self, GetVersion.self, List.self, Show.self, BlockAttach.self, BlockDetach.self, BlockList.self,
+            BlockResize.self, MediaInsert.self, MediaEject.self, Hotplug.self,
+        ]
+        #expect(text.contains("\ninterface org.xenback.control\n"))
+        for verb in verbs { #expect(text.contains("\nmethod \(verb.name)("), "\(verb.name)") }
+        #expect(text.split(separator: "\n").count { $0.hasPrefix("method ") } == verbs.count)
+        let names = Self.errors.dropLast().map(\.name).filter { $0.hasPrefix(ControlInterface.name) }
+        for name in names { #expect(text.contains("\nerror \(name.split(separator: ".").last ?? "?") ("), "\(name)") }
+        #expect(text.split(separator: "\n").count { $0.hasPrefix("error ") } == names.count)
+    }
+
+    @Test func theServiceDescribesItself() async throws {
+        let dispatch = ControlDispatch(product: "xenbackd", version: "1", process: 1)
+        let info = try ControlCall(message: ControlMessage.call(GetInfo()).dropLast())
+        let reply = try #require(await dispatch.answer(info))
+        let decoded = try ControlMessage.decodeReply(to: GetInfo.self, from: reply.dropLast())
+        #expect(decoded.interfaces == ["org.varlink.service", "org.xenback.control"])
+        for interface in decoded.interfaces {
+            let verb = GetInterfaceDescription(interface: interface)
+            let call = try ControlCall(message: ControlMessage.call(verb).dropLast())
+            let answer = try #require(await dispatch.answer(call))
+            let text = try ControlMessage.decodeReply(to: GetInterfaceDescription.self, from: answer.dropLast())
+            #expect(text.description.contains("interface \(interface)\n"))
+        }
+    }
+}
