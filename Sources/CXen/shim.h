@@ -3,6 +3,14 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
+// As CLinux.h explains.
+#include <features.h>
+#undef __USE_XOPEN
+#undef __USE_GNU
+#include <sys/select.h>
+#include <sys/resource.h>
+#define __USE_XOPEN 1
+#define __USE_GNU 1
 // As libxenctrl's users must: its types need the toolstack's half of the public headers, at their own version.
 #define __XEN_TOOLS__ 1
 #include <stdint.h>

@@ -74,22 +74,25 @@ public enum ControlMessage {
         return Array(data) + [0]
     }
 
-    /// What is wrong with a message, and where: `path` is the innermost parameter's name.
+    /// What is wrong with a message, and where: `path` is the parameter's name.
     private static func explain(_ error: any Error) -> (path: String, text: String) {
         guard let error = error as? DecodingError else { return ("parameters", "not JSON") }
-        func name(_ context: DecodingError.Context, _ last: (any CodingKey)? = nil) -> String {
-            let keys = (context.codingPath + (last.map { [$0] } ?? [])).map(\.stringValue)
-            let path = keys.first == "parameters" && keys.count > 1 ? keys.dropFirst() : keys[...]
-            return path.isEmpty ? "parameters" : path.joined(separator: ".")
+        let (path, complaint) =
+            switch error {
+            case .keyNotFound(let key, let context): (context.codingPath + [key], "is missing")
+            case .typeMismatch(_, let context): (context.codingPath, "has the wrong type")
+            case .valueNotFound(_, let context): (context.codingPath, "is null")
+            case .dataCorrupted(let context): (context.codingPath, "has a bad value")
+            @unknown default: ([], "")
+            }
+        if path.isEmpty {
+            if case .dataCorrupted = error { return ("parameters", "not JSON") }
+            return ("parameters", "not a JSON object")
         }
-        switch error {
-        case .keyNotFound(let key, let context): return (name(context, key), "'\(name(context, key))' is missing")
-        case .typeMismatch(_, let context): return (name(context), "'\(name(context))' has the wrong type")
-        case .valueNotFound(_, let context): return (name(context), "'\(name(context))' is null")
-        case .dataCorrupted(let context):
-            return (name(context), context.codingPath.isEmpty ? "not JSON" : "'\(name(context))' has a bad value")
-        @unknown default: return ("parameters", "not JSON")
-        }
+        var names = path.map(\.stringValue)
+        if names.count > 1, names[0] == "parameters" { names.removeFirst() }
+        let name = names.joined(separator: ".")
+        return (name, "'\(name)' \(complaint)")
     }
 }
 
