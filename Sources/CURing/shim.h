@@ -15,4 +15,7 @@
 #define __XEN_INTERFACE_VERSION__ 0x00040e00
 #endif
 #include <stdint.h>
+// The kernel's header first: liburing's copy of it has the same guard and older contents, and swift-system's C module
+// uses the kernel's.
+#include <linux/io_uring.h>
 #include <liburing.h>

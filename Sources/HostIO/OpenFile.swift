@@ -1,0 +1,46 @@
+// A descriptor that someone owns.
+
+internal import CLinux
+internal import Glibc
+public import SystemPackage
+
+/// An open file or block device. The descriptor is closed with the last reference; loops hold one per operation in
+/// flight, so nothing can be read from, or written to, a number that was reused.
+public final class OpenFile: Sendable {
+    /// The descriptor, for system calls. Never close it, never keep it beyond this object.
+    public let descriptor: CInt
+
+    /// Takes over a descriptor.
+    public init(adopting descriptor: CInt) { self.descriptor = descriptor }
+
+    /// Opens a file; `O_CLOEXEC` is added.
+    /// - Throws: the errors of open(2).
+    public convenience init(path: String, flags: CInt, permissions: UInt32 = 0o600) throws(Errno) {
+        var descriptor: CInt = -1
+        repeat {
+            descriptor = unsafe Glibc.open(path, flags | O_CLOEXEC, permissions)
+        } while descriptor < 0 && errno == EINTR
+        if descriptor < 0 { throw Errno(rawValue: errno) }
+        self.init(adopting: descriptor)
+    }
+
+    deinit { _ = close(descriptor) }
+}
+
+/// What fallocate(2) is asked to do with a range. The size of the file never changes.
+public enum FallocateMode: Sendable {
+    /// Give the blocks back; the range reads as zeroes.
+    case punchHole
+    /// Make the range read as zeroes and keep the blocks.
+    case zeroRange
+    /// Reserve blocks; what was written stays.
+    case reserve
+
+    var flags: CInt {
+        switch self {
+        case .punchHole: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+        case .zeroRange: FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+        case .reserve: FALLOC_FL_KEEP_SIZE
+        }
+    }
+}
