@@ -19,3 +19,12 @@
 // uses the kernel's.
 #include <linux/io_uring.h>
 #include <liburing.h>
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// io_uring_enable_rings, which Debian 12's library declares and does not contain.
+static inline int uring_enable(const struct io_uring *ring) {
+    long status = syscall(__NR_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    return status < 0 ? -errno : 0;
+}

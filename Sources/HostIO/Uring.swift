@@ -127,8 +127,8 @@ struct Uring: ~Copyable {
 
     /// Lets the calling thread, and no other, submit from now on.
     func enable() {
-        let status = unsafe io_uring_enable_rings(ring)
-        precondition(status == 0, "io_uring_enable_rings: errno \(-status)")
+        let status = unsafe uring_enable(ring)
+        precondition(status == 0, "IORING_REGISTER_ENABLE_RINGS: errno \(-status)")
     }
 }
 
