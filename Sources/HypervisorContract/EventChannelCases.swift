@@ -26,7 +26,7 @@ extension HypervisorUnderTest {
 }
 
 /// Waits for the next event, as a loop does: sleeps on the descriptor, then asks.
-private func next(_ set: any EventChannels, within milliseconds: CInt = 3000) -> EventChannelPort? {
+func next(_ set: any EventChannels, within milliseconds: CInt = 3000) -> EventChannelPort? {
     let deadline = ContinuousClock.now + .milliseconds(Int(milliseconds))
     repeat {
         if let port = set.takePending() { return port }
@@ -35,7 +35,7 @@ private func next(_ set: any EventChannels, within milliseconds: CInt = 3000) ->
 }
 
 /// Takes and unmasks until nothing comes.
-private func settle(_ set: any EventChannels) {
+func settle(_ set: any EventChannels) {
     while let port = next(set, within: 30) { set.unmask(port) }
 }
 
@@ -166,7 +166,7 @@ extension HypervisorContract {
 }
 
 /// The end of a set that is gone may take a moment to come free.
-private func bindPatiently(
+func bindPatiently(
     _ set: any EventChannels,
     to port: EventChannelPort,
     of domain: DomainID

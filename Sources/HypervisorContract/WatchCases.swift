@@ -2,6 +2,7 @@
 
 internal import Hypervisor
 internal import Synchronization
+internal import SystemPackage
 internal import XenWire
 
 /// Counts what a signal yields. A consumer must not be cancelled in the middle, so it lives until the signal ends.
@@ -107,7 +108,8 @@ extension HypervisorContract {
             let (ended, kept) = (Raises(), Raises())
             let first = try await subject.backend.store.watch(node, raising: ended.signal)
             let second = try await subject.backend.store.watch(node, raising: kept.signal)
-            try expect(try await ended.grow(beyond: 0) && kept.grow(beyond: 0), "they are not raised at their start")
+            try expect(try await ended.grow(beyond: 0), "the first is not raised at its start")
+            try expect(try await kept.grow(beyond: 0), "the second is not raised at its start")
             let before = (try await ended.settled(), try await kept.settled())
             await first.cancel()
             await first.cancel()

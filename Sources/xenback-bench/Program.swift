@@ -1,3 +1,12 @@
-// Placeholder until the program lands.
+// xenback-bench: measurements and checks that are no unit tests.
+
+internal import ArgumentParser
+
 @main
-enum Program { static func main() {} }
+struct Program: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "xenback-bench",
+        abstract: "Measure and check the parts of xenback.",
+        subcommands: [Contract.self]
+    )
+}
