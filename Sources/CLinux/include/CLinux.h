@@ -41,6 +41,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "Descriptors.h"
 #include "Poll.h"
 #include "Spawn.h"
 #include "UnixSocket.h"

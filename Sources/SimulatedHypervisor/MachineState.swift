@@ -1,0 +1,172 @@
+// Everything the simulated machine knows: domains, connections, and what dies with either.
+
+internal import Hypervisor
+internal import SystemPackage
+internal import XenWire
+
+/// The machine as one value behind one lock.
+struct MachineState: Sendable {
+    /// A domain, living or still mapped by others. `serial` tells it from earlier and later domains of the same number.
+    struct Domain: Sendable {
+        let id: DomainID
+        let serial: UInt64
+        let identity: DomainIdentity
+        let privileged: Bool
+        let memory: DomainMemory
+        var grants: [UInt32: Grant] = [:]
+        var shares: [UInt64: Share] = [:]
+        var freeReferences: [UInt32] = []
+        var nextReference = DomainMemory.firstReference
+        /// Runs of frames given back, by their length.
+        var freeRuns: [Int: [UInt32]] = [:]
+        var nextFrame: UInt32 = 1
+        var ports: [UInt32: Port] = [:]
+        /// Mappings others hold of this domain's pages.
+        var mappedPages = 0
+
+        var caller: StoreCaller { StoreCaller(domain: id, privileged: privileged) }
+    }
+
+    /// One connection: what it holds is given back when it ends, as the kernel does for a process.
+    struct Session: Sendable {
+        let id: UInt64
+        let serial: UInt64
+        let caller: StoreCaller
+        let socket: MachineSocket
+        /// Readable when a watch fired.
+        let watchEvent: Descriptor
+        var watches: [UInt64: String] = [:]
+        var pending: [UInt64] = []
+        var transactions: [UInt32: XenStoreTransaction] = [:]
+        var ports: Set<UInt32> = []
+        var mappings: [UInt32: Mapping] = [:]
+        var shares: Set<UInt64> = []
+        var nextNumber: UInt32 = 1
+    }
+
+    var tree = XenStoreTree()
+    /// By serial.
+    var domains: [UInt64: Domain] = [:]
+    /// The living domain of a number.
+    var serials: [DomainID: UInt64] = [:]
+    var sessions: [UInt64: Session] = [:]
+    var faults = FaultPlan()
+    private var lastSerial: UInt64 = 0
+
+    mutating func nextSerial() -> UInt64 {
+        lastSerial += 1
+        return lastSerial
+    }
+
+    // MARK: domains
+
+    mutating func createDomain(_ id: DomainID, privileged: Bool) throws(Errno) {
+        guard serials[id] == nil else { throw .fileExists }
+        let serial = nextSerial()
+        let random = UInt64.random(in: .min ... .max)
+        let identity = DomainIdentity("simulated-\(id)-\(String(random, radix: 16))")
+        let memory = try DomainMemory.make(named: "domain-\(id)")
+        memory.hasCopyFaults = faults.touchesCopies
+        domains[serial] = Domain(
+            id: id,
+            serial: serial,
+            identity: identity,
+            privileged: privileged,
+            memory: memory
+        )
+        serials[id] = serial
+        try makeHome(of: id)
+        fireSpecial("@introduceDomain")
+    }
+
+    /// What libxl__domain_make writes, as far as frontends and backends look at it.
+    private mutating func makeHome(of id: DomainID) throws(Errno) {
+        let machine = StoreCaller(domain: .initial, privileged: true)
+        let home = "/local/domain/\(id)"
+        let readable = [XenStorePermission(.initial, .none), XenStorePermission(id, .read)]
+        let writable = [XenStorePermission(id, .none)]
+        var changes: [XenStoreChange] = []
+        for (path, value, permissions) in [
+            ("", "", readable), ("/domid", "\(id)", readable), ("/name", "domain-\(id)", readable),
+            ("/device", "", readable), ("/control", "", readable), ("/control/shutdown", "", writable),
+            ("/data", "", writable), ("/drivers", "", writable), ("/feature", "", writable),
+            ("/attr", "", writable), ("/error", "", writable),
+        ] {
+            changes += try tree.write(home + path, Array(value.utf8), as: machine)
+            changes += try tree.setPermissions(home + path, permissions, as: machine)
+        }
+        fire(changes)
+    }
+
+    mutating func destroyDomain(_ id: DomainID) throws(Errno) {
+        guard let serial = serials.removeValue(forKey: id), let domain = domains[serial] else { throw .noSuchProcess }
+        domain.memory.isDead = true
+        for port in domain.ports.keys { closePort(port, of: serial) }
+        for session in sessions.values where session.serial == serial { release(session.id) }
+        tree.disown(id)
+        dropIfUnused(serial)
+        fireSpecial("@releaseDomain")
+    }
+
+    /// Forgets a dead domain once nobody maps its pages.
+    mutating func dropIfUnused(_ serial: UInt64) {
+        guard let domain = domains[serial], serials[domain.id] != serial, domain.mappedPages == 0 else { return }
+        domains[serial] = nil
+    }
+
+    func living(_ id: DomainID) throws(Errno) -> Domain {
+        guard let serial = serials[id], let domain = domains[serial] else { throw .noSuchProcess }
+        return domain
+    }
+
+    // MARK: sessions
+
+    mutating func attach(_ id: UInt64, as domain: DomainID, over socket: MachineSocket) throws(Errno) -> Session {
+        let domain = try living(domain)
+        let event = try Descriptor.event()
+        let session = Session(
+            id: id,
+            serial: domain.serial,
+            caller: domain.caller,
+            socket: socket,
+            watchEvent: event
+        )
+        sessions[id] = session
+        return session
+    }
+
+    /// The connection is gone, and with it all it held.
+    mutating func end(_ id: UInt64) {
+        release(id)
+        sessions[id] = nil
+    }
+
+    private mutating func release(_ id: UInt64) {
+        guard var session = sessions[id] else { return }
+        for port in session.ports { closePort(port, of: session.serial) }
+        for mapping in session.mappings.values { unmap(mapping) }
+        for share in session.shares { endShare(share, of: session.serial) }
+        session.ports = []
+        session.mappings = [:]
+        session.shares = []
+        session.watches = [:]
+        session.pending = []
+        session.transactions = [:]
+        sessions[id] = session
+    }
+
+    /// Ends the connections whose process is gone already. The kernel gives a dead process's ports back before its
+    /// parent learns of the death; our threads may be later, so whoever meets a port still taken looks first.
+    mutating func endHungUpSessions() {
+        for session in sessions.values where session.socket.descriptor.isHungUp { end(session.id) }
+    }
+
+    mutating func setFaults(_ plan: FaultPlan) {
+        faults = plan
+        refreshCopyFaults()
+    }
+
+    mutating func refreshCopyFaults() {
+        for serial in serials.values { domains[serial]?.memory.hasCopyFaults = faults.touchesCopies }
+    }
+}
