@@ -1,6 +1,7 @@
 // The journal file of one device: requests taken off its rings, for the successor of a killed worker.
 
 internal import Glibc
+internal import HostIO
 internal import SharedRing
 public import SystemPackage
 
@@ -43,6 +44,7 @@ public final class RequestJournal: Sendable {
     ) throws(Errno) -> RequestJournal {
         let text = Array(identity.utf8)
         guard text.count <= headerBytes - identityOffset else { throw Errno.argListTooLong }
+        try Files.makeDirectory(path.removingLastComponent(), permissions: [.ownerReadWriteExecute])
         remove(at: path)
         let file = try open(path, options: [.create, .exclusiveCreate])
         defer { try? file.close() }
@@ -71,9 +73,8 @@ public final class RequestJournal: Sendable {
     ) -> RequestJournal? {
         guard let file = try? open(path, options: []) else { return nil }
         defer { try? file.close() }
-        var status = stat()
         let byteCount = size(queueCount: queueCount, slotsPerQueue: slotsPerQueue)
-        guard unsafe fstat(file.rawValue, &status) == 0, status.st_size == byteCount,
+        guard (try? file.seek(offset: 0, from: .end)) == Int64(byteCount),
             let pages = try? PrivatePages(byteCount: byteCount, file: file)
         else { return nil }
         let header = pages.slot(at: 0, byteCount: headerBytes)
@@ -86,7 +87,7 @@ public final class RequestJournal: Sendable {
     }
 
     /// Removes a journal that is of no use any more; its mappings stay valid.
-    public static func remove(at path: FilePath) { _ = unsafe path.withPlatformString { unsafe unlink($0) } }
+    public static func remove(at path: FilePath) { try? Files.remove(path) }
 
     /// The part of queue `index`, to be owned by that queue alone.
     public func queue(_ index: Int) -> QueueJournal {

@@ -29,7 +29,7 @@ public struct Completion: Sendable {
 }
 
 /// The operations of one target that finished during one wake-up of its loop. Never empty.
-public struct CompletionBatch: ~Copyable {
+public struct CompletionBatch: ~Copyable, Sendable {
     @usableFromInline var items: ContiguousArray<Completion>
 
     /// A batch of the given completions, for tests of targets.

@@ -1,0 +1,71 @@
+// What a worker lends to its devices: hypervisor, loops, run directory, logger.
+
+public import HostIO
+public import Hypervisor
+public import Logging
+internal import Synchronization
+public import SystemPackage
+public import XenWire
+
+/// The surroundings of all devices of one worker. Lives as long as the worker.
+public final class WorkerEnvironment: Sendable {
+    public let hypervisor: any Hypervisor
+    /// The domain whose devices are served.
+    public let domain: DomainID
+    /// Device actors and handshakes run here.
+    public let controlLoop: EventLoop
+    /// `/run/xenbackd`: journals live in its folder `journal`.
+    public let runDirectory: FilePath
+    /// Carries the domain already; devices add themselves.
+    public let logger: Logger
+    /// How many data loops there may be, at least 1.
+    public let dataLoopLimit: Int
+    /// Where devices mark that their code runs; nil where nobody looks.
+    public let marks: DeviceMarks?
+    private let loops: Mutex<[Int: DataLoop]>
+
+    /// - Parameter dataLoopLimit: usually `min(processors, 4)`.
+    public init(
+        hypervisor: any Hypervisor,
+        domain: DomainID,
+        controlLoop: EventLoop,
+        runDirectory: FilePath,
+        logger: Logger,
+        dataLoopLimit: Int,
+        marks: DeviceMarks? = nil
+    ) {
+        self.hypervisor = hypervisor
+        self.domain = domain
+        self.controlLoop = controlLoop
+        self.runDirectory = runDirectory
+        self.logger = logger
+        self.dataLoopLimit = max(1, dataLoopLimit)
+        self.marks = marks
+        loops = Mutex([:])
+    }
+
+    /// The data loop for queue `queue` of device number `device`, started at its first use: (device + queue) mod limit.
+    public func dataLoop(device: UInt32, queue: Int) throws(BackendFailure) -> DataLoop {
+        let index = Int((UInt64(device) &+ UInt64(truncatingIfNeeded: queue)) % UInt64(dataLoopLimit))
+        let result = loops.withLock { (loops: inout [Int: DataLoop]) -> Result<DataLoop, BackendFailure> in
+            if let loop = loops[index] { return .success(loop) }
+            do throws(BackendFailure) {
+                let loop = try DataLoop(name: "data-\(index)", hypervisor: hypervisor)
+                loops[index] = loop
+                return .success(loop)
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
+    }
+
+    /// Stops the data loops; every device must have left them. The control loop is its owner's to stop.
+    public func shutDown() {
+        let all = loops.withLock { (loops: inout [Int: DataLoop]) -> [DataLoop] in
+            defer { loops = [:] }
+            return Array(loops.values)
+        }
+        for loop in all { loop.shutDown() }
+    }
+}
