@@ -60,13 +60,15 @@ extension Handshake {
     /// What follows from the facts, if anything.
     func step() -> Transition? {
         switch phase {
-        case .starting: ending ?? start
-        case .opening(let reattaching): backing == .opening ? nil : ending ?? opened(reattaching: reattaching)
-        case .waiting: ending ?? scripted ?? waiting
         case .connecting, .disconnecting, .finished: nil
         case .serving(let sawConnected): serving(sawConnected: sawConnected)
-        case .closing(let ignoring): ending ?? scripted ?? closing(ignoring)
-        case .closed(let ignoring): ending ?? scripted ?? closed(ignoring)
+        // Nothing is attached. What is being opened must be open, or not, before it can be released.
+        case _ where ending != nil: backing == .opening ? nil : ending
+        case .starting: start
+        case .opening(let reattaching): backing == .opening ? nil : opened(reattaching: reattaching)
+        case .waiting: scripted ?? waiting
+        case .closing(let ignoring): scripted ?? closing(ignoring)
+        case .closed(let ignoring): scripted ?? closed(ignoring)
         }
     }
 
@@ -206,7 +208,7 @@ extension Handshake {
     /// The end of the device, when nothing is attached. The backing is released before 6 is visible: the toolstack may
     /// give it to somebody else at once.
     private var ending: Transition? {
-        guard let seen, backing != .opening else { return nil }
+        guard let seen else { return nil }
         let answer: [HandshakeDirective] =
             request == nil ? [] : [.answerHotplug(failure: request == .add ? "the device is gone" : nil)]
         let remove: [HandshakeDirective] = policy.removesDirectory ? [.removeBackendDirectory] : []
