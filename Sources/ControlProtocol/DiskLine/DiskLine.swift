@@ -1,0 +1,83 @@
+// A disk as xl's configuration describes it.
+
+/// What an xl disk line says (xl-disk-configuration(5)), as far as it concerns a disk that xenback serves.
+public struct DiskLine: Equatable, Sendable {
+    public enum Format: String, Sendable { case raw, empty }
+    public enum BackendType: String, Sendable { case phy, tap, qdisk }
+    public enum Access: String, Sendable {
+        case readOnly = "r"
+        case readWrite = "w"
+        /// Written by others as well: the guests see to it themselves that they do not harm each other.
+        case sharedWrite = "w!"
+    }
+
+    /// The image; empty in a CD-ROM drive without a medium.
+    public var target: String
+    public var format: Format
+    public var vdev: VirtualDisk
+    public var access: Access
+    public var cdrom: Bool
+    /// nil: the daemon's own.
+    public var script: String?
+    /// Name or number of the domain that serves the disk; nil: this one.
+    public var backendDomain: String?
+    public var backendType: BackendType?
+    public var directIOSafe: Bool
+    /// nil: what the daemon does without being told.
+    public var discard: Bool?
+    public var trusted: Bool?
+
+    public init(
+        target: String,
+        format: Format = .raw,
+        vdev: VirtualDisk,
+        access: Access = .readWrite,
+        cdrom: Bool = false,
+        script: String? = nil,
+        backendDomain: String? = nil,
+        backendType: BackendType? = nil,
+        directIOSafe: Bool = false,
+        discard: Bool? = nil,
+        trusted: Bool? = nil
+    ) {
+        self.target = target
+        self.format = format
+        self.vdev = vdev
+        self.access = access
+        self.cdrom = cdrom
+        self.script = script
+        self.backendDomain = backendDomain
+        self.backendType = backendType
+        self.directIOSafe = directIOSafe
+        self.discard = discard
+        self.trusted = trusted
+    }
+
+    /// CD-ROM drives are the disks whose medium can be taken out (libxl writes `removable` for them only).
+    public var removable: Bool { cdrom }
+
+    /// Reads a line as xl does, old and new syntax, and the lines of xm: `tap2:tapdisk:aio:/a.img,xvda,w`.
+    public init(parsing line: String) throws(DiskLineError) {
+        var parser = DiskLineParser(line)
+        self = try parser.parse()
+    }
+}
+
+/// What is wrong with a disk line, and where.
+public struct DiskLineError: Error, Equatable, Sendable, CustomStringConvertible {
+    public let line: String
+    public let reason: String
+    /// Characters before the part that is wrong.
+    public let position: Int
+
+    public init(line: String, reason: String, position: Int) {
+        self.line = line
+        self.reason = reason
+        self.position = position
+    }
+
+    /// Three lines: the reason, the disk line, and a caret below the place.
+    public var description: String {
+        "disk line, character \(position + 1): \(reason)\n  \(line)\n  " + String(repeating: " ", count: position) + "^"
+    }
+}
