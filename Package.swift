@@ -5,8 +5,6 @@ import PackageDescription
 let house: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
     .strictMemorySafety(),
-    // The Glibc module must see the same declarations as our C modules, or clang refuses the set (fd_set, rusage).
-    .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableUpcomingFeature("MemberImportVisibility"),
