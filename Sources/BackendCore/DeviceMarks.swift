@@ -112,6 +112,11 @@ public final class DeviceMark: Sendable {
         get { slot.u32(Field.excluded) != 0 }
         set { slot.set32(newValue ? 1 : 0, at: Field.excluded) }
     }
+    /// The toolstack made the device anew: its past does not count.
+    public func pardon() {
+        isExcluded = false
+        strikes = 0
+    }
     /// Kind and index; empty if the entry is free.
     public var name: String {
         let slot = slot

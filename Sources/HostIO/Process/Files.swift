@@ -75,4 +75,27 @@ public enum Files {
         guard unsafe path.withPlatformString({ unsafe stat($0, &status) }) == 0 else { throw Errno(rawValue: errno) }
         return "\(status.st_ino).\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
     }
+
+    /// What a symbolic link says.
+    public static func target(ofLink path: FilePath) throws(Errno) -> String {
+        var failure: CInt = 0
+        // SAFETY: the kernel writes at most `count` bytes during the call and says how many.
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: 4096) { buffer, filled in
+            guard let base = buffer.baseAddress else { return }
+            let length = unsafe path.withPlatformString { unsafe readlink($0, base, buffer.count) }
+            if length < 0 { failure = errno }
+            filled = max(length, 0)
+        }
+        if failure != 0 { throw Errno(rawValue: failure) }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Lets this process and its children open as many files as the host allows (RLIMIT_NOFILE: soft to hard).
+    public static func raiseOpenLimit() {
+        var limit = rlimit()
+        // SAFETY: `limit` is a local of this call.
+        guard unsafe getrlimit(RLIMIT_NOFILE, &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        _ = unsafe setrlimit(RLIMIT_NOFILE, &limit)
+    }
 }

@@ -1,0 +1,140 @@
+// The broker's processes: started, adopted, watched through their pidfds, judged when they die.
+
+internal import BackendCore
+internal import HostIO
+internal import Hypervisor
+internal import Logging
+internal import SystemPackage
+internal import XenWire
+
+#if canImport(Glibc)
+    internal import Glibc
+#endif
+
+let stopSignal = SIGTERM
+let killSignal = SIGKILL
+let reloadSignal = SIGHUP
+
+extension Broker {
+    func start(_ worker: SupervisedWorker) {
+        let log = log(of: worker.domain)
+        let running = workers.values.count { $0.process != nil }
+        guard running < setting.workerLimit else {
+            if refused.insert(worker.domain).inserted {
+                log.error("no worker: \(running) run already, the limit is \(setting.workerLimit)")
+            }
+            return supervise(worker.domain, .startFailed)
+        }
+        refused.remove(worker.domain)
+        let command = setting.workerCommand(worker.domain)
+        do throws(Errno) {
+            let process = try ChildProcess(spawning: command)
+            log.info("worker \(process.identifier) started")
+            hold(process, worker)
+        } catch {
+            log.error("cannot start a worker with \(command.first ?? "?"): \(error)")
+            supervise(worker.domain, .startFailed)
+        }
+    }
+
+    /// Watches a process from now on.
+    private func hold(_ process: ChildProcess, _ worker: SupervisedWorker) {
+        worker.process = process
+        worker.started = .now
+        let domain = worker.domain
+        let watch = DescriptorWatch(process.descriptor, on: loop) { [weak self] in
+            self?.assumeIsolated { $0.look(at: domain) }
+        }
+        worker.watch = watch
+        watch.begin()
+    }
+
+    private func look(at domain: DomainID) {
+        guard let worker = workers[domain], let process = worker.process, let end = process.takeEnd() else { return }
+        worker.watch?.cancel()
+        worker.watch = nil
+        worker.process = nil
+        ended(worker, process, end)
+    }
+
+    private func ended(_ worker: SupervisedWorker, _ process: ChildProcess, _ end: ProcessEnd) {
+        let log = log(of: worker.domain)
+        var life = WorkerLife(duration: .now - worker.started, progressed: false)
+        let died = end != .exited(0)
+        log.log(level: died ? .error : .info, "worker \(process.identifier) \(end)")
+        if died { life.progressed = judge(worker.domain, life) }
+        // An exclusion may leave nothing to start a worker for.
+        let (demand, identity) = (demand(of: worker.domain), worker.machine.present)
+        if demand != worker.machine.demand { supervise(worker.domain, .seen(demand, identity: identity)) }
+        supervise(worker.domain, .ended(life))
+    }
+
+    // MARK: three strikes
+
+    /// Counts strikes after a death, and excludes devices.
+    /// - Returns: whether any device had got something done.
+    private func judge(_ domain: DomainID, _ life: WorkerLife) -> Bool {
+        guard let marks = try? DeviceMarks(setting.run.marks(of: domain)).inUse else { return false }
+        let devices = marks.map {
+            MarkedDevice(name: $0.name, busy: $0.isBusy, progressed: $0.hasProgressed, strikes: $0.strikes)
+        }
+        var life = life
+        life.progressed = devices.contains(where: \.progressed)
+        for (mark, strikes) in zip(marks, Strikes.afterDeath(devices, life: life)) {
+            mark.strikes = strikes
+            guard strikes >= Strikes.limit, !mark.isExcluded else { continue }
+            guard let path = listing.devices(of: domain).first(where: { $0.name == mark.name })?.path else { continue }
+            mark.isExcluded = true
+            exclude(path)
+        }
+        return life.progressed
+    }
+
+    private func exclude(_ path: DevicePath) {
+        excluded.insert(path)
+        let text = "closed: its backend died \(Strikes.limit) times in a row while serving it"
+        log(of: path).error("\(text); attach it anew to try again")
+        Task(executorPreference: loop) {
+            await self.close(path, because: text)
+        }
+    }
+
+    // MARK: adoption
+
+    /// Takes over the workers, and the remains of workers, of a broker that is gone.
+    func adoptWorkers() {
+        do throws(Errno) {
+            for domain in try setting.run.domains().sorted() {
+                do throws(Errno) {
+                    try adopt(domain)
+                } catch {
+                    log(of: domain).error("cannot look after its worker: \(error)")
+                }
+            }
+        } catch {
+            log.error("cannot read \(setting.run.path): \(error)")
+        }
+    }
+
+    private func adopt(_ domain: DomainID) throws(Errno) {
+        let lock = setting.run.lock(of: domain)
+        guard let found = try LockFile.look(at: lock), let label = WorkerLabel(text: found.text) else { return }
+        for mark in try DeviceMarks(setting.run.marks(of: domain)).inUse where mark.isExcluded {
+            if let path = DevicePath(text: "backend/\(mark.name.replacing("/", with: "/\(domain)/"))") {
+                excluded.insert(path)
+            }
+        }
+        let identity = DomainIdentity(label.identity)
+        guard found.isHeld else { return supervise(domain, .remains(of: identity)) }
+        let process = try ChildProcess(adopting: label.process)
+        // The number named the lock's holder both before and after we took hold of it: it is him.
+        guard let again = try LockFile.look(at: lock), again.isHeld, again.text == found.text else {
+            return supervise(domain, .remains(of: identity))
+        }
+        log(of: domain).notice("adopted worker \(process.identifier)")
+        let worker = SupervisedWorker(domain)
+        workers[domain] = worker
+        hold(process, worker)
+        supervise(domain, .adopted(serving: identity, foreign: label.build != setting.build))
+    }
+}

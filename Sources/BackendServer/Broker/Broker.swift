@@ -1,0 +1,148 @@
+// The broker: finds the domains that have devices of ours and keeps one worker process for each.
+
+internal import BackendCore
+internal import HostIO
+internal import Hypervisor
+internal import Logging
+internal import SystemPackage
+internal import XenWire
+
+/// What a broker needs to know at its start.
+struct BrokerSetting: Sendable {
+    var run: RunDirectory
+    /// The command that runs a worker for a domain: program and arguments.
+    var workerCommand: @Sendable (DomainID) -> [String]
+    /// This program's build: a worker of another one is replaced.
+    var build: String
+    /// Workers there may be at once.
+    var workerLimit = 1024
+}
+
+/// Watches `backend/<kind>` and supervises workers. Pinned to its loop; all process and timer events come there.
+///
+/// It holds nothing that a worker needs: both may die at any time, and a new broker adopts the workers it finds.
+actor Broker {
+    nonisolated let loop: EventLoop
+    nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+
+    nonisolated let hypervisor: any Hypervisor
+    nonisolated let setting: BrokerSetting
+    nonisolated let log: Logger
+    var classes: DeviceClasses
+    var workers: [DomainID: SupervisedWorker] = [:]
+    /// The last scan.
+    var listing = DeviceListing()
+    /// Closed for good after three strikes, while their directories stay.
+    var excluded: Set<DevicePath> = []
+    nonisolated let signal = WatchSignal()
+    var watches: [any Watch] = []
+    var isStopping = false
+    /// Domains without a worker because there are too many; each is logged once.
+    var refused: Set<DomainID> = []
+
+    init(
+        loop: EventLoop,
+        hypervisor: any Hypervisor,
+        setting: BrokerSetting,
+        classes: DeviceClasses,
+        log: Logger
+    ) {
+        self.loop = loop
+        self.hypervisor = hypervisor
+        self.setting = setting
+        self.classes = classes
+        self.log = log
+    }
+
+    /// Serves until `stop` has ended all workers.
+    func run() async {
+        adoptWorkers()
+        await watch()
+        await discover()
+    }
+
+    /// Ends all workers and lets `run` return; XenStore keeps state 4 for the next start.
+    func stop() {
+        guard !isStopping else { return }
+        isStopping = true
+        log.notice("stopping; \(workers.count) workers drain")
+        for domain in workers.keys.sorted() { supervise(domain, .stop) }
+        signal.raise()
+    }
+
+    /// Takes a new configuration's device classes; devices that are served stay.
+    func reload(_ classes: DeviceClasses) {
+        self.classes = classes
+        for worker in workers.values { worker.process?.signal(reloadSignal) }
+        signal.raise()
+    }
+
+    // MARK: supervision
+
+    /// Tells the domain's machine what happened and does what it says.
+    func supervise(_ domain: DomainID, _ event: SupervisionEvent) {
+        let worker = workers[domain] ?? SupervisedWorker(domain)
+        workers[domain] = worker
+        for directive in worker.machine.take(event) { perform(directive, worker) }
+    }
+
+    private func perform(_ directive: SupervisionDirective, _ worker: SupervisedWorker) {
+        let log = log(of: worker.domain)
+        switch directive {
+        case .start: start(worker)
+        case .drain(let why):
+            log.notice("worker \(worker.process?.identifier ?? 0) drains: \(why)")
+            worker.process?.signal(stopSignal)
+        case .kill:
+            log.warning("worker \(worker.process?.identifier ?? 0) does not end; killed")
+            worker.process?.signal(killSignal)
+        case .wake(let pause): wake(worker, after: pause)
+        case .removeFiles: removeFiles(worker.domain)
+        case .closeAbandoned: closeAbandoned(worker.domain)
+        case .forget:
+            worker.timer?.cancel()
+            if workers[worker.domain] === worker { workers[worker.domain] = nil }
+            signal.raise()
+        }
+    }
+
+    /// One timer for each worker: a later wish replaces an earlier one.
+    private func wake(_ worker: SupervisedWorker, after pause: Duration) {
+        worker.timer?.cancel()
+        let domain = worker.domain
+        worker.timer = Task(executorPreference: loop) {
+            await self.loop.sleep(for: pause)
+            if !Task.isCancelled { await self.woken(domain) }
+        }
+    }
+
+    private func woken(_ domain: DomainID) {
+        if workers[domain] != nil { supervise(domain, .woken) }
+    }
+
+    private func removeFiles(_ domain: DomainID) {
+        do {
+            try setting.run.removeFiles(of: domain)
+        } catch {
+            log(of: domain).warning("cannot remove files in \(setting.run.path): \(error)")
+        }
+    }
+
+    nonisolated func log(of domain: DomainID) -> Logger {
+        var log = log
+        log[metadataKey: "domain"] = "\(domain)"
+        return log
+    }
+}
+
+/// A worker as the broker sees it. Confined to the broker's loop.
+final class SupervisedWorker {
+    let domain: DomainID
+    var machine = Supervision()
+    var process: ChildProcess?
+    var watch: DescriptorWatch?
+    var started = ContinuousClock.now
+    var timer: Task<Void, Never>?
+
+    init(_ domain: DomainID) { self.domain = domain }
+}

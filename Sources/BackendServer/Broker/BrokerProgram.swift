@@ -1,0 +1,85 @@
+// The broker as a program: lock, loop, control socket, signals.
+
+internal import BackendCore
+internal import CLinux
+internal import ControlProtocol
+internal import HostIO
+public import Hypervisor
+internal import Logging
+internal import SystemPackage
+public import XenWire
+
+#if canImport(Glibc)
+    internal import Glibc
+#endif
+
+/// `xenbackd` without `--domain`.
+public enum BrokerProgram {
+    /// Runs the broker until SIGTERM or SIGINT; SIGHUP reads the configuration again. Call it first thing in `main`.
+    /// - Parameters:
+    ///   - hypervisor: connects to the hypervisor.
+    ///   - workerCommand: the command line of a domain's worker, after the program's path.
+    ///   - classes: the device classes for the configuration as it is at the time of the call.
+    public static func run(
+        _ options: ServiceOptions,
+        hypervisor: () throws -> any Hypervisor,
+        workerCommand: @escaping @Sendable (DomainID) -> [String],
+        classes: @escaping @Sendable (ServiceOptions) throws -> DeviceSetup
+    ) -> Never {
+        ProcessSignals.block()
+        let service = ServiceStart(options)
+        let setup = service.attempt("configuration") { try classes(options) }
+        let log = service.logger(setup.logLevel)
+        let run = RunDirectory(options.runDirectory)
+        service.attempt("run directory \(run.path)") { try run.prepare() }
+        let lock = service.attempt("another xenbackd runs in \(run.path)") {
+            try LockFile(taking: run.brokerLock, text: "\(getpid())\n")
+        }
+        Files.raiseOpenLimit()
+        let program = ownProgram()
+        let setting = BrokerSetting(run: run, workerCommand: { [program] + workerCommand($0) }, build: Release.build)
+        let loop = service.attempt("event loop") { try EventLoop(name: "broker", entries: 64) }
+        let hypervisor = service.attempt("hypervisor") { try hypervisor() }
+        let broker = Broker(
+            loop: loop,
+            hypervisor: hypervisor,
+            setting: setting,
+            classes: DeviceClasses(all: setup.classes),
+            log: log
+        )
+        runService(loop) { signal in
+            switch signal {
+            case .stop: Task(executorPreference: loop) { await broker.stop() }
+            case .reload: reload(broker, options, classes, log)
+            }
+        } body: {
+            let server = ControlServer(at: run.controlSocket, on: loop, dispatch: broker.dispatch(), log: log)
+            do {
+                try server.begin()
+            } catch {
+                log.error("no control socket at \(run.controlSocket): \(error)")
+            }
+            log.notice("xenbackd \(Release.version) serves domain \(hypervisor.domains.own)'s backends")
+            await broker.run()
+            server.end()
+            log.notice("stopped")
+            withExtendedLifetime(lock) {}
+            return 0
+        }
+    }
+
+    private static func reload(
+        _ broker: Broker,
+        _ options: ServiceOptions,
+        _ classes: (ServiceOptions) throws -> DeviceSetup,
+        _ log: Logger
+    ) {
+        do {
+            let setup = try classes(options)
+            log.notice("configuration read again")
+            Task(executorPreference: broker.loop) { await broker.reload(DeviceClasses(all: setup.classes)) }
+        } catch {
+            log.error("configuration not read again, the old one stays: \(error)")
+        }
+    }
+}

@@ -1,0 +1,106 @@
+// What XenStore says there is: one consistent look at the backend directories of our own domain.
+
+internal import BackendCore
+internal import Hypervisor
+internal import XenWire
+
+/// One backend directory, as far as broker and worker care.
+struct ListedDevice: Hashable, Sendable {
+    var path: DevicePath
+    /// nil: missing, or no number 0 … 8.
+    var state: XenbusState?
+    var online: Bool
+    /// A device class of ours claims it.
+    var isOurs: Bool
+
+    /// Closed and told not to come back: only the toolstack has still something to do with it.
+    var isOver: Bool { state == .closed && !online }
+    /// Freshly made by the toolstack.
+    var isNew: Bool { state == .initialising }
+    /// Kind and index: the name in marks and files of its domain.
+    var name: String { path.nameInDomain }
+}
+
+extension DevicePath {
+    /// `vbd3/51712`.
+    var nameInDomain: String { "\(kind)/\(index)" }
+    /// `vbd3/7/51712`, as people call it.
+    var shortName: String { "\(kind)/\(domain)/\(index)" }
+}
+
+/// The device classes of this build, asked who owns a directory.
+struct DeviceClasses: Sendable {
+    let all: [any DeviceClass]
+
+    var kinds: [DeviceKind] {
+        var kinds: [DeviceKind] = []
+        for kind in all.flatMap(\.kinds) where !kinds.contains(kind) { kinds.append(kind) }
+        return kinds
+    }
+
+    func owner(of keys: BackendKeys) -> (any DeviceClass)? {
+        all.first { $0.kinds.contains(keys.path.kind) && $0.owns(keys) }
+    }
+}
+
+/// All devices found by one scan.
+struct DeviceListing: Hashable, Sendable {
+    var devices: [DevicePath: ListedDevice] = [:]
+
+    /// What decides about ownership and life; a backend directory holds some twenty more.
+    static let keys = ["state", "online", "script", "frontend", "type", "device-type", "params"]
+
+    /// The domains that have devices of ours, over or not.
+    var domains: Set<DomainID> { Set(devices.values.lazy.filter(\.isOurs).map(\.path.domain)) }
+
+    func devices(of domain: DomainID) -> [ListedDevice] {
+        devices.values.filter { $0.path.domain == domain && $0.isOurs }.sorted { $0.path.index < $1.path.index }
+    }
+
+    /// Reads the directories of `kinds`, of one domain or of all.
+    ///
+    /// Names that are no numbers are somebody else's; they are passed over.
+    static func read(
+        _ store: any XenStoreOperations,
+        classes: DeviceClasses,
+        own: DomainID,
+        domain: DomainID? = nil
+    ) throws(HypervisorFailure) -> DeviceListing {
+        var listing = DeviceListing()
+        for kind in classes.kinds {
+            let domains: [DomainID]
+            if let domain {
+                domains = [domain]
+            } else {
+                domains = try (store.directory("backend/\(kind)") ?? []).compactMap { DomainID(text: $0) }
+            }
+            for domain in domains {
+                for name in try store.directory("backend/\(kind)/\(domain)") ?? [] {
+                    guard let index = UInt32(decimal: name) else { continue }
+                    let path = DevicePath(kind: kind, domain: domain, index: index)
+                    if let device = try read(store, path, classes: classes, own: own) { listing.devices[path] = device }
+                }
+            }
+        }
+        return listing
+    }
+
+    /// One directory; nil if the toolstack is still writing it or has removed it.
+    private static func read(
+        _ store: any XenStoreOperations,
+        _ path: DevicePath,
+        classes: DeviceClasses,
+        own: DomainID
+    ) throws(HypervisorFailure) -> ListedDevice? {
+        var values: [String: String] = [:]
+        for key in keys { values[key] = try store.read("\(path)/\(key)") }
+        guard values["frontend"] != nil else { return nil }
+        let keys = BackendKeys(path: path, own: own, values: values)
+        return ListedDevice(
+            path: path,
+            state: values["state"].flatMap { XenbusState(text: $0) },
+            online: values["online"] != "0",
+            isOurs: classes.owner(of: keys) != nil
+        )
+    }
+}

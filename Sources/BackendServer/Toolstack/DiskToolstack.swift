@@ -1,0 +1,116 @@
+// Attaching and detaching disks without xl: what libxl does, in its order and with its limits.
+
+internal import ControlProtocol
+internal import HostIO
+internal import Hypervisor
+internal import Logging
+internal import XenWire
+
+/// The toolstack's half of a disk's life, for domains of the host we run on.
+struct DiskToolstack: Sendable {
+    /// LIBXL_INIT_TIMEOUT and LIBXL_DESTROY_TIMEOUT (libxl_internal.h).
+    static let stateTime: Duration = .seconds(10)
+
+    let store: any XenStore
+    let own: DomainID
+    let loop: EventLoop
+    let log: Logger
+    /// The hotplug script's work, done by the device's worker.
+    let hotplug: @Sendable (DevicePath, Hotplug.Event) async throws(ControlError) -> Void
+
+    /// Writes the nodes, waits for state 2, runs the hotplug step, waits for state 4.
+    /// - Throws: `.deviceFailed` with the disk taken away again; `.timedOut` if all is well but the guest's driver has
+    ///   not connected yet (the disk stays).
+    func attach(_ disk: DiskSpecification) async throws(ControlError) {
+        let nodes = DiskNodes(own: own, path: disk.path)
+        let isNew = try await told { () async throws(HypervisorFailure) in
+            try await store.transaction { (store) throws(HypervisorFailure) in try nodes.write(disk, to: store) }
+        }
+        guard isNew else {
+            throw .deviceFailed(reason: "domain \(disk.domain) has a disk \(disk.node) already")
+        }
+        log.notice("attached \(disk.path.shortName) (\(disk.node)): \(disk.target)")
+        do throws(ControlError) {
+            try await prepared(disk, nodes)
+        } catch {
+            try? await detach(disk.path, force: true)
+            throw error
+        }
+        try await connected(disk, nodes)
+    }
+
+    private func prepared(_ disk: DiskSpecification, _ nodes: DiskNodes) async throws(ControlError) {
+        let state = try await state(nodes, [.initWait, .initialised, .connected, .closing, .closed])
+        switch state {
+        case .initWait, .initialised, .connected: break
+        case .closing, .closed: throw await failure(nodes, "the backend closed the device")
+        default: throw .timedOut(reason: "no backend took \(disk.path.shortName) up within 10 s")
+        }
+        try await hotplug(disk.path, .add)
+    }
+
+    private func connected(_ disk: DiskSpecification, _ nodes: DiskNodes) async throws(ControlError) {
+        switch try await state(nodes, [.connected, .closing, .closed]) {
+        case .connected: return
+        case .closing, .closed: throw await failure(nodes, "the backend closed the device")
+        default:
+            let guest = try await told { () async throws(HypervisorFailure) in
+                try await store.read("\(nodes.frontend)/state").flatMap { XenbusState(text: $0) }
+            }
+            throw .timedOut(
+                reason: "\(disk.node) is attached, but the guest's driver did not connect within 10 s"
+                    + " (its state: \(guest?.description ?? "none"))"
+            )
+        }
+    }
+
+    /// Asks the guest to give the disk up, waits for state 6, removes the nodes.
+    /// - Throws: `.timedOut` if the guest does not let go and `force` is not given (then all stays as it is).
+    func detach(_ path: DevicePath, force: Bool) async throws(ControlError) {
+        let nodes = DiskNodes(own: own, path: path)
+        let isThere = try await told { () async throws(HypervisorFailure) in
+            try await store.transaction { (store) throws(HypervisorFailure) in try nodes.requestClose(store) }
+        }
+        // A node that is gone is as closed as one can be.
+        if isThere, let state = try await state(nodes, [.closed]), state != .closed, !force {
+            throw .timedOut(
+                reason: "the guest did not let go of \(path.shortName) within 10 s (in use?); force takes it away"
+            )
+        }
+        // The worker may have let go of the device already: nothing is left to do for it then.
+        try? await hotplug(path, .remove)
+        try await told { () async throws(HypervisorFailure) in
+            try await store.transaction { (store) throws(HypervisorFailure) in try nodes.remove(from: store) }
+        }
+        log.notice("detached \(path.shortName)")
+    }
+
+    private func state(_ nodes: DiskNodes, _ wanted: Set<XenbusState>) async throws(ControlError) -> XenbusState? {
+        try await told { () async throws(HypervisorFailure) in
+            try await StateWait.wait(
+                for: wanted,
+                at: "\(nodes.backend)/state",
+                in: store,
+                on: loop,
+                within: DiskToolstack.stateTime
+            )
+        }
+    }
+
+    /// The backend's own words, where it left some.
+    private func failure(_ nodes: DiskNodes, _ otherwise: String) async -> ControlError {
+        let text = try? await store.perform { (store) throws(HypervisorFailure) in
+            if let text = try store.read("\(nodes.backend)/hotplug-error") { return text }
+            return try store.read("error/\(nodes.path)/error")
+        }
+        return .deviceFailed(reason: text.flatMap { $0 } ?? otherwise)
+    }
+
+    private func told<R>(_ body: () async throws(HypervisorFailure) -> R) async throws(ControlError) -> R {
+        do throws(HypervisorFailure) {
+            return try await body()
+        } catch {
+            throw .deviceFailed(reason: "XenStore: \(error)")
+        }
+    }
+}

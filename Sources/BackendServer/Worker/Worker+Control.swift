@@ -1,0 +1,146 @@
+// The worker's verbs: what its devices tell and do for people and for the hotplug script.
+
+internal import BackendCore
+internal import ControlProtocol
+internal import HostIO
+internal import Hypervisor
+internal import XenWire
+
+#if canImport(Glibc)
+    internal import Glibc
+#endif
+
+extension Worker {
+    /// A hotplug request may come before the scan that finds its device.
+    static let hotplugPatience: Duration = .seconds(5)
+
+    /// The table of this worker's control socket.
+    nonisolated func dispatch() -> ControlDispatch {
+        var dispatch = ControlDispatch(
+            product: "xenbackd worker \(environment.domain)",
+            version: Release.version,
+            process: Int(getpid())
+        )
+        dispatch.on(List.self) { _ in
+            List.Reply(devices: await self.reports(nil).map { Device($0.report, $0.context) })
+        }
+        dispatch.on(Show.self) { call throws(ControlError) in
+            let reports = await self.reports(call.device)
+            if let device = call.device, reports.isEmpty { throw await self.noDevice(device) }
+            return Show.Reply(reports: reports.map { Report($0.report, $0.context) })
+        }
+        dispatch.on(BlockList.self) { _ in BlockList.Reply(disks: await self.disks()) }
+        dispatch.on(BlockResize.self) { call throws(ControlError) in
+            let path = try await self.command(.resize, call.device)
+            return BlockResize.Reply(sectors: await self.number(path, "sectors") ?? 0)
+        }
+        dispatch.on(MediaInsert.self) { call throws(ControlError) in
+            _ = try await self.command(.insertMedia(target: call.target), call.device)
+            return Nothing()
+        }
+        dispatch.on(MediaEject.self) { call throws(ControlError) in
+            _ = try await self.command(.ejectMedia, call.device)
+            return Nothing()
+        }
+        dispatch.on(Hotplug.self) { call throws(ControlError) in
+            try await self.hotplug(call.path, call.event)
+            return Nothing()
+        }
+        return dispatch
+    }
+
+    private func hotplug(_ text: String, _ event: Hotplug.Event) async throws(ControlError) {
+        guard let path = DevicePath(text: text), path.domain == environment.domain else {
+            throw .invalidParameter("path")
+        }
+        guard let backend = await device(path, waiting: event == .add ? Worker.hotplugPatience : .zero) else {
+            throw noDevice(path.shortName)
+        }
+        do throws(BackendFailure) {
+            try await backend.hotplug(event == .add ? .add : .remove)
+        } catch {
+            throw error.answer(path)
+        }
+    }
+
+    private func command(_ command: DeviceCommand, _ device: String) async throws(ControlError) -> DevicePath {
+        guard let backend = await selected(device).first else { throw noDevice(device) }
+        do throws(BackendFailure) {
+            try await backend.command(command)
+        } catch {
+            throw error.answer(backend.path)
+        }
+        return backend.path
+    }
+
+    private func noDevice(_ device: String) -> ControlError {
+        .noSuchDevice(domain: "\(environment.domain)", device: device)
+    }
+
+    // MARK: reading
+
+    private typealias Shown = (report: DeviceReport, context: DeviceContext)
+
+    private func reports(_ device: String?) async -> [Shown] {
+        let name = await value("/local/domain/\(environment.domain)/name")
+        var shown: [Shown] = []
+        for backend in await selected(device) {
+            let context = DeviceContext(domainName: name, node: await node(of: backend.path), worker: getpid())
+            shown.append((await backend.report(), context))
+        }
+        return shown
+    }
+
+    /// By its number or by its name in the guest; all for nil.
+    private func selected(_ device: String?) async -> [any DeviceBackend] {
+        guard let device else { return devices }
+        var selected: [any DeviceBackend] = []
+        for backend in devices {
+            if String(backend.path.index) == device {
+                selected.append(backend)
+            } else if await node(of: backend.path) == device {
+                selected.append(backend)
+            }
+        }
+        return selected
+    }
+
+    private func disks() async -> [Disk] {
+        var disks: [Disk] = []
+        for (report, context) in await reports(nil) {
+            let path = report.path
+            let target = await value("\(path)/params").map(DiskTarget.path) ?? ""
+            disks.append(
+                Disk(
+                    device: Device(report, context),
+                    target: target.isEmpty ? nil : target,
+                    readOnly: await value("\(path)/mode") != "w",
+                    cdrom: await value("\(path)/device-type") == "cdrom",
+                    sectors: await number(path, "sectors"),
+                    logicalBlockSize: await number(path, "sector-size").map(Int.init(clamping:))
+                )
+            )
+        }
+        return disks
+    }
+
+    private func node(of path: DevicePath) async -> String? { await value("\(path)/dev") }
+
+    private func number(_ path: DevicePath, _ key: String) async -> Int64? {
+        await value("\(path)/\(key)").flatMap { Int64(decimal: $0) }
+    }
+
+    /// nil also where XenStore fails: a list with a gap is better than none.
+    private func value(_ node: String) async -> String? {
+        (try? await environment.hypervisor.store.read(node)) ?? nil
+    }
+}
+
+/// libxl's `params` of a disk.
+enum DiskTarget {
+    /// `aio:/images/a.img` → `/images/a.img` (libxl__device_disk_string_of_format).
+    static func path(_ params: String) -> String {
+        guard let colon = params.firstIndex(of: ":"), ["aio", "raw"].contains(params[..<colon]) else { return params }
+        return String(params[params.index(after: colon)...])
+    }
+}

@@ -1,0 +1,186 @@
+// The worker: all devices of one frontend domain, each on its own, until there are none or the broker says drain.
+
+internal import BackendCore
+internal import HostIO
+internal import Hypervisor
+internal import Logging
+internal import XenWire
+
+/// Serves the devices of one domain. Pinned to the control loop, like the devices' own actors.
+actor Worker {
+    /// Without devices for this long, the worker leaves.
+    static let grace: Duration = .seconds(1)
+    /// At least this long from one look at XenStore to the next.
+    static let scanPause: Duration = .milliseconds(20)
+    /// How long a suspect gets to prove itself before the next suspect is attached.
+    static let suspectTime: Duration = .milliseconds(250)
+
+    nonisolated let loop: EventLoop
+    nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
+
+    let environment: WorkerEnvironment
+    private let classes: DeviceClasses
+    private let marks: DeviceMarks
+    private let signal = WatchSignal()
+    private let log: Logger
+    private var running: [DevicePath: RunningDevice] = [:]
+    /// Their `run` returned while their directory is still there.
+    private var finished: Set<DevicePath> = []
+    private var isDraining = false
+    private var watches: [any Watch] = []
+
+    private struct RunningDevice {
+        let backend: any DeviceBackend
+        let mark: DeviceMark?
+    }
+
+    init(_ environment: WorkerEnvironment, classes: DeviceClasses, marks: DeviceMarks) {
+        self.environment = environment
+        self.classes = classes
+        self.marks = marks
+        loop = environment.controlLoop
+        log = environment.logger
+    }
+
+    /// Serves until there is nothing left to serve.
+    func run() async {
+        await watch()
+        var trouble = XenStoreTrouble()
+        for await _ in signal.events {
+            if isDraining { break }
+            let begun = ContinuousClock.now
+            do {
+                let listing = try await list()
+                trouble.over(log)
+                await apply(listing)
+            } catch {
+                trouble.report(error, log)
+                raise(after: trouble.pause)
+            }
+            if await isIdleForGood() { isDraining = true }
+            if isDraining { break }
+            await loop.sleep(for: max(Worker.scanPause, (ContinuousClock.now - begun) * 4))
+        }
+        await drained()
+    }
+
+    /// Asks for the end: everything in flight is finished, XenStore stays as it is, and `run` returns.
+    func drain() {
+        isDraining = true
+        signal.raise()
+    }
+
+    private func drained() async {
+        isDraining = true
+        await withTaskGroup(of: Void.self) { group in
+            for device in running.values { group.addTask { await device.backend.drain() } }
+        }
+        while !running.isEmpty { await loop.sleep(for: .milliseconds(2)) }
+        for watch in watches { await watch.cancel() }
+    }
+
+    // MARK: devices
+
+    /// The device, once it is served: waits up to `time` for a scan that finds it.
+    func device(_ path: DevicePath, waiting time: Duration = .zero) async -> (any DeviceBackend)? {
+        let deadline = ContinuousClock.now + time
+        while running[path] == nil, ContinuousClock.now < deadline, !isDraining {
+            await loop.sleep(for: .milliseconds(20))
+        }
+        return running[path]?.backend
+    }
+
+    /// All devices, in order of their numbers.
+    var devices: [any DeviceBackend] {
+        running.sorted { $0.key.index < $1.key.index }.map(\.value.backend)
+    }
+
+    private func list() async throws(HypervisorFailure) -> DeviceListing {
+        let (classes, domain, own) = (classes, environment.domain, environment.hypervisor.domains.own)
+        return try await environment.hypervisor.store.perform { (store) throws(HypervisorFailure) in
+            try DeviceListing.read(store, classes: classes, own: own, domain: domain)
+        }
+    }
+
+    private func apply(_ listing: DeviceListing) async {
+        finished = finished.filter { path in
+            // A directory that is gone, or made anew by the toolstack, has a new life.
+            listing.devices[path].map { !$0.isNew } ?? false
+        }
+        var suspects: [DevicePath] = []
+        for device in listing.devices(of: environment.domain) where canStart(device) {
+            let mark = marks.mark(for: device.name)
+            if let mark, mark.isExcluded {
+                guard device.isNew else { continue }
+                mark.pardon()
+            }
+            if let mark, mark.strikes >= Strikes.staggerFrom {
+                suspects.append(device.path)
+            } else {
+                start(device.path, mark)
+            }
+        }
+        for path in suspects where !isDraining {
+            let mark = marks.mark(for: path.nameInDomain)
+            start(path, mark)
+            await suspect(mark)
+        }
+    }
+
+    private func canStart(_ device: ListedDevice) -> Bool {
+        running[device.path] == nil && !finished.contains(device.path) && !device.isOver
+    }
+
+    private func start(_ path: DevicePath, _ mark: DeviceMark?) {
+        guard let owner = classes.all.first(where: { $0.kinds.contains(path.kind) }) else { return }
+        mark?.reset()
+        let backend = owner.makeBackend(path, environment)
+        running[path] = RunningDevice(backend: backend, mark: mark)
+        Task(executorPreference: loop) {
+            await backend.run()
+            await self.ended(path)
+        }
+    }
+
+    private func ended(_ path: DevicePath) {
+        guard let device = running.removeValue(forKey: path) else { return }
+        finished.insert(path)
+        if !isDraining { device.mark?.free() }
+        signal.raise()
+    }
+
+    /// Gives a suspect time alone: if the worker dies now, it was this one.
+    private func suspect(_ mark: DeviceMark?) async {
+        let deadline = ContinuousClock.now + Worker.suspectTime
+        while let mark, !mark.hasProgressed, ContinuousClock.now < deadline, !isDraining {
+            await loop.sleep(for: .milliseconds(5))
+        }
+    }
+
+    // MARK: waiting
+
+    private func watch() async {
+        for kind in classes.kinds {
+            await XenStoreTrouble.persist(loop, log) { () async throws(HypervisorFailure) in
+                let path = "backend/\(kind)/\(self.environment.domain)"
+                self.watches.append(try await self.environment.hypervisor.store.watch(path, raising: self.signal))
+            }
+        }
+    }
+
+    private func raise(after pause: Duration) {
+        let (loop, signal) = (loop, signal)
+        Task(executorPreference: loop) {
+            await loop.sleep(for: pause)
+            signal.raise()
+        }
+    }
+
+    /// No device, and none comes within the grace.
+    private func isIdleForGood() async -> Bool {
+        guard running.isEmpty, finished.isEmpty else { return false }
+        await loop.sleep(for: Worker.grace)
+        guard !isDraining, let listing = try? await list() else { return false }
+        return !listing.devices(of: environment.domain).contains { !$0.isOver }
+    }
+}

@@ -1,0 +1,71 @@
+// The worker as a program: lock, loops, devices, its own control socket.
+
+internal import BackendCore
+internal import ControlProtocol
+internal import HostIO
+public import Hypervisor
+internal import Logging
+internal import SystemPackage
+public import XenWire
+
+#if canImport(Glibc)
+    internal import Glibc
+#endif
+
+/// `xenbackd --domain N`.
+public enum WorkerProgram {
+    /// Serves the devices of one domain until it has none or SIGTERM says drain; then exits with 0. Call it first thing
+    /// in `main`.
+    public static func run(
+        _ options: ServiceOptions,
+        domain: DomainID,
+        hypervisor: () throws -> any Hypervisor,
+        classes: @escaping @Sendable (ServiceOptions) throws -> DeviceSetup
+    ) -> Never {
+        ProcessSignals.block()
+        var service = ServiceStart(options)
+        service.domain = domain
+        let setup = service.attempt("configuration") { try classes(options) }
+        let log = service.logger(setup.logLevel)
+        let run = RunDirectory(options.runDirectory)
+        service.attempt("run directory \(run.path)") { try run.prepare() }
+        let hypervisor = service.attempt("hypervisor") { try hypervisor() }
+        guard let identity = service.attempt("domain", { try hypervisor.domains.identity(of: domain) }) else {
+            log.notice("the domain is gone; nothing to serve")
+            exit(0)
+        }
+        let label = WorkerLabel(process: getpid(), build: Release.build, identity: identity.text)
+        let lock = service.attempt("another worker serves the domain") {
+            try LockFile(taking: run.lock(of: domain), text: label.text)
+        }
+        let loop = service.attempt("event loop") { try EventLoop(name: "control", entries: 64) }
+        let marks = service.attempt("marks") { try DeviceMarks(run.marks(of: domain)) }
+        let environment = WorkerEnvironment(
+            hypervisor: hypervisor,
+            domain: domain,
+            controlLoop: loop,
+            runDirectory: options.runDirectory,
+            logger: log,
+            dataLoopLimit: setup.dataLoopLimit,
+            marks: marks
+        )
+        let worker = Worker(environment, classes: DeviceClasses(all: setup.classes), marks: marks)
+        runService(loop) { signal in
+            // New settings are for new workers: a device keeps what it was attached with.
+            guard case .stop = signal else { return }
+            Task(executorPreference: loop) { await worker.drain() }
+        } body: {
+            let server = ControlServer(at: run.socket(of: domain), on: loop, dispatch: worker.dispatch(), log: log)
+            do {
+                try server.begin()
+            } catch {
+                log.error("no control socket at \(run.socket(of: domain)): \(error)")
+            }
+            await worker.run()
+            server.end()
+            environment.shutDown()
+            withExtendedLifetime(lock) {}
+            return 0
+        }
+    }
+}
