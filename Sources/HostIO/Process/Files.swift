@@ -94,8 +94,8 @@ public enum Files {
     public static func raiseOpenLimit() {
         var limit = rlimit()
         // SAFETY: `limit` is a local of this call.
-        guard unsafe getrlimit(RLIMIT_NOFILE, &limit) == 0 else { return }
+        guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
         limit.rlim_cur = limit.rlim_max
-        _ = unsafe setrlimit(RLIMIT_NOFILE, &limit)
+        _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
 }
