@@ -231,12 +231,12 @@ private func check(_ request: BlockRequest, _ bytes: TestBytes, _ limits: BlockL
         ]
         let pages = TestBytes(count: 8 * 4096)
         var passed = 0
-        for round in 0..<4000 {
+        for round in 0..<1200 {
             let slot = TestBytes((0..<abi.requestSize).map { _ in UInt8.random(in: 0...255, using: &generator) })
             if round % 4 != 0 { soften(slot, abi, pages, &generator) }
             for disk in disks where validated(slot, abi, disk, pages) == nil { passed += 1 }
         }
-        #expect(passed > 1000, "the test must also see requests that pass: \(passed)")
+        #expect(passed > 300, "the test must also see requests that pass: \(passed)")
     }
 
     private func soften(

@@ -1,0 +1,159 @@
+// Back and front ring against each other: order, wrap, a full ring, notification, a successor.
+
+import SharedRing
+import Testing
+
+@Suite struct Rings {
+    @Test(arguments: [
+        (1, 112, 32), (1, 108, 32), (2, 112, 64), (4, 112, 128), (8, 112, 256), (16, 112, 512), (16, 108, 512),
+        (1, 148, 16), (1, 12, 256), (1, 8, 256), (1, 4033, 0),
+    ])
+    func slotsInPages(_ pages: Int, _ stride: Int, _ slots: Int) {
+        #expect(BackRing.slots(pageCount: pages, stride: stride) == slots)
+    }
+
+    /// From just below 2³² on, so that each index wraps on the way.
+    @Test(arguments: [0, UInt32.max - 40, UInt32.max, 1 << 31])
+    func everyRequestArrivesOnceInOrder(_ start: UInt32) throws {
+        let pair = try RingPair(startingAt: start)
+        var asked: UInt32 = 0
+        var served: UInt32 = 0
+        var heard: UInt32 = 0
+        var generator = SystemRandomNumberGenerator()
+        while heard < 2000 {
+            for _ in 0..<Int.random(in: 0...40, using: &generator) where pair.free > 0 {
+                pair.ask(asked)
+                asked += 1
+            }
+            _ = pair.push()
+            for _ in 0..<Int.random(in: 0...40, using: &generator) {
+                guard let number = try pair.take() else { break }
+                #expect(number == served)
+                pair.answer(number ^ 0xFFFF)
+                served += 1
+            }
+            _ = pair.publish()
+            while let number = try pair.hear() {
+                #expect(number == heard ^ 0xFFFF)
+                heard += 1
+            }
+        }
+        #expect(pair.asked == start &+ asked)
+        #expect(pair.consumed == start &+ served)
+    }
+
+    @Test func aFullRingIsServedWhole() throws {
+        let pair = try RingPair(pageCount: 16, startingAt: UInt32.max - 100)
+        for number in 0..<512 as Range<UInt32> { pair.ask(number) }
+        #expect(pair.free == 0)
+        #expect(pair.push())
+        #expect(try pair.pollBack() == 512)
+        for number in 0..<512 as Range<UInt32> {
+            #expect(try pair.take() == number)
+            pair.answer(number)
+        }
+        #expect(pair.waiting == 0)
+        // Answered but not published: the slots are not the frontend's yet.
+        #expect(try pair.pollFront() == 0)
+        #expect(pair.publish())
+        #expect(try pair.pollFront() == 512)
+        #expect(pair.free == 0)
+        for number in 0..<512 as Range<UInt32> { #expect(try pair.hear() == number) }
+        #expect(pair.free == 512)
+    }
+
+    @Test func nothingIsSeenBeforeItIsPushed() throws {
+        let pair = try RingPair()
+        pair.ask(1)
+        #expect(try pair.pollBack() == 0)
+        _ = pair.push()
+        #expect(try pair.pollBack() == 1)
+    }
+
+    /// ring.h: the other end asks for an event at an index, and gets it when a push moves across that index.
+    @Test(
+        arguments: [
+            // already published, then put and pushed; the index the other end asks for; is it told?
+            (0, 1, 1, true), (0, 1, 2, false), (0, 3, 2, true), (2, 3, 2, false), (2, 3, 3, true), (2, 1, 3, true),
+            (5, 1, 1, false), (0, 0, 1, false), (3, 0, 3, false),
+        ] as [(UInt32, UInt32, UInt32, Bool)]
+    )
+    func notificationIsHeldOff(_ before: UInt32, _ pushed: UInt32, _ event: UInt32, _ isTold: Bool) throws {
+        for start in [0, UInt32.max - 1] {
+            let pair = try RingPair(startingAt: start)
+            for number in 0..<before { pair.ask(number) }
+            _ = pair.push()
+            pair.pages.storeRelease(start &+ event, at: RingLayout.requestEvent)
+            for number in 0..<pushed { pair.ask(number) }
+            #expect(pair.push() == isTold)
+
+            for _ in 0..<before + pushed { _ = try pair.take() }
+            for number in 0..<before { pair.answer(number) }
+            _ = pair.publish()
+            pair.pages.storeRelease(start &+ event, at: RingLayout.responseEvent)
+            for number in 0..<pushed { pair.answer(number) }
+            #expect(pair.publish() == isTold)
+        }
+    }
+
+    @Test func theLastLookFindsWhatCameInBetween() throws {
+        let pair = try RingPair()
+        #expect(try pair.lookBack() == 0)
+        pair.ask(1)
+        #expect(pair.push(), "the back asked for an event at the next request")
+        #expect(try pair.take() == 1)
+        pair.ask(2)
+        #expect(!pair.push(), "the back has not asked again")
+        #expect(try pair.lookBack() == 1)
+        #expect(try pair.take() == 2)
+        #expect(try pair.lookFront() == 0)
+        pair.answer(1)
+        #expect(pair.publish())
+        pair.answer(2)
+        #expect(!pair.publish())
+        #expect(try pair.lookFront() == 2)
+    }
+
+    /// A backend dies with requests taken and answers not published; its successor goes on from the shared page.
+    @Test(arguments: [0, UInt32.max - 3])
+    func aSuccessorGoesOnFromThePublishedResponses(_ start: UInt32) throws {
+        let pair = try RingPair(startingAt: start)
+        for number in 0..<10 as Range<UInt32> { pair.ask(number) }
+        _ = pair.push()
+        for _ in 0..<6 { _ = try pair.take() }
+        for number in 0..<3 as Range<UInt32> { pair.answer(number) }
+        _ = pair.publish()
+
+        let published = BackRing.publishedResponses(in: pair.pages)
+        #expect(published == start &+ 3)
+        // Without a journal, as in a backend that answers in order: what was not answered is read again.
+        var again = BackRing(pages: pair.pages, stride: 112, consumed: published, produced: published)
+        let waiting = try again.poll()
+        #expect(waiting == 7)
+        again.takeNext(into: pair.taken, count: 112)
+        #expect(pair.taken.u32(0) == 3)
+        // With one: the six that were taken are known; three of them wait for an answer.
+        pair.back = BackRing(pages: pair.pages, stride: 112, consumed: start &+ 6, produced: published)
+        for number in 3..<6 as Range<UInt32> { pair.answer(number) }
+        while let number = try pair.take() { pair.answer(number) }
+        _ = pair.publish()
+        for number in 0..<10 as Range<UInt32> { #expect(try pair.hear() == number) }
+    }
+
+    /// XSA-216: exactly the response's bytes change, and nothing else goes out.
+    @Test(arguments: [12, 16])
+    func aResponseIsWrittenWholeAndNothingElse(_ count: Int) throws {
+        let pair = try RingPair()
+        for offset in 0..<112 { pair.request.set8(0xAA, at: offset) }
+        pair.front.put(request: pair.request, count: 112)
+        _ = pair.push()
+        _ = try pair.take()
+        for offset in 0..<16 { pair.response.set8(UInt8(offset), at: offset) }
+        pair.back.put(response: pair.response, count: count)
+        _ = pair.publish()
+        _ = try pair.pollFront()
+        pair.front.takeNext(into: pair.taken, count: 112)
+        let expected = (0..<112).map { $0 < count ? UInt8($0) : 0xAA }
+        #expect((0..<112).map { pair.taken.u8($0) } == expected)
+    }
+}
