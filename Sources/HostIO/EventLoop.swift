@@ -130,6 +130,8 @@ extension EventLoop {
         }
         core.cancel(silently: true) { _ in true }
         while core.operations.count > 0 { core.turn(waitingFor: 1) }
+        // Targets know their loop, as a rule.
+        core.targets = TargetTable()
     }
 
     private func deliver() {

@@ -146,6 +146,7 @@ private final class Canary: Sendable {
                 loop.perform { fatalError("ran after the end") }
             }
             try await cycle()
+            try await Task.sleep(for: .milliseconds(1))  // Dispatch opens its own.
             let before = openDescriptors()
             for _ in 0..<20 { try await cycle() }
             // A helper thread may hold its loop a moment longer.

@@ -117,7 +117,7 @@ private func enterSynchronously(_ pinned: Pinned) {
             try await Task.sleep(for: .milliseconds(20))
             late.cancel()
             await late.value
-            #expect(clock.now - start < .seconds(10))
+            #expect(clock.now - start < .seconds(50))
         }
     }
 

@@ -42,14 +42,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "Descriptors.h"
+#include "Files.h"
 #include "Poll.h"
 #include "Spawn.h"
+#include "Threads.h"
 #include "UnixSocket.h"
-
-// Names the calling thread (at most 15 bytes are kept) and leaves all signals to the main thread.
-static inline void linux_begin_thread(const char *name) {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
-    prctl(PR_SET_NAME, name, 0, 0, 0);
-}

@@ -1,0 +1,94 @@
+// Facts about files, locks on open files, and block devices' ioctls, whose numbers Swift cannot import.
+#pragma once
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+struct linux_file_facts {
+    uint64_t device, inode; // identity
+    uint64_t special;       // the device a special file stands for
+    uint64_t size, allocated;
+    uint32_t mode, block_size;
+    // Alignment of direct I/O: -1 unknown, 0 impossible.
+    int32_t direct_memory, direct_offset;
+    uint32_t file_system; // statfs(2) f_type
+};
+
+// Returns 0 or an errno value.
+static inline int linux_file_facts(int fd, struct linux_file_facts *facts) {
+    // glibc's struct statx ends before stx_dio_mem_align (Linux 6.1, uapi/linux/stat.h: offsets 0x98 and 0x9c).
+    union {
+        struct statx known;
+        unsigned char bytes[512];
+    } all;
+    struct statfs where;
+    memset(&all, 0, sizeof all);
+    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | 0x2000, &all) < 0) return errno;
+    if (fstatfs(fd, &where) < 0) return errno;
+    facts->device = makedev(all.known.stx_dev_major, all.known.stx_dev_minor);
+    facts->inode = all.known.stx_ino;
+    facts->special = makedev(all.known.stx_rdev_major, all.known.stx_rdev_minor);
+    facts->size = all.known.stx_size;
+    facts->allocated = all.known.stx_blocks * 512;
+    facts->mode = all.known.stx_mode;
+    facts->block_size = all.known.stx_blksize;
+    facts->direct_memory = facts->direct_offset = -1;
+    if (all.known.stx_mask & 0x2000) {
+        memcpy(&facts->direct_memory, all.bytes + 0x98, 4);
+        memcpy(&facts->direct_offset, all.bytes + 0x9c, 4);
+    }
+    facts->file_system = (uint32_t)where.f_type;
+    return 0;
+}
+
+// A lock on the whole file that belongs to the open file, not to the process. Returns 0 or an errno value;
+// EAGAIN or EACCES if another open file has one that conflicts.
+static inline int linux_lock_open_file(int fd, int exclusive) {
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = exclusive ? F_WRLCK : F_RDLCK;
+    lock.l_whence = SEEK_SET;
+    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? errno : 0;
+}
+
+// Adds or removes one of the open file's status flags. Returns 0 or an errno value.
+static inline int linux_set_status_flag(int fd, int flag, int on) {
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) return errno;
+    return fcntl(fd, F_SETFL, on ? flags | flag : flags & ~flag) < 0 ? errno : 0;
+}
+
+struct linux_block_facts {
+    uint64_t size;
+    uint32_t logical, physical;
+    int discards, discards_securely; // what the device can do, if it is open for writing
+};
+
+// Returns 0 or an errno value.
+static inline int linux_block_facts(int fd, struct linux_block_facts *facts) {
+    int logical = 0;
+    unsigned int physical = 0;
+    if (ioctl(fd, BLKGETSIZE64, &facts->size) < 0 || ioctl(fd, BLKSSZGET, &logical) < 0 ||
+        ioctl(fd, BLKPBSZGET, &physical) < 0)
+        return errno;
+    facts->logical = (uint32_t)logical;
+    facts->physical = physical;
+    // A device that cannot says so before it looks at the range; one that can finds no range at address 0.
+    facts->discards = ioctl(fd, BLKDISCARD, NULL) < 0 && errno == EFAULT;
+    facts->discards_securely = ioctl(fd, BLKSECDISCARD, NULL) < 0 && errno == EFAULT;
+    return 0;
+}
+
+// Blocks until done. Returns 0 or a negated errno value.
+static inline int linux_block_discard(int fd, uint64_t offset, uint64_t length, int secure) {
+    uint64_t range[2] = {offset, length};
+    return ioctl(fd, secure ? BLKSECDISCARD : BLKDISCARD, range) < 0 ? -errno : 0;
+}
