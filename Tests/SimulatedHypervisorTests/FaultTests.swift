@@ -56,11 +56,11 @@ internal import XenWire
             default: await (try backend.store.watch("/x", raising: WatchSignal())).cancel()
             }
         }
-        try backend.inject(FaultPlan([.init(call, .fail(.outOfMemory))]))
-        #expect(await asyncFailure(attempt) == .outOfMemory)
+        try backend.inject(FaultPlan([FaultPlan.Rule(call, .fail(.noMemory))]))
+        #expect(await asyncFailure(attempt) == .noMemory)
         #expect(await asyncFailure(attempt) == nil)
-        try backend.inject(FaultPlan([.init(call, count: .max, .fail(.outOfMemory))]))
-        #expect(await asyncFailure(attempt) == .outOfMemory)
+        try backend.inject(FaultPlan([FaultPlan.Rule(call, count: .max, .fail(.noMemory))]))
+        #expect(await asyncFailure(attempt) == .noMemory)
         try backend.clearFaults()
         #expect(await asyncFailure(attempt) == nil)
     }
