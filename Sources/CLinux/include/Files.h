@@ -2,6 +2,7 @@
 #pragma once
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdint.h>
 #include <string.h>
@@ -59,12 +60,20 @@ static inline int linux_lock_open_file(int fd, int exclusive) {
     return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? errno : 0;
 }
 
-// Adds or removes one of the open file's status flags. Returns 0 or an errno value.
-static inline int linux_set_status_flag(int fd, int flag, int on) {
+// Switches direct I/O of an open file on or off. Returns 0 or an errno value.
+static inline int linux_use_direct_io(int fd, int on) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0) return errno;
-    return fcntl(fd, F_SETFL, on ? flags | flag : flags & ~flag) < 0 ? errno : 0;
+    return fcntl(fd, F_SETFL, on ? flags | __O_DIRECT : flags & ~__O_DIRECT) < 0 ? errno : 0;
 }
+
+// Returns 0 or an errno value.
+static inline int linux_punch_hole(int fd, int64_t offset, int64_t length) {
+    return syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) < 0 ? errno : 0;
+}
+
+static inline unsigned linux_major(uint64_t device) { return major(device); }
+static inline unsigned linux_minor(uint64_t device) { return minor(device); }
 
 struct linux_block_facts {
     uint64_t size;

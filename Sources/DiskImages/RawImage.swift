@@ -1,0 +1,136 @@
+// A raw image: a file or a block device that is the disk, opened, locked and measured.
+
+internal import CLinux
+internal import Glibc
+public import HostIO
+internal import SystemPackage
+
+/// An open raw image. The last reference closes it, and with it its lock.
+///
+/// Its facts do not change; `measuredAgain` makes another image of the same open file. Reads, writes and flushes go
+/// to `file` by way of a loop; a transfer that is short or fails is explained by `trouble`.
+public final class RawImage: Sendable {
+    /// The name that it was opened by.
+    public let path: String
+    public let facts: ImageFacts
+    public let layout = RawLayout()
+    /// Whether I/O goes past the page cache, and if not, why.
+    public let directIO: DirectIO
+    private let options: ImageOptions
+    private let lease: ImageLease
+
+    /// The open file; what holds it, holds the lock.
+    public var file: OpenFile { lease.file }
+
+    /// True if it was opened for reading only, so that even a bug of ours cannot write (XSA-142).
+    public var isReadOnly: Bool { options.access == .readOnly }
+
+    private init(_ path: String, _ options: ImageOptions, _ lease: ImageLease, _ facts: ImageFacts, _ direct: DirectIO)
+    {
+        self.path = path
+        self.options = options
+        self.lease = lease
+        self.facts = facts
+        directIO = direct
+    }
+
+    /// Opens, locks and measures an image. It may block: call it off the loops, or use the other `open`.
+    /// - Throws: a failure that says what is wrong in words for an administrator; a lock is not waited for.
+    public static func open(_ path: String, _ options: ImageOptions) throws(ImageFailure) -> RawImage {
+        try open(path, options, namesHolder: true)
+    }
+
+    /// Opens an image on a helper thread, and waits for its lock for at most `patience`: a worker that was killed may
+    /// have I/O in flight, and its lock goes with the last of it.
+    public static func open(
+        _ path: String,
+        _ options: ImageOptions,
+        patience: Duration,
+        on loop: EventLoop
+    ) async throws(ImageFailure) -> RawImage {
+        let clock = ContinuousClock()
+        let deadline = clock.now.advanced(by: patience)
+        while true {
+            let isLast = clock.now >= deadline || Task.isCancelled
+            let outcome = await loop.blocking { () -> Result<RawImage, ImageFailure> in
+                Result { () throws(ImageFailure) in try open(path, options, namesHolder: isLast) }
+            }
+            switch outcome {
+            case .success(let image): return image
+            case .failure(let failure) where isLast || !failure.isLocked: throw failure
+            case .failure: await loop.sleep(for: .milliseconds(2))
+            }
+        }
+    }
+
+    private static func open(
+        _ path: String,
+        _ options: ImageOptions,
+        namesHolder: Bool
+    ) throws(ImageFailure) -> RawImage {
+        let probe = try ImageProbe(path, options, namesHolder: namesHolder)
+        let facts = try probe.measure()
+        let lease = ImageLease(file: probe.file, identity: probe.identity, owner: options.owner)
+        return RawImage(path, options, lease, facts, probe.enableDirectIO(facts))
+    }
+
+    /// The same open image with its facts as they are now: it may have grown or shrunk. It may block for a moment.
+    /// - Throws: a failure if its new size cannot be a disk's.
+    public func measuredAgain() throws(ImageFailure) -> RawImage {
+        let probe = try ImageProbe(path, options, reusing: file)
+        return RawImage(path, options, lease, try probe.measure(), directIO)
+    }
+
+    /// Does `measuredAgain` on a helper thread.
+    public func measuredAgain(on loop: EventLoop) async throws(ImageFailure) -> RawImage {
+        try await loop.blocking { () -> Result<RawImage, ImageFailure> in
+            Result { () throws(ImageFailure) in try self.measuredAgain() }
+        }.get()
+    }
+}
+
+// Operations that differ between files and devices. The rest are the loop's own, on `file`.
+extension RawImage {
+    /// Gives a range back to the host; what it reads as afterwards is zeroes for files and undefined for devices.
+    ///
+    /// Completes the slot with 0 or a negated `errno`: `EOPNOTSUPP` where the facts say that it cannot.
+    public func discard(
+        offset: UInt64,
+        length: UInt64,
+        secure: Bool,
+        on loop: EventLoop,
+        target: TargetID,
+        slot: UInt32
+    ) {
+        if facts.kind == .file && !secure {
+            loop.allocate(file, mode: .punchHole, offset: offset, length: length, target: target, slot: slot)
+            return
+        }
+        let isPossible = secure ? facts.canDiscardSecurely : facts.canDiscard
+        let file = file
+        loop.offload(
+            { isPossible ? linux_block_discard(file.descriptor, offset, length, secure ? 1 : 0) : -EOPNOTSUPP },
+            target: target,
+            slot: slot
+        )
+    }
+
+    /// Makes a range read as zeroes without moving them. `EOPNOTSUPP` where the host cannot: then write zeroes.
+    public func writeZeroes(offset: UInt64, length: UInt64, on loop: EventLoop, target: TargetID, slot: UInt32) {
+        loop.allocate(file, mode: .zeroRange, offset: offset, length: length, target: target, slot: slot)
+    }
+
+    /// One sentence for the log about a failed or short transfer.
+    /// - Parameter result: as in its completion.
+    public func trouble(_ operation: String, offset: UInt64, result: Int32) -> String {
+        let place = "\(path): \(operation) at byte \(offset)"
+        if result >= 0 { return "\(place) ended after \(result) bytes: the image is shorter than it was" }
+        switch Errno(rawValue: -result) {
+        case .noSpace: return "\(place): its file system is full; the guest gets I/O errors until there is room"
+        case .diskQuotaExceeded: return "\(place): the quota of its owner is used up"
+        case .ioError: return "\(place): the host's storage reports an I/O error; the kernel's log says more"
+        case .fileTooLarge: return "\(place): beyond the largest file that is allowed here"
+        case let error: return "\(place): \(error)"
+        }
+    }
+}
