@@ -97,8 +97,7 @@ let package = Package(
             "xenback-bench",
             [
                 "BackendServer", "BlockBackend", "BackendCore", "DiskImages", "SimulatedHypervisor", "XenHypervisor",
-                "HypervisorContract", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing",
-                "CLinux", log,
+                "HypervisorContract", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing", log,
                 system, arguments,
             ]
         ),

@@ -39,32 +39,25 @@ public final class DeviceMarks: Sendable {
     /// The mark of a device of this worker's domain, made if there is none; nil if the file is full.
     /// - Parameter name: kind and index, `vbd3/51712`; at most 64 bytes.
     public func mark(for name: String) -> DeviceMark? {
-        if let found = inUse.first(where: { $0.name == name }) { return found }
+        let all = marks
+        if let found = all.first(where: { $0.name == name }) { return found }
         guard name.utf8.count <= DeviceMark.nameBytes, !name.isEmpty else { return nil }
-        guard let index = (0..<DeviceMarks.capacity).first(where: isFree) else { return nil }
-        let free = entry(index)
+        guard let free = all.first(where: { $0.name.isEmpty }) else { return nil }
         free.claim(name)
         return free
     }
 
     /// The marks in use.
-    public var inUse: [DeviceMark] {
-        (0..<DeviceMarks.capacity).compactMap { isFree($0) ? nil : entry($0) }
-    }
+    public var inUse: [DeviceMark] { marks.filter { !$0.name.isEmpty } }
 
-    private func entry(_ index: Int) -> DeviceMark {
-        DeviceMark(pages: pages, offset: index * DeviceMarks.entryBytes)
-    }
-
-    private func isFree(_ index: Int) -> Bool {
-        let slot = pages.slot(at: index * DeviceMarks.entryBytes, byteCount: DeviceMarks.entryBytes)
-        return slot.u32(DeviceMark.Field.nameLength) == 0
+    private var marks: [DeviceMark] {
+        (0..<DeviceMarks.capacity).map { DeviceMark(pages: pages, offset: $0 * DeviceMarks.entryBytes) }
     }
 }
 
 /// One device's entry.
 public final class DeviceMark: Sendable {
-    fileprivate enum Field {
+    private enum Field {
         static let progress = 0
         static let strikes = 4
         static let excluded = 8

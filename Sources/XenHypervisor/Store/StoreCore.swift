@@ -55,9 +55,7 @@ final class StoreCore {
                     throw HypervisorFailure(attempt(), .resourceTemporarilyUnavailable)
                 }
                 guard error != .timedOut, ContinuousClock.now + pause < deadline else {
-                    // Never ENOENT or EACCES, which would be taken for what xenstored says of the node.
-                    let reason = error == .timedOut ? error : .socketNotConnected
-                    throw HypervisorFailure("\(attempt()): xenstored does not answer (\(error))", reason)
+                    throw HypervisorFailure("\(attempt()): xenstored does not answer", error)
                 }
             }
             guard mailbox.wait(until: .now + pause) else { throw HypervisorFailure(attempt(), .canceled) }

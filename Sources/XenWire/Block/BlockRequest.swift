@@ -211,3 +211,16 @@ extension BlockRequest {
         guard (sector | count) & limits.blockMask == 0 else { throw .misaligned(sector: sector, count: count) }
     }
 }
+
+extension BlockRequest {
+    /// An empty flush that nobody sent: what a table of requests is filled with at birth.
+    public static let unused = BlockRequest(
+        kind: .flush,
+        operation: .flushDiskCache,
+        segmentCount: 0,
+        segmentsOffset: 0,
+        id: 0,
+        sector: 0,
+        sectorCount: 0
+    )
+}

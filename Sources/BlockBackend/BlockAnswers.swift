@@ -1,0 +1,57 @@
+// The end of a request: response, publication, one notification for many, and the journal slot freed afterwards.
+
+internal import BackendCore
+internal import Hypervisor
+internal import SharedRing
+internal import XenWire
+
+extension BlockWork {
+    /// Answers a request that ran, and lets those run that waited for it.
+    mutating func answer(_ slot: Int) {
+        let fault = requests[slot].fault
+        giveBuffers(slot)
+        put(BlockResponse(to: requests[slot].request, fault.map { note($0) } ?? .okay), for: slot)
+        order.finish(slot, runnable: &runnable)
+    }
+
+    /// Puts a response; it is visible after `publish`.
+    mutating func put(_ answer: BlockResponse, for slot: Int) {
+        let bytes = response.slot(at: 0, byteCount: facts.abi.responseSize)
+        answer.encode(into: bytes, abi: facts.abi)
+        let index = ring.put(response: bytes, count: facts.abi.responseSize)
+        journal.markAnswered(slot, responseIndex: index)
+        settled.append(UInt16(truncatingIfNeeded: slot))
+    }
+
+    /// Counts and logs a fault.
+    mutating func note(_ fault: BlockFault) -> BlockStatus {
+        let (status, origin) = fault.verdict
+        switch origin {
+        case .frontend:
+            metrics.faults &+= 1
+            log.fault(fault.description)
+        case .host:
+            metrics.failures &+= 1
+            log.failure(fault.description)
+        case .nobody: break
+        }
+        return status
+    }
+
+    /// Publishes all responses put in this turn, then frees their journal slots.
+    /// - Returns: whether the frontend wants to be told.
+    mutating func publish() -> Bool {
+        guard !settled.isEmpty else { return false }
+        let wanted = ring.publish()
+        if wanted { metrics.notificationsSent &+= 1 } else { metrics.notificationsSaved &+= 1 }
+        let end = MonotonicClock.nanoseconds
+        for slot in settled {
+            journal.release(Int(slot))
+            metrics.latency.add(nanoseconds: end &- requests[Int(slot)].takenAt)
+        }
+        inFlight &-= settled.count
+        settled.removeAll(keepingCapacity: true)
+        facts.mark?.progressed()
+        return wanted
+    }
+}

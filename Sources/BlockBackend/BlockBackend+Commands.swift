@@ -1,0 +1,126 @@
+// What people and scripts ask of a live disk, and what it tells about itself.
+
+internal import BackendCore
+internal import DiskImages
+internal import HostIO
+internal import Hypervisor
+internal import Logging
+internal import XenWire
+
+extension BlockBackend {
+    // MARK: the hotplug script
+
+    func hotplug(_ event: HotplugEvent) async throws(BackendFailure) {
+        guard !isFinished, !isDraining else { throw BackendFailure(.unsupported, "\(path) is going away") }
+        let failure = await withCheckedContinuation { continuation in
+            scripts.append(continuation)
+            enqueue(event == .add ? .hotplugAdd : .hotplugRemove)
+        }
+        if let failure { throw failure }
+    }
+
+    func answerScripts(_ failure: String?) async {
+        if failure == nil, medium != nil || keys?.isCDROM ?? false { await announceBacking() }
+        let waiting = scripts
+        scripts = []
+        for script in waiting { script.resume(returning: failure.map { BackendFailure(.host, $0) }) }
+    }
+
+    /// What the stock `block` script would have written; the toolstack looks for both.
+    private func announceBacking() async {
+        var values: [(String, String)] = []
+        if let target = keys?.target { values.append((BlockKeys.physicalDevicePath, target)) }
+        values.append((BusKeys.hotplugStatus, "connected"))
+        await write(values, "announce the image")
+    }
+
+    // MARK: commands
+
+    func command(_ command: DeviceCommand) async throws(BackendFailure) {
+        switch command {
+        case .resize: try await resize()
+        case .insertMedia(let target): try await insert(target)
+        case .ejectMedia: try await eject()
+        }
+    }
+
+    private func resize() async throws(BackendFailure) {
+        guard let medium else { throw BackendFailure(.unsupported, "\(path) has no image") }
+        try await replace(try await medium.measuredAgain(on: environment.controlLoop))
+    }
+
+    private func insert(_ target: String) async throws(BackendFailure) {
+        guard keys?.isCDROM ?? false else { throw BackendFailure(.unsupported, "\(path) is not a CD-ROM drive") }
+        guard let file = BlockDeviceKeys.target(target) else { throw BackendFailure(.invalid, "no image named") }
+        let new = try await open(file, patience: .zero)
+        keys?.target = file
+        try await replace(new)
+    }
+
+    private func eject() async throws(BackendFailure) {
+        guard keys?.isCDROM ?? false else { throw BackendFailure(.unsupported, "\(path) is not a CD-ROM drive") }
+        keys?.target = nil
+        try await replace(nil)
+    }
+
+    /// Puts a medium in and tells the frontend: properties and `state` again, in one transaction (xen-blkfront.c,
+    /// `blkback_changed`: it looks at `sectors` when it sees 4 once more).
+    private func replace(_ new: BlockMedium?) async throws(BackendFailure) {
+        medium = new
+        let limits = currentLimits
+        for queue in queues { await queue.replaceMedium(new, limits) }
+        guard handshake?.published == .connected else { return }
+        var values = properties
+        if keys?.isCDROM ?? false { values.append((BlockKeys.params, keys?.target.map { "aio:\($0)" } ?? "")) }
+        values.append((BusKeys.state, XenbusState.connected.text))
+        await write(values, "publish the new medium")
+        logger.info("\(limits.capacity) sectors now")
+    }
+
+    // MARK: reports
+
+    func report() async -> DeviceReport {
+        var report = DeviceReport(path: path, phase: phase)
+        report.backendState = snapshot?.backend
+        report.frontendState = snapshot?.frontend
+        var metrics = pastMetrics
+        var inFlight = 0
+        var mapped = 0
+        report.lastFault = log.lastFault
+        report.lastFailure = log.lastFailure
+        for queue in queues {
+            let account = await queue.account()
+            metrics.merge(account.metrics)
+            inFlight += account.inFlight
+            mapped += account.mappedGrants
+            report.lastFault = account.lastFault ?? report.lastFault
+            report.lastFailure = account.lastFailure ?? report.lastFailure
+        }
+        report.latency = metrics.latency
+        report.counters = metrics.counters
+        report.counters.append(.init("in-flight", UInt64(inFlight)))
+        report.counters.append(.init("mapped-grants", UInt64(mapped)))
+        report.details = details
+        return report
+    }
+
+    private var phase: String {
+        if isFinished { return "gone" }
+        if isDraining { return "stopping" }
+        return handshake.map { "waiting for \($0.awaited)" } ?? "starting"
+    }
+
+    private var details: [DeviceReport.Detail] {
+        var details: [DeviceReport.Detail] = []
+        details.append(.init("image", keys?.target ?? "(empty drive)"))
+        details.append(.init("mode", isReadOnly ? "read-only" : "read-write"))
+        if let facts = medium?.image.facts {
+            details.append(.init("size", "\(facts.byteCount) bytes"))
+            details.append(.init("sector-size", "\(facts.logicalBlockSize)"))
+        }
+        if let connection {
+            details.append(.init("connection", connection.summary))
+        }
+        return details
+    }
+}

@@ -1,0 +1,51 @@
+// Everything that can go wrong with a request, whose fault it is, and the answer it becomes.
+
+internal import SharedRing
+internal import SystemPackage
+internal import XenWire
+
+/// Why a request is not answered with okay.
+enum BlockFault: Error, Hashable, Sendable {
+    /// The request itself is wrong.
+    case request(BlockRequestFault)
+    /// Xen refused one of its grants.
+    case grant(GrantStatus)
+    /// The drive is empty.
+    case noMedium
+    /// The image ends before its disk does: somebody truncated it under us.
+    case truncatedImage
+    /// The host's storage failed.
+    case storage(Errno)
+    /// The hypervisor could not be asked.
+    case hypervisor(Errno)
+
+    /// Whose wrong it is: decides how it is logged.
+    enum Origin: Sendable { case frontend, host, nobody }
+
+    /// The one place where wrongs become answers.
+    var verdict: (status: BlockStatus, origin: Origin) {
+        switch self {
+        case .request(let fault): (fault.status, .frontend)
+        case .grant: (.error, .frontend)
+        case .noMedium: (.error, .nobody)
+        case .truncatedImage: (.error, .host)
+        case .storage(let errno) where errno == .notSupported: (.unsupported, .nobody)
+        case .storage: (.error, .host)
+        case .hypervisor: (.error, .host)
+        }
+    }
+}
+
+extension BlockFault: CustomStringConvertible {
+    var description: String {
+        switch self {
+        case .request(let fault): fault.description
+        case .grant(let status): "a grant was refused (GNTST \(status.rawValue))"
+        case .noMedium: "no medium in the drive"
+        case .truncatedImage: "the image is shorter than the disk: was it truncated?"
+        case .storage(let errno) where errno == .noSpace: "the host's storage is full: \(errno)"
+        case .storage(let errno): "the host's storage failed: \(errno)"
+        case .hypervisor(let errno): "the hypervisor failed: \(errno)"
+        }
+    }
+}

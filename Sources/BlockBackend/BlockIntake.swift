@@ -1,0 +1,108 @@
+// From the ring to the order book: take, decode, fetch indirect segments, validate.
+
+internal import BackendCore
+internal import Hypervisor
+internal import SharedRing
+internal import XenWire
+
+extension BlockWork {
+    /// Takes all requests that wait and admits them.
+    /// - Returns: how many were taken.
+    mutating func intake() throws(RingFault) -> Int {
+        let waiting = try ring.poll()
+        let room = min(Int(waiting), journal.freeCount)
+        guard room > 0 else { return 0 }
+        fresh.removeAll(keepingCapacity: true)
+        for _ in 0..<room {
+            guard let slot = journal.claim() else { break }
+            let index = ring.requestConsumer
+            ring.takeNext(into: journal.request(slot), count: facts.abi.requestSize)
+            journal.markTaken(slot, ringIndex: index)
+            fresh.append(UInt16(truncatingIfNeeded: slot))
+        }
+        // Before any of them is run or answered: a response overwrites a slot of the ring.
+        journal.commit(consumed: ring.requestConsumer)
+        admit()
+        return room
+    }
+
+    /// Admits what a killed predecessor left unanswered, oldest first.
+    mutating func readmit(_ slots: [Int]) {
+        fresh.removeAll(keepingCapacity: true)
+        for slot in slots { fresh.append(UInt16(truncatingIfNeeded: slot)) }
+        admit()
+    }
+
+    /// Decodes and validates the requests in `fresh`; those that may run go to `runnable`, wrong ones are answered.
+    private mutating func admit() {
+        inFlight &+= fresh.count
+        fetchIndirect()
+        for slot in fresh {
+            let slot = Int(slot)
+            let raw = RawBlockRequest(journal.request(slot), abi: facts.abi)
+            let isIndirect = raw.operation == .indirect
+            if isIndirect, let fault = requests[slot].fault {
+                refuse(slot, raw, fault)
+                continue
+            }
+            do throws(BlockRequestFault) {
+                let request =
+                    isIndirect
+                    ? try BlockRequest(
+                        validating: raw,
+                        try BlockIndirectPages(validating: raw, for: limits),
+                        segments: indirect.slot(
+                            at: slot &* BlockWork.indirectBytes,
+                            byteCount: BlockWork.indirectBytes
+                        ),
+                        for: limits
+                    )
+                    : try BlockRequest(validating: raw, for: limits)
+                requests[slot] = PendingRequest(request, isIndirect: isIndirect, takenAt: now)
+                metrics.count(request)
+                if order.admit(slot, requests[slot].extent) {
+                    runnable.append(UInt16(truncatingIfNeeded: slot))
+                } else {
+                    metrics.parked &+= 1
+                }
+            } catch {
+                refuse(slot, raw, medium == nil ? .noMedium : .request(error))
+            }
+        }
+        fresh.removeAll(keepingCapacity: true)
+    }
+
+    /// Fetches the segments of all indirect requests in `fresh` with one batch of copies. What fails is left in the
+    /// requests' `fault`.
+    private mutating func fetchIndirect() {
+        for slot in fresh {
+            let slot = Int(slot)
+            let raw = RawBlockRequest(journal.request(slot), abi: facts.abi)
+            guard raw.operation == .indirect else { continue }
+            requests[slot].fault = nil
+            do throws(BlockRequestFault) {
+                let pages = try BlockIndirectPages(validating: raw, for: limits)
+                // At most 256 segments: they lie in the first page.
+                facts.data.copies.add(
+                    reference: raw.indirectGrant(0),
+                    pageOffset: 0,
+                    byteCount: UInt16(truncatingIfNeeded: pages.byteCount(ofPage: 0)),
+                    intoGrant: false,
+                    pages: indirect,
+                    privateOffset: slot &* BlockWork.indirectBytes
+                )
+                copyOwners.append(UInt16(truncatingIfNeeded: slot))
+            } catch {
+                requests[slot].fault = .request(error)
+            }
+        }
+        runCopies()
+    }
+
+    /// Answers a request that never was one.
+    private mutating func refuse(_ slot: Int, _ raw: RawBlockRequest<Slot>, _ fault: BlockFault) {
+        requests[slot] = PendingRequest(.unused, isIndirect: false, takenAt: now)
+        let status = note(fault)
+        put(BlockResponse(to: raw, status), for: slot)
+    }
+}

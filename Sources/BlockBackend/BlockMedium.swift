@@ -1,0 +1,54 @@
+// What is in the drive: an open image and what can be done with it.
+
+internal import BackendCore
+internal import DiskImages
+internal import HostIO
+internal import XenWire
+
+/// An open image as a queue uses it. The last reference closes it, and with it its lock.
+struct BlockMedium: Sendable {
+    let image: RawImage
+    /// Kept beside the image: a turn needs it for each transfer.
+    let file: OpenFile
+
+    init(_ image: RawImage) {
+        self.image = image
+        file = image.file
+    }
+
+    /// Starts a discard; the result is 0 or a negated `errno`.
+    func discard(_ request: BlockRequest, on loop: EventLoop, target: TargetID, slot: UInt32) {
+        image.discard(
+            offset: request.byteOffset,
+            length: request.byteCount,
+            secure: request.kind == .secureDiscard,
+            on: loop,
+            target: target,
+            slot: slot
+        )
+    }
+
+    /// The same image with its present size.
+    func measuredAgain(on loop: EventLoop) async throws(BackendFailure) -> BlockMedium {
+        do throws(ImageFailure) {
+            return BlockMedium(try await image.measuredAgain(on: loop))
+        } catch {
+            throw BackendFailure(error)
+        }
+    }
+}
+
+extension BackendFailure {
+    init(_ failure: ImageFailure) {
+        let kind: Kind =
+            switch failure.reason {
+            case .missing: .notFound
+            case .notPermitted: .denied
+            case .locked: .busy
+            case .wrongKind, .size: .invalid
+            case .noMedium: .unsupported
+            case .system: .host
+            }
+        self.init(kind, failure.message)
+    }
+}

@@ -1,0 +1,86 @@
+// A turn of one ring: everything between an event and the next sleep, without a suspension.
+
+internal import BackendCore
+internal import Hypervisor
+internal import SharedRing
+internal import XenWire
+
+extension BlockWork {
+    /// How a turn ended.
+    enum TurnEnd: Equatable, Sendable {
+        /// Nothing waits; `worked` is false if nothing did at the beginning either (a needless event).
+        case idle(worked: Bool)
+        /// Requests keep coming: others of the loop first, then again.
+        case more
+        /// The frontend broke the ring; nothing is taken any more.
+        case fault(RingFault)
+    }
+
+    /// Rounds before others get their turn.
+    private static let roundLimit = 8
+
+    /// What every turn begins with.
+    mutating func beginTurn(mayTakeBuffers: Bool) {
+        now = MonotonicClock.nanoseconds
+        self.mayTakeBuffers = mayTakeBuffers
+    }
+
+    /// Whether buffers went back since the last time this was asked.
+    mutating func takeFreedBuffers() -> Bool {
+        defer { hasFreedBuffers = false }
+        return hasFreedBuffers
+    }
+
+    /// After an event: takes all there is, starts it, answers what can be answered at once.
+    mutating func turn(notify: inout Bool) -> TurnEnd {
+        metrics.turns &+= 1
+        var worked = false
+        do throws(RingFault) {
+            for _ in 0..<BlockWork.roundLimit {
+                let taken = try intake()
+                start()
+                notify = publish() || notify
+                if taken > 0 {
+                    worked = true
+                    continue
+                }
+                if try ring.lastLook() == 0 {
+                    if !worked { metrics.idleTurns &+= 1 }
+                    return .idle(worked: worked)
+                }
+            }
+            return .more
+        } catch {
+            return .fault(error)
+        }
+    }
+
+    /// After completions were entered with `transferEnded`: answers them and starts what waited for them.
+    mutating func completionTurn(notify: inout Bool) {
+        deliver()
+        start()
+        notify = publish() || notify
+    }
+
+    /// Puts another medium in, as soon as no transfer uses the old one.
+    mutating func replaceMedium(_ new: BlockMedium?, _ limits: BlockLimits) {
+        next = NextMedium(medium: new, limits: limits)
+        start()
+    }
+
+    /// - Returns: whether new transfers must wait for a change of medium.
+    mutating func awaitsMedium() -> Bool {
+        guard let change = next else { return false }
+        if freeTransfers.count < transfers.count { return true }
+        medium = change.medium
+        limits = change.limits
+        next = nil
+        log.forget()
+        return false
+    }
+
+    struct NextMedium: Sendable {
+        let medium: BlockMedium?
+        let limits: BlockLimits
+    }
+}

@@ -1,0 +1,154 @@
+// One ring and everything its requests in flight hold; the stages of a turn are extensions in the files beside.
+
+internal import BackendCore
+internal import HostIO
+internal import Hypervisor
+internal import SharedRing
+internal import XenWire
+
+/// What a queue is made with and never changes.
+struct QueueFacts: Sendable {
+    let path: DevicePath
+    /// 0 … number of queues − 1.
+    let index: Int
+    let abi: BlockABI
+    let usesPersistentGrants: Bool
+    let grants: any GrantTable
+    let data: DataLoop
+    let mark: DeviceMark?
+}
+
+/// A ring with its journal, order book, persistent grants and requests. One queue owns it and gives it out `inout`,
+/// once per batch (the rule that makes a turn cost what C costs).
+///
+/// A request lives in a journal slot, and the slot's number is its name in every table here. Nothing is allocated per
+/// request: all tables are made at birth and their sizes follow the ring's.
+struct BlockWork: ~Copyable {
+    /// The most bytes that go to the disk as one operation: larger requests are split, adjacent ones merged up to it.
+    static let transferBytes = 256 * 1024
+    /// Bytes of the largest request.
+    static let requestBytes = BlockOffer.maxIndirectSegments * SharedPages.pageSize
+    /// Chunks of the pool that the largest request needs.
+    static let chunksPerRequest = requestBytes / BufferPool.chunkBytes
+    /// Bytes of the segments of the largest request: one page holds them.
+    static let indirectBytes = BlockOffer.maxIndirectSegments * BlockWire.segmentSize
+
+    let facts: QueueFacts
+    /// The queue's name on its loop.
+    let target: TargetID
+    /// nil: the drive is empty.
+    var medium: BlockMedium?
+    /// What requests are validated against.
+    var limits: BlockLimits
+    /// A medium that comes in as soon as no transfer uses the present one.
+    var next: NextMedium?
+
+    var ring: BackRing
+    var journal: QueueJournal
+    var order: OrderBook
+    var cache = PersistentGrantCache()
+    /// Mappings that failed; after some, data is only copied.
+    var failedMappings = 0
+    var metrics = BlockMetrics()
+    var log: FaultLog
+
+    /// By slot.
+    var requests: [PendingRequest]
+    /// Chunks of the pool, by slot × chunksPerRequest.
+    var chunks: [UInt16]
+    /// Private copies of indirect segments, by slot × indirectBytes; resident as they are used.
+    let indirect: PrivatePages
+    /// Room for one response, zeroed.
+    let response: PrivatePages
+    var transfers: [DiskTransfer]
+    var freeTransfers: [UInt16]
+    var runs = IORuns()
+
+    // Lists of slots; all but `starved` and `settled` are empty between turns.
+    var fresh: [UInt16] = []
+    var runnable: [UInt16] = []
+    var ready: [UInt16] = []
+    var arrived: [UInt16] = []
+    /// Answered, not yet published.
+    var settled: [UInt16] = []
+    /// Whose copy each entry of the batch is.
+    var copyOwners: [UInt16] = []
+    /// Requests that wait for buffers, first in, first out.
+    var starved = SlotQueue()
+    /// Requests taken and not yet published.
+    var inFlight = 0
+    /// Buffers went back in this turn.
+    var hasFreedBuffers = false
+    /// No other queue of the loop waits for buffers.
+    var mayTakeBuffers = true
+    /// Nanoseconds; the time of this turn.
+    var now: UInt64 = 0
+
+    /// - Parameters:
+    ///   - indirect: at least `indirectBytes` for each slot.
+    ///   - response: at least 16 bytes.
+    init(
+        _ facts: QueueFacts,
+        target: TargetID,
+        ring: consuming BackRing,
+        journal: consuming QueueJournal,
+        indirect: PrivatePages,
+        response: PrivatePages,
+        log: FaultLog
+    ) {
+        let slots = journal.slotCount
+        let transferCount = slots * (BlockWork.requestBytes / BlockWork.transferBytes)
+        self.facts = facts
+        self.target = target
+        self.ring = ring
+        self.journal = journal
+        self.indirect = indirect
+        self.response = response
+        self.log = log
+        medium = nil
+        limits = BlockLimits(capacity: 0)
+        order = OrderBook(slots: slots)
+        requests = Array(repeating: PendingRequest(.unused, isIndirect: false, takenAt: 0), count: slots)
+        chunks = Array(repeating: 0, count: slots * BlockWork.chunksPerRequest)
+        let idle = DiskTransfer(kind: .flush, head: -1, offset: 0, byteCount: 0, skipped: 0, done: 0)
+        transfers = Array(repeating: idle, count: transferCount)
+        freeTransfers = (0..<transferCount).reversed().map { UInt16(truncatingIfNeeded: $0) }
+        fresh.reserveCapacity(slots)
+        runnable.reserveCapacity(slots)
+        ready.reserveCapacity(slots)
+        arrived.reserveCapacity(slots)
+        settled.reserveCapacity(slots)
+    }
+
+    /// The bytes that hold a request's segments.
+    func segments(of slot: Int) -> Slot {
+        requests[slot].isIndirect
+            ? indirect.slot(at: slot &* BlockWork.indirectBytes, byteCount: BlockWork.indirectBytes)
+            : journal.request(slot)
+    }
+}
+
+/// A first-in, first-out list that reuses its memory.
+struct SlotQueue: Sendable {
+    private var slots: [UInt16] = []
+    private var head = 0
+
+    var isEmpty: Bool { head == slots.count }
+    var first: Int? { isEmpty ? nil : Int(slots[head]) }
+
+    mutating func append(_ slot: Int) {
+        if isEmpty {
+            slots.removeAll(keepingCapacity: true)
+            head = 0
+        }
+        slots.append(UInt16(truncatingIfNeeded: slot))
+    }
+
+    mutating func removeFirst() {
+        head &+= 1
+        if head > 1024 {
+            slots.removeFirst(head)
+            head = 0
+        }
+    }
+}
