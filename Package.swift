@@ -97,7 +97,8 @@ let package = Package(
             "xenback-bench",
             [
                 "BackendServer", "BlockBackend", "BackendCore", "DiskImages", "SimulatedHypervisor", "XenHypervisor",
-                "HypervisorContract", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing", log,
+                "HypervisorContract", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing",
+                "CLinux", log,
                 system, arguments,
             ]
         ),

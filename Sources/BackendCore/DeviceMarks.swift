@@ -39,25 +39,32 @@ public final class DeviceMarks: Sendable {
     /// The mark of a device of this worker's domain, made if there is none; nil if the file is full.
     /// - Parameter name: kind and index, `vbd3/51712`; at most 64 bytes.
     public func mark(for name: String) -> DeviceMark? {
-        let all = marks
-        if let found = all.first(where: { $0.name == name }) { return found }
+        if let found = inUse.first(where: { $0.name == name }) { return found }
         guard name.utf8.count <= DeviceMark.nameBytes, !name.isEmpty else { return nil }
-        guard let free = all.first(where: { $0.name.isEmpty }) else { return nil }
+        guard let index = (0..<DeviceMarks.capacity).first(where: isFree) else { return nil }
+        let free = entry(index)
         free.claim(name)
         return free
     }
 
     /// The marks in use.
-    public var inUse: [DeviceMark] { marks.filter { !$0.name.isEmpty } }
+    public var inUse: [DeviceMark] {
+        (0..<DeviceMarks.capacity).compactMap { isFree($0) ? nil : entry($0) }
+    }
 
-    private var marks: [DeviceMark] {
-        (0..<DeviceMarks.capacity).map { DeviceMark(pages: pages, offset: $0 * DeviceMarks.entryBytes) }
+    private func entry(_ index: Int) -> DeviceMark {
+        DeviceMark(pages: pages, offset: index * DeviceMarks.entryBytes)
+    }
+
+    private func isFree(_ index: Int) -> Bool {
+        let slot = pages.slot(at: index * DeviceMarks.entryBytes, byteCount: DeviceMarks.entryBytes)
+        return slot.u32(DeviceMark.Field.nameLength) == 0
     }
 }
 
 /// One device's entry.
 public final class DeviceMark: Sendable {
-    private enum Field {
+    fileprivate enum Field {
         static let progress = 0
         static let strikes = 4
         static let excluded = 8

@@ -100,7 +100,10 @@ extension HypervisorContract {
                     try store.setPermissions(node, [XenStorePermission(own, .none)])
                 }
                 try expectEqual(try await subject.frontend.store.read(node), nil, "the value")
-                try expectEqual(try await subject.frontend.store.directory(node), nil, "the children")
+                let listing = try await expectFailure("listing it") { () async throws(HypervisorFailure) in
+                    try await subject.frontend.store.directory(node)
+                }
+                try expectEqual(listing.errno, .permissionDenied, "the error")
                 let failure = try await expectFailure("writing it") { () async throws(HypervisorFailure) in
                     try await subject.frontend.store.write(node, "2")
                 }

@@ -6,6 +6,7 @@ internal import Glibc
 internal import HostIO
 internal import Hypervisor
 internal import HypervisorContract
+internal import SimulatedHypervisor
 internal import SystemPackage
 internal import XenHypervisor
 internal import XenWire
@@ -17,10 +18,10 @@ struct Contract: AsyncParsableCommand {
         subcommands: [HoldEnds.self]
     )
 
-    enum Choice: String, ExpressibleByArgument, CaseIterable { case xen }
+    enum Choice: String, ExpressibleByArgument, CaseIterable { case xen, simulation }
 
     @Option(help: "Which hypervisor to try.")
-    var hypervisor = Choice.xen
+    var hypervisor = Choice.simulation
 
     @Option(help: "Only the cases whose name contains this.")
     var filter = ""
@@ -29,25 +30,50 @@ struct Contract: AsyncParsableCommand {
     var list = false
 
     func run() async throws {
-        let takeover = HypervisorContract.takeoverCase(killing: HoldEnds.victim)
-        let cases = (HypervisorContract.cases + [takeover]).filter { filter.isEmpty || $0.name.contains(filter) }
         if list {
-            for promise in cases { print(promise.name) }
+            for promise in HypervisorContract.cases { print(promise.name) }
             return
         }
-        let (_, failed) = await HypervisorContract.run(cases, on: try xen()) { line in print(line) }
-        if failed > 0 { throw ExitCode.failure }
+        switch hypervisor {
+        case .simulation:
+            let machine = try SimulatedMachine()
+            let path = "/tmp/xenback-contract-\(getpid())"
+            try machine.listen(at: path)
+            defer { unsafe unlink(path) }
+            let guest = try domain(1)
+            try machine.createDomain(guest)
+            try await check(
+                machine.hypervisor(for: .initial),
+                machine.hypervisor(for: guest),
+                machine.hypervisor(for: .initial),
+                victim: HoldEnds.victim(attaching: path)
+            )
+        case .xen:
+            let own = try XenHypervisor()
+            try await check(own, own, XenHypervisor(), victim: HoldEnds.victim(attaching: nil))
+        }
     }
 
-    private func xen() throws -> HypervisorUnderTest {
-        let own = try XenHypervisor()
-        return HypervisorUnderTest(
-            backend: own,
-            frontend: own,
-            neighbour: try XenHypervisor(),
+    private func check(
+        _ backend: any Hypervisor,
+        _ frontend: any Hypervisor,
+        _ neighbour: any Hypervisor,
+        victim: @escaping Victim
+    ) async throws {
+        let subject = HypervisorUnderTest(
+            backend: backend,
+            frontend: frontend,
+            neighbour: neighbour,
             missing: try domain(0x7000),
-            scratch: "/local/domain/\(own.domains.own)/data/xenback-contract"
+            scratch: "/local/domain/\(backend.domains.own)/data/xenback-contract"
         )
+        let all = HypervisorContract.cases + [HypervisorContract.takeoverCase(killing: victim)]
+        let cases = all.filter { filter.isEmpty || $0.name.contains(filter) }
+        let (_, failed) = await HypervisorContract.run(cases, on: subject) { line in
+            // Unbuffered: what hangs or dies must be the case after the last line.
+            _ = try? FileDescriptor.standardOutput.writeAll((line + "\n").utf8)
+        }
+        if failed > 0 { throw ExitCode.failure }
     }
 }
 
@@ -59,6 +85,7 @@ struct HoldEnds: ParsableCommand {
         shouldDisplay: false
     )
 
+    @Option var machine: String?
     @Option var frontend: UInt16
     @Option var port: UInt32
     @Argument var references: [UInt32]
@@ -69,17 +96,25 @@ struct HoldEnds: ParsableCommand {
             port: EventChannelPort(port),
             references: references.map { GrantReference($0) }
         )
-        try ends.hold(on: XenHypervisor())
+        if let machine {
+            try ends.hold(on: SimulatedHypervisor(attaching: machine, as: .initial))
+        } else {
+            try ends.hold(on: XenHypervisor())
+        }
     }
 
-    static let victim: Victim = { ends in
-        let words = ["/proc/self/exe", "contract", "hold", "--frontend", "\(ends.frontend)"]
-        let more = ["--port", String(ends.port.rawValue)] + ends.references.map { String($0.rawValue) }
-        let child = try ChildProcess(spawning: words + more)
-        return {
-            child.signal(SIGKILL)
-            guard linux_is_readable(child.descriptor, 10_000), child.takeEnd() == .signalled(SIGKILL) else {
-                throw ContractViolation("the victim did not die of SIGKILL")
+    /// - Parameter machine: the socket of the simulated machine; nil on Xen.
+    static func victim(attaching machine: String?) -> Victim {
+        { ends in
+            var words = ["/proc/self/exe", "contract", "hold"]
+            if let machine { words += ["--machine", machine] }
+            words += ["--frontend", "\(ends.frontend)", "--port", String(ends.port.rawValue)]
+            let child = try ChildProcess(spawning: words + ends.references.map { String($0.rawValue) })
+            return {
+                child.signal(SIGKILL)
+                guard linux_is_readable(child.descriptor, 10_000), child.takeEnd() == .signalled(SIGKILL) else {
+                    throw ContractViolation("the victim did not die of SIGKILL")
+                }
             }
         }
     }

@@ -133,7 +133,7 @@ extension Broker {
     // MARK: names
 
     /// By number or name.
-    private func domain(_ text: String) async throws(ControlError) -> DomainID {
+    func domain(_ text: String) async throws(ControlError) -> DomainID {
         let found = try? await hypervisor.store.perform { (store) throws(HypervisorFailure) in
             if let domain = DomainID(text: text) {
                 return try store.directory("/local/domain/\(domain)") == nil ? nil : domain

@@ -60,7 +60,7 @@ extension Broker {
     private func ended(_ worker: SupervisedWorker, _ process: ChildProcess, _ end: ProcessEnd) {
         let log = log(of: worker.domain)
         var life = WorkerLife(duration: .now - worker.started, progressed: false)
-        let died = end != .exited(0)
+        let died = end != .exited(0) && !worker.machine.isDraining
         log.log(level: died ? .error : .info, "worker \(process.identifier) \(end)")
         if died { life.progressed = judge(worker.domain, life) }
         // An exclusion may leave nothing to start a worker for.

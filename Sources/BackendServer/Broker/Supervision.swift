@@ -72,6 +72,11 @@ struct Supervision: Sendable {
     private(set) var present: DomainIdentity?
     private var backoff = RestartBackoff()
 
+    /// Its end is what we asked for.
+    var isDraining: Bool {
+        if case .draining = phase { true } else { false }
+    }
+
     mutating func take(_ event: SupervisionEvent) -> [SupervisionDirective] {
         switch (phase, event) {
         case (.stopped, _): []

@@ -14,10 +14,14 @@ struct DiskSpecification: Hashable, Sendable {
     var node: String
     var target: String
     var readOnly = false
+    /// xl's `w!`: others may write the image at the same time.
+    var isShared = false
     var isCDROM = false
     var isRemovable = false
     var directIOSafe = false
     var discard = true
+    /// Whether the guest's driver trusts the backend (blkif.h, `trusted`; XSA-403).
+    var trusted = true
     /// The hotplug script's path.
     var script: String
 
@@ -90,7 +94,7 @@ struct DiskNodes: Sendable {
             ("state", XenbusState.initialising.text),
             ("dev", disk.node),
             ("type", disk.kind == .vbd3 ? "tap" : "phy"),
-            ("mode", disk.readOnly || disk.isCDROM ? "r" : "w"),
+            ("mode", disk.readOnly || disk.isCDROM ? "r" : disk.isShared ? "w!" : "w"),
             ("device-type", disk.isCDROM ? "cdrom" : "disk"),
             ("direct-io-safe", flag(disk.directIOSafe)),
             ("discard-enable", flag(disk.discard)),
@@ -107,7 +111,7 @@ struct DiskNodes: Sendable {
             ("state", XenbusState.initialising.text),
             ("virtual-device", "\(path.index)"),
             ("device-type", disk.isCDROM ? "cdrom" : "disk"),
-            ("trusted", "1"),
+            ("trusted", flag(disk.trusted)),
         ]
     }
 

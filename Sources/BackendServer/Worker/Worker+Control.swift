@@ -114,7 +114,7 @@ extension Worker {
                 Disk(
                     device: Device(report, context),
                     target: target.isEmpty ? nil : target,
-                    readOnly: await value("\(path)/mode") != "w",
+                    readOnly: await value("\(path)/mode")?.first != "w",
                     cdrom: await value("\(path)/device-type") == "cdrom",
                     sectors: await number(path, "sectors"),
                     logicalBlockSize: await number(path, "sector-size").map(Int.init(clamping:))

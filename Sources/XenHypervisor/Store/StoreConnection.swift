@@ -98,7 +98,7 @@ final class StoreConnection {
             let count = unsafe bytes.withUnsafeBytes { buffer in
                 let rest = unsafe UnsafeRawBufferPointer(rebasing: buffer[sent...])
                 return unsafe isSocket
-                    ? Glibc.send(descriptor, rest.baseAddress, rest.count, Int32(MSG_NOSIGNAL))
+                    ? unix_send(descriptor, rest.baseAddress, rest.count)
                     : Glibc.write(descriptor, rest.baseAddress, rest.count)
             }
             if count >= 0 {
@@ -124,23 +124,10 @@ final class StoreConnection {
             guard descriptor >= 0 else { throw Errno(rawValue: errno) }
             return (descriptor, false)
         }
-        var address = sockaddr_un()
-        address.sun_family = sa_family_t(AF_UNIX)
-        guard path.utf8.count < MemoryLayout.size(ofValue: address.sun_path) else { throw .fileNameTooLong }
-        // SAFETY: the path and its terminator (the rest is zero) fit, as checked.
-        unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.utf8) }
-        let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
-        let descriptor = socket(AF_UNIX, kind, 0)
+        let descriptor = unix_socket(1)
         guard descriptor >= 0 else { throw Errno(rawValue: errno) }
-        let length = socklen_t(MemoryLayout<sockaddr_un>.size)
         // A unix socket connects at once, or fails with EAGAIN while xenstored sleeps and its backlog is full.
-        let connected = unsafe withUnsafePointer(to: &address) { pointer in
-            // SAFETY: a sockaddr_un seen as the sockaddr that connect(2) wants, with its own length.
-            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                unsafe connect(descriptor, $0, length)
-            }
-        }
-        guard connected == 0 else {
+        guard unsafe unix_connect(descriptor, path) == 0 else {
             let error = errno
             close(descriptor)
             throw Errno(rawValue: error)

@@ -55,7 +55,9 @@ final class StoreCore {
                     throw HypervisorFailure(attempt(), .resourceTemporarilyUnavailable)
                 }
                 guard error != .timedOut, ContinuousClock.now + pause < deadline else {
-                    throw HypervisorFailure("\(attempt()): xenstored does not answer", error)
+                    // Never ENOENT or EACCES, which would be taken for what xenstored says of the node.
+                    let reason = error == .timedOut ? error : .socketNotConnected
+                    throw HypervisorFailure("\(attempt()): xenstored does not answer (\(error))", reason)
                 }
             }
             guard mailbox.wait(until: .now + pause) else { throw HypervisorFailure(attempt(), .canceled) }

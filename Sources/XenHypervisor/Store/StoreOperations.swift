@@ -18,8 +18,12 @@ final class StoreOperations: XenStoreOperations {
     }
 
     func read(_ path: String) throws(HypervisorFailure) -> String? {
-        guard let value = try optional(StoreMessage.Kind.read, "read", path) else { return nil }
-        return String(validating: value, as: UTF8.self)
+        do throws(HypervisorFailure) {
+            guard let value = try optional(StoreMessage.Kind.read, "read", path) else { return nil }
+            return String(validating: value, as: UTF8.self)
+        } catch  where error.errno == .permissionDenied {
+            return nil
+        }
     }
 
     func directory(_ path: String) throws(HypervisorFailure) -> [String]? {
@@ -80,11 +84,11 @@ final class StoreOperations: XenStoreOperations {
         throw HypervisorFailure("list \(path): it changes all the time", .resourceBusy)
     }
 
-    /// nil where there is nothing to read, or nothing for us.
+    /// nil where there is nothing to read.
     private func optional(_ kind: UInt32, _ verb: String, _ path: String) throws(HypervisorFailure) -> [UInt8]? {
         do throws(HypervisorFailure) {
             return try ask(kind, verb, path)
-        } catch  where error.errno == .noSuchFileOrDirectory || error.errno == .permissionDenied {
+        } catch  where error.errno == .noSuchFileOrDirectory {
             return nil
         }
     }

@@ -102,12 +102,74 @@ disk_line() {
 # The kernel's backend wants a block device: one loop device per image, direct I/O off as tmpfs has none.
 loop_of() {
     local device
+    [[ ! -b $1 ]] || { echo "$1" && return; }
     device=$(losetup -j "$1" | head -n 1 | cut -d: -f1)
     [[ -n $device ]] || device=$(losetup --show -f "$1")
     echo "$device"
 }
 load_kernel_blkback() { modprobe -a loop && modprobe --ignore-install xen-blkback; }
 [[ $RIG_BACKEND == kernel ]] && load_kernel_blkback
+
+image_changes_mark() { stat -c %y "$1"; }
+# image_changes IMAGE: succeeds once the guest's next write is in the image; fails after 60 s.
+image_changes() {
+    local mark
+    mark=$(image_changes_mark "$1")
+    wait_until 60 image_changed_since "$1" "$mark"
+}
+image_changed_since() { [[ $(image_changes_mark "$1") != "$2" ]]; }
+
+# image_free IMAGE: nobody holds it open any more; polled, as a backend lets go after the guest is gone.
+image_free() { wait_until 30 image_unused "$1"; }
+image_unused() {
+    if [[ $RIG_BACKEND == kernel ]]; then
+        local device
+        device=$(losetup -j "$1" | head -n 1 | cut -d: -f1)
+        [[ -z $device ]] || losetup -d "$device"
+        [[ -z $(losetup -j "$1") ]]
+    else
+        ! fuser -s "$1"
+    fi
+}
+
+# announce_size GUEST DEVICE IMAGE: tells the backend that the image has grown.
+announce_size() {
+    case $RIG_BACKEND in
+    ours) xenback block-resize "$(guest_id "$1")" "$2" ;;
+    kernel) losetup -c "$(loop_of "$3")" ;;
+    esac
+}
+
+# flush_count GUEST NUMBER: flushes that the backend has been asked for.
+flush_count() {
+    case $RIG_BACKEND in
+    ours) xenback show "$(guest_id "$1")" "$2" --json | jq '[.. | objects | select((.name? // "") | test("flush"; "i")) | .value? | numbers] | add // 0' ;;
+    kernel) cat "/sys/bus/xen-backend/devices/vbd-$(guest_id "$1")-$2/statistics/f_req" ;;
+    esac
+}
+
+# contains WORDS COMMAND…: the command succeeds and prints the words.
+contains() {
+    local words=$1 output
+    shift
+    output=$("$@" 2>&1)
+    local status=$?
+    printf '%s\n' "$output"
+    [[ $status == 0 && $output == *"$words"* ]]
+}
+
+# no_backends: no directory of a disk is left below any backend.
+no_backends() {
+    local kind domain
+    for kind in vbd vbd3; do
+        for domain in $(xenstore-list "/local/domain/0/backend/$kind" 2>/dev/null); do
+            [[ -z $(xenstore-list "/local/domain/0/backend/$kind/$domain" 2>/dev/null) ]] || {
+                echo "backend/$kind/$domain is still there"
+                return 1
+            }
+        done
+    done
+}
 
 #
 # Guests
@@ -116,17 +178,18 @@ load_kernel_blkback() { modprobe -a loop && modprobe --ignore-install xen-blkbac
 # Domain ids by guest name. Every process costs 0.1 s here, so nothing is asked twice.
 declare -A guest_ids
 
-# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_extra (lines) before.
+# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_extra (lines) before, or
+# idle_guests=yes: a kernel that only waits, for scenarios that are about xl and not about the guest.
 guest_config() {
     local name=$1 type=$2 line
     shift 2
     {
         echo "name=\"$name\""
         echo "type=\"$type\""
-        echo 'kernel="/rig/vmlinux"'
+        if [[ ${idle_guests:-no} == yes ]]; then echo 'kernel="/rig/idle"'; else echo 'kernel="/rig/vmlinux"'; fi
         # A copy in memory: libxl maps the file, and over the share each page would be a request of its own.
         [[ -e /run/rig/guest.cpio ]] || cp /share/guest.cpio /run/rig/
-        echo 'ramdisk="/run/rig/guest.cpio"'
+        [[ ${idle_guests:-no} == yes ]] || echo 'ramdisk="/run/rig/guest.cpio"'
         echo "memory=${guest_memory:-256}"
         echo "vcpus=${guest_vcpus:-1}"
         echo 'extra="console=hvc0 quiet panic=1 mitigations=off random.trust_cpu=on"'
@@ -240,6 +303,9 @@ backend_key() {
 #
 # Our processes
 #
+
+worker_is_new() { local pid && pid=$(worker_pid "$1") && [[ -n $pid && $pid != "$2" ]]; }
+broker_is_new() { local pid && pid=$(broker_pid) && [[ -n $pid && $pid != "$1" ]]; }
 
 broker_unit() {
     local folder

@@ -1,0 +1,178 @@
+// The broker on a simulated host, with workers that only sleep: what it starts, watches, ends and removes.
+
+import BackendCore
+import HostIO
+import Hypervisor
+import SimulatedHypervisor
+import SystemPackage
+import Testing
+import XenWire
+
+@testable import BackendServer
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// Says that every disk is ours and makes none: the broker only asks.
+private struct AnyDisk: DeviceClass {
+    var kinds: [DeviceKind] { [.vbd, .vbd3] }
+    func owns(_ keys: BackendKeys) -> Bool { keys.path.kind == .vbd3 || keys["script"] == "ours" }
+    func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
+        fatalError("the broker makes no backends")
+    }
+}
+
+/// Not in parallel: they measure time, and count this process's children.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct BrokerTests {
+    /// A broker whose workers are `sleep`; the domain's number is part of the command.
+    private func broker(_ host: SimulatedHost, command: [String] = ["/bin/sleep"]) -> (Broker, Task<Void, Never>) {
+        let setting = BrokerSetting(
+            run: host.run,
+            workerCommand: { command + ["100\($0)"] },
+            build: "this build"
+        )
+        let broker = Broker(
+            loop: host.loop,
+            hypervisor: host.dom0,
+            setting: setting,
+            classes: DeviceClasses(all: [AnyDisk()]),
+            log: host.log
+        )
+        return (broker, Task(executorPreference: host.loop) { await broker.run() })
+    }
+
+    private func process(_ broker: Broker, _ domain: UInt16) async -> CInt? {
+        await broker.process(of: DomainID(domain)!)
+    }
+
+    @Test func oneWorkerPerDomainAndNoneForForeignDisks() async throws {
+        let host = try SimulatedHost()
+        for domain in 1...3 { try host.machine.createDomain(DomainID(UInt16(domain))!) }
+        let (broker, task) = broker(host)
+        try await host.attach(1)
+        try await host.attach(1, 51728)
+        try await host.attach(2)
+        let foreign = "backend/vbd/3/51712"
+        for (key, value) in [("frontend", "/local/domain/3/device/vbd/51712"), ("state", "1"), ("script", "block")] {
+            try await host.dom0.store.write("\(foreign)/\(key)", value)
+        }
+        try await eventually("two workers") { await broker.workerCount == 2 }
+        try await eventually("processes") { await self.process(broker, 1) != nil }
+        #expect(await process(broker, 1) != process(broker, 2))
+        #expect(await process(broker, 3) == nil)
+        await broker.stop()
+        await task.value
+    }
+
+    @Test func aKilledWorkerIsReplacedAtOnce() async throws {
+        let host = try SimulatedHost()
+        try host.machine.createDomain(DomainID(1)!)
+        try host.machine.createDomain(DomainID(2)!)
+        let (broker, task) = broker(host)
+        try await host.attach(1)
+        try await host.attach(2)
+        try await eventually("a worker") { await self.process(broker, 1) != nil }
+        try await eventually("another") { await self.process(broker, 2) != nil }
+        let (first, other) = (try #require(await process(broker, 1)), await process(broker, 2))
+        kill(first, SIGKILL)
+        let pause = try await eventually("another worker") {
+            let now = await self.process(broker, 1)
+            return now != nil && now != first
+        }
+        print("from SIGKILL to the successor's start: \(pause)")
+        // Mostly the scheduler's on a busy machine; 5 ms on an idle one.
+        #expect(pause < .milliseconds(500))
+        #expect(await process(broker, 2) == other)
+        await broker.stop()
+        await task.value
+    }
+
+    @Test func aWorkerThatCannotStartIsTriedAgainWithPauses() async throws {
+        let host = try SimulatedHost()
+        try host.machine.createDomain(DomainID(1)!)
+        let (broker, task) = broker(host, command: ["/nonexistent/xenbackd"])
+        try await host.attach(1)
+        try await eventually("the pause") { await broker.phase(of: DomainID(1)!) == .backingOff }
+        await broker.stop()
+        await task.value
+    }
+
+    @Test func aDestroyedDomainsWorkerEndsAndItsFilesGo() async throws {
+        let host = try SimulatedHost()
+        let domain = try #require(DomainID(1))
+        try host.machine.createDomain(domain)
+        let (broker, task) = broker(host)
+        let path = try await host.attach(1)
+        try await eventually("a worker") { await self.process(broker, 1) != nil }
+        _ = try DeviceMarks(host.run.marks(of: domain))
+        // The worker is a process that ignores drains slowly: `sleep` dies of SIGTERM, as one that exits would.
+        try host.machine.destroyDomain(domain)
+        try await host.dom0.store.remove("\(path)")
+        try await eventually("no worker") { await broker.workerCount == 0 }
+        #expect(try host.run.domains().isEmpty)
+        await broker.stop()
+        await task.value
+    }
+
+    @Test func aDomainNumberUsedAgainGetsANewWorker() async throws {
+        let host = try SimulatedHost()
+        let domain = try #require(DomainID(1))
+        try host.machine.createDomain(domain)
+        let (broker, task) = broker(host)
+        try await host.attach(1)
+        try await eventually("a worker") { await self.process(broker, 1) != nil }
+        let first = try #require(await process(broker, 1))
+        let marks = try DeviceMarks(host.run.marks(of: domain))
+        try #require(marks.mark(for: "vbd3/51712")).strikes = 2
+        try host.machine.destroyDomain(domain)
+        try host.machine.createDomain(domain)
+        try await eventually("another worker") {
+            let now = await self.process(broker, 1)
+            return now != nil && now != first
+        }
+        // The old domain's marks do not count against the new one.
+        #expect(try DeviceMarks(host.run.marks(of: domain)).inUse.isEmpty)
+        await broker.stop()
+        await task.value
+    }
+
+    @Test func aMillionWritesOfAWatchedKeyCostLittle() async throws {
+        let host = try SimulatedHost()
+        try host.machine.createDomain(DomainID(1)!)
+        let (broker, task) = broker(host)
+        let path = try await host.attach(1)
+        try await eventually("a worker") { await self.process(broker, 1) != nil }
+        let (memory, wakeUps) = (residentKiB(), host.loop.wakeUpCount)
+        // A million take ten minutes in a debug build on a busy machine: FLOOD_WRITES=1000000.
+        let writes = unsafe getenv("FLOOD_WRITES").flatMap { unsafe Int(String(cString: $0)) } ?? 50_000
+        let begun = ContinuousClock.now
+        for round in 0..<100 {
+            try await host.dom0.store.perform { (store) throws(HypervisorFailure) in
+                for _ in 0..<(writes / 100) { try store.write("\(path)/flood", "\(round)") }
+            }
+        }
+        let time = ContinuousClock.now - begun
+        let growth = residentKiB() - memory
+        print("\(writes) writes in \(time): \(host.loop.wakeUpCount - wakeUps) wake-ups, \(growth) KiB more")
+        #expect(growth < 16 << 10)
+        // A scan or two per 20 ms, each a few wake-ups.
+        #expect(Double(host.loop.wakeUpCount - wakeUps) < 50 * 20 * (time / .seconds(1)) + 1000)
+        await broker.stop()
+        await task.value
+    }
+}
+
+/// This process's resident memory.
+func residentKiB() -> Int {
+    let status = (try? Files.contents(of: "/proc/self/statm", limit: 4096)) ?? []
+    let fields = String(decoding: status, as: UTF8.self).split(separator: " ")
+    return fields.count > 1 ? (Int(fields[1]) ?? 0) * 4 : 0
+}
+
+extension Broker {
+    var workerCount: Int { workers.count }
+    func process(of domain: DomainID) -> CInt? { workers[domain]?.process?.identifier }
+    func phase(of domain: DomainID) -> Supervision.Phase? { workers[domain]?.machine.phase }
+}
