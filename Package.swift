@@ -112,6 +112,10 @@ let package = Package(
             "HypervisorContract",
             ["HypervisorContract", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]
         ),
+        tests(
+            "FrontendDrivers",
+            ["FrontendDrivers", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", system]
+        ),
         tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", system]),
         tests("BackendCore", ["BackendCore", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
         tests(

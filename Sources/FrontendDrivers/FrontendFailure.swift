@@ -1,0 +1,49 @@
+// What can go wrong for a frontend, from its own point of view.
+
+public import Hypervisor
+public import SharedRing
+public import XenWire
+
+/// Why a frontend's call did not succeed.
+public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
+    case hypervisor(HypervisorFailure)
+    /// The backend did not get where it should; `saw` is its last state, nil if its node is gone.
+    case timedOut(waitingFor: [XenbusState], saw: XenbusState?)
+    /// A key of the backend is missing or not what it must be.
+    case badKey(String, value: String?)
+    /// The request was answered with an error.
+    case answered(BlockStatus)
+    /// The backend answers what was not asked.
+    case ring(ResponseProducerFault)
+    case badResponse(id: UInt64)
+    /// Not connected, or no longer.
+    case closed
+    /// The request is not one that this connection can make.
+    case unsupported(String)
+
+    public var description: String {
+        switch self {
+        case .hypervisor(let failure): "\(failure)"
+        case .timedOut(let wanted, let saw):
+            "the backend is \(saw?.description ?? "gone"), not \(wanted.map(\.description).joined(separator: " or "))"
+        case .badKey(let key, let value): "the backend's \(key) is \(value ?? "missing")"
+        case .answered(let status): "answered with \(status)"
+        case .ring(let fault): "the ring is wrong: \(fault)"
+        case .badResponse(let id): "a response to no request (\(id))"
+        case .closed: "not connected"
+        case .unsupported(let what): "the backend does not offer \(what)"
+        }
+    }
+}
+
+/// Runs a hypervisor call with its failure as ours.
+func hypervisor<R>(_ body: () throws(HypervisorFailure) -> R) throws(FrontendFailure) -> R {
+    do throws(HypervisorFailure) { return try body() } catch { throw .hypervisor(error) }
+}
+
+/// The same for calls that wait.
+func storing<R>(
+    _ body: () async throws(HypervisorFailure) -> R
+) async throws(FrontendFailure) -> R {
+    do throws(HypervisorFailure) { return try await body() } catch { throw .hypervisor(error) }
+}
