@@ -1,0 +1,117 @@
+// The settings of /etc/xenback/xenbackd.toml, as values.
+
+internal import HostIO
+public import Logging
+public import SystemPackage
+
+/// What the administrator decided. Everything has a default: an empty file, or none, is a good configuration.
+public struct Configuration: Equatable, Sendable {
+    /// Where the file is looked for unless the command line says otherwise.
+    public static let defaultPath: FilePath = "/etc/xenback/xenbackd.toml"
+
+    /// Sockets, locks and journals; must be on a file system in memory. nil: /run/xenbackd.
+    public var runDirectory: FilePath?
+    public var logLevel: Logger.Level = .info
+    /// Threads a worker may use for data; nil: as many as the host has processors, at most 4.
+    public var dataLoops: Int?
+    public var block = Block()
+
+    public init() {}
+
+    /// `[block]`
+    public struct Block: Equatable, Sendable {
+        /// Which devices of kind `vbd` are ours.
+        public var vbd = OwnVbd.script
+        /// Whether devices of kind `qdisk` are ours: in driver domains, where no QEMU takes them.
+        public var qdisk = false
+        /// What becomes of the devices of kind `vbd` that are not ours.
+        public var kernelVbd = KernelVbd.leave
+        /// Rings a frontend may use for one disk, 1 … 16; nil: as many as the host has processors, at most 4.
+        public var queues: Int?
+        /// Rings of up to 2^order pages, 0 … 4.
+        public var ringPageOrder = 4
+        public var persistentGrants = true
+
+        public init() {}
+    }
+
+    /// Which devices of kind `vbd` xenback serves.
+    public enum OwnVbd: String, Equatable, Sendable, CaseIterable {
+        /// Those whose `script` is `block-xenback`.
+        case script
+        case all
+        case none
+    }
+
+    /// What happens to disks of kind `vbd` that xenback does not serve.
+    public enum KernelVbd: String, Equatable, Sendable, CaseIterable {
+        /// They are somebody else's business: xen-blkback's, if it is loaded.
+        case leave
+        /// They are handed to xen-blkback one by one; for hosts whose xen-backend bus has its autoprobe off.
+        case bind
+    }
+}
+
+extension Configuration {
+    /// Reads a file.
+    ///
+    /// - Throws: `ConfigurationError`; a file that is not there is an error too.
+    public init(file: FilePath) throws(ConfigurationError) {
+        try self.init(toml: Self.text(of: file), file: file.string)
+    }
+
+    /// Reads the file, if there is one.
+    public init(fileIfPresent file: FilePath) throws(ConfigurationError) {
+        do throws(ConfigurationError) {
+            try self.init(file: file)
+        } catch {
+            guard error.isMissingFile else { throw error }
+            self.init()
+        }
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// - Parameter file: its name, for errors.
+    public init(toml text: String, file: String) throws(ConfigurationError) {
+        self.init()
+        var top = try ConfigurationReader(text: text, file: file)
+        runDirectory = try top.path("run-directory")
+        logLevel = try top.choice("log-level", Logger.Level.allCases) ?? logLevel
+        dataLoops = try top.integer("data-loops", in: 1...64)
+        if var table = try top.table("block") {
+            block = try Block(&table)
+            try table.refuseUnknownKeys()
+        }
+        try top.refuseUnknownKeys()
+    }
+
+    private static func text(of file: FilePath) throws(ConfigurationError) -> String {
+        do throws(Errno) {
+            return String(decoding: try Files.contents(of: file, limit: 1 << 20), as: UTF8.self)
+        } catch {
+            throw ConfigurationError(
+                file: file.string,
+                line: nil,
+                column: nil,
+                reason: "\(error)",
+                isMissingFile: error == .noSuchFileOrDirectory
+            )
+        }
+    }
+}
+
+extension Configuration.Block {
+    fileprivate init(_ table: inout ConfigurationReader) throws(ConfigurationError) {
+        self.init()
+        vbd = try table.choice("vbd", Configuration.OwnVbd.allCases) ?? vbd
+        qdisk = try table.boolean("qdisk") ?? qdisk
+        kernelVbd = try table.choice("kernel-vbd", Configuration.KernelVbd.allCases) ?? kernelVbd
+        queues = try table.integer("queues", in: 1...16)
+        ringPageOrder = try table.integer("ring-page-order", in: 0...4) ?? ringPageOrder
+        persistentGrants = try table.boolean("persistent-grants") ?? persistentGrants
+        if vbd == .all, kernelVbd == .bind {
+            throw table.error("nothing is left to bind: vbd = \"all\" takes every disk", at: "kernel-vbd")
+        }
+    }
+}

@@ -1,0 +1,94 @@
+// The configuration file: defaults, every key, and errors with their place.
+
+import BackendServer
+import Logging
+import Testing
+
+@Suite struct ConfigurationTests {
+    private static func read(_ text: String) throws(ConfigurationError) -> Configuration {
+        try Configuration(toml: text, file: "x.toml")
+    }
+
+    @Test func anEmptyFileIsTheDefault() throws {
+        #expect(try Self.read("") == Configuration())
+        #expect(try Self.read("# nothing\n\n[block]\n") == Configuration())
+        #expect(try Configuration(fileIfPresent: "/nonexistent/xenbackd.toml") == Configuration())
+        #expect(throws: ConfigurationError.self) { try Configuration(file: "/nonexistent/xenbackd.toml") }
+    }
+
+    @Test func everyKeyIsRead() throws {
+        let text = """
+            run-directory = "/run/other"
+            log-level = "debug"
+            data-loops = 2
+            [block]
+            vbd = "none"
+            qdisk = true
+            kernel-vbd = "bind"
+            queues = 16
+            ring-page-order = 0
+            persistent-grants = false
+            """
+        let read = try Self.read(text)
+        var expected = Configuration()
+        expected.runDirectory = "/run/other"
+        expected.logLevel = .debug
+        expected.dataLoops = 2
+        expected.block.vbd = .none
+        expected.block.qdisk = true
+        expected.block.kernelVbd = .bind
+        expected.block.queues = 16
+        expected.block.ringPageOrder = 0
+        expected.block.persistentGrants = false
+        #expect(read == expected)
+    }
+
+    @Test(arguments: [
+        // Syntax.
+        ("log-level = ", "x.toml:1:", "rror"), ("[block\nqdisk = true\n", "x.toml:", "rror"),
+        ("[block]\nqdisk = true\nqdisk = false\n", "x.toml:3:", "rror"),
+        // Unknown keys, with a suggestion where one is near.
+        ("\n  log-levle = \"info\"\n", "x.toml:2:3: ", "unknown key 'log-levle'; did you mean 'log-level'?"),
+        ("[block]\n\tqdsk = true\n", "x.toml:2:2: ", "unknown key 'block.qdsk'; did you mean 'qdisk'?"),
+        ("[block]\nfrobnicate = 1\n", "x.toml:2:1: ", "unknown key 'block.frobnicate'; known here: kernel-vbd, "),
+        ("[network]\n", "x.toml:1:1: ", "unknown key 'network'"),
+        ("[block.more]\nx = 1\n", "x.toml:1:1: ", "unknown key 'block.more'"),
+        ("block.\"vdb\" = \"all\"\n", "x.toml:1:1: ", "unknown key 'block.vdb'; did you mean 'vbd'?"),
+        // Types.
+        ("data-loops = \"2\"\n", "x.toml:1:1: ", "data-loops must be a whole number from 1 to 64, not a string"),
+        ("data-loops = 2.0\n", "x.toml:1:1: ", "not a fraction"),
+        ("log-level = 3\n", "x.toml:1:1: ", "not a whole number"),
+        ("block = 3\n", "x.toml:1:1: ", "block must be a table ([block]), not a whole number"),
+        ("[block]\nqdisk = 1\n", "x.toml:2:1: ", "qdisk must be true or false, not a whole number"),
+        ("[block]\nqdisk = \"yes\"\n", "x.toml:2:1: ", "qdisk must be true or false, not a string"),
+        ("[[block]]\nqdisk = true\n", "x.toml:1:1: ", "block must be a table ([block]), not an array"),
+        ("log-level = 2026-11-22\n", "x.toml:1:1: ", "not a date or time"),
+        // Values.
+        ("log-level = \"loud\"\n", "x.toml:1:1: ", "\"error\" or \"critical\", not \"loud\""),
+        ("data-loops = 0\n", "x.toml:1:1: ", "from 1 to 64, not 0"),
+        ("data-loops = 9223372036854775807\n", "x.toml:1:1: ", "from 1 to 64, not 9223372036854775807"),
+        ("run-directory = \"run\"\n", "x.toml:1:1: ", "must be an absolute path, not \"run\""),
+        ("[block]\nqueues = 17\n", "x.toml:2:1: ", "queues must be a whole number from 1 to 16, not 17"),
+        ("[block]\nring-page-order = -1\n", "x.toml:2:1: ", "from 0 to 4, not -1"),
+        ("[block]\nvbd = \"some\"\n", "x.toml:2:1: ", "vbd must be \"script\", \"all\" or \"none\", not \"some\""),
+        ("[block]\nvbd = \"all\"\nkernel-vbd = \"bind\"\n", "x.toml:3:1: ", "nothing is left to bind"),
+    ])
+    func refuses(_ text: String, _ place: String, _ reason: String) {
+        do throws(ConfigurationError) {
+            let read = try Self.read(text)
+            Issue.record("read as \(read)")
+        } catch {
+            #expect(error.description.hasPrefix(place), "\(error)")
+            #expect(error.description.contains(reason), "\(error)")
+        }
+    }
+
+    /// Every cut of a good file is read or refused with a reason.
+    @Test func noPrefixTraps() {
+        let text = Array("a.b = 1\n[block] # x\n\"qdisk\" = true\nx = [1, {b = 2}]\nvbd = '''a\nb'''\n".utf8)
+        for cut in 0...text.count {
+            let part = String(decoding: text[..<cut], as: UTF8.self)
+            do throws(ConfigurationError) { _ = try Self.read(part) } catch { #expect(!error.reason.isEmpty) }
+        }
+    }
+}
