@@ -26,7 +26,7 @@ public enum ControlClientError: Error, Equatable, Sendable, CustomStringConverti
             "no answer from xenbackd within \(time.components.seconds) s: journalctl -u xenbackd may tell why"
         case .connectionLost: "xenbackd went away before it answered: journalctl -u xenbackd may tell why"
         case .failed(let errno): "cannot talk to xenbackd: \(errno)"
-        case .refused(let error): error.description
+        case .refused(let error): error.description.printable
         }
     }
 }

@@ -1,3 +1,22 @@
-// Placeholder until the program lands.
+// The command line: what there is to say, and where the daemon listens.
+
+import ArgumentParser
+import BackendServer
+
 @main
-enum Program { static func main() {} }
+struct Xenback: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "xenback",
+        abstract: "Look at and steer the device backends that xenbackd runs.",
+        discussion: """
+            A DOMAIN is a number or a name, as xl shows them. A DEVICE is a disk's name in the guest (xvda) or a \
+            device's number (51712).
+            """,
+        version: Release.version,
+        subcommands: [
+            ListCommand.self, ShowCommand.self, BlockAttachCommand.self, BlockDetachCommand.self,
+            BlockListCommand.self, BlockResizeCommand.self, CdInsertCommand.self, CdEjectCommand.self,
+            HotplugCommand.self, VersionCommand.self,
+        ]
+    )
+}

@@ -89,7 +89,7 @@ struct ConfigurationReader {
     private mutating func value<Value>(
         _ key: String,
         _ wanted: String,
-        _ read: (TOMLValueConvertible) -> Value?
+        _ read: (any TOMLValueConvertible) -> Value?
     ) throws(ConfigurationError) -> Value? {
         known.append(key)
         guard let found = content[key] else { return nil }

@@ -66,9 +66,14 @@ public enum ControlMessage {
         }
     }
 
-    private static func encode(_ value: some Encodable) -> [UInt8] {
+    /// Indented JSON with a newline at its end, for people and scripts.
+    public static func json(_ value: some Encodable) -> String {
+        String(decoding: encode(value, .prettyPrinted).dropLast(), as: UTF8.self) + "\n"
+    }
+
+    private static func encode(_ value: some Encodable, _ format: JSONEncoder.OutputFormatting = []) -> [UInt8] {
         let encoder = JSONEncoder()
-        encoder.outputFormatting = [.withoutEscapingSlashes, .sortedKeys]
+        encoder.outputFormatting = format.union([.withoutEscapingSlashes, .sortedKeys])
         // Only a number that is no number (NaN) cannot be encoded, and no message has one.
         guard let data = try? encoder.encode(value) else { preconditionFailure("a message that cannot be encoded") }
         return Array(data) + [0]

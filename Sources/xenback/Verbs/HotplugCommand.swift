@@ -1,0 +1,38 @@
+// xenback hotplug block add|remove XENBUS_PATH, for /etc/xen/scripts/block-xenback
+
+import ArgumentParser
+import ControlProtocol
+
+struct HotplugCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "hotplug",
+        abstract: "What the toolstack's hotplug scripts call.",
+        shouldDisplay: false
+    )
+
+    enum Kind: String, ExpressibleByArgument { case block }
+
+    @Argument var kind: Kind
+    @Argument(help: "add or remove", transform: HotplugCommand.event) var event: Hotplug.Event
+    @Argument(help: "The script's XENBUS_PATH: backend/vbd3/7/51712.") var path: String
+    @Option(help: "Seconds to wait for the device.") var timeout = 30
+    @OptionGroup var options: CallOptions
+
+    func validate() throws {
+        guard (1...3600).contains(timeout) else { throw ValidationError("--timeout is 1 to 3600 seconds") }
+    }
+
+    func run() throws {
+        // Standard error is the reason alone: the script hands it on to the person who typed `xl create`.
+        do throws(ControlClientError) {
+            _ = try options.answer(to: Hotplug(path: path, event: event), timeout: .seconds(timeout))
+        } catch {
+            throw Terminal.failure(error.description)
+        }
+    }
+
+    private static func event(_ text: String) throws -> Hotplug.Event {
+        guard let event = Hotplug.Event(rawValue: text) else { throw ValidationError("add or remove, not '\(text)'") }
+        return event
+    }
+}
