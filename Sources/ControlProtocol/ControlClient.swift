@@ -68,7 +68,8 @@ public struct ControlClient: ~Copyable {
             var unsent = ControlMessage.call(verb)[...]
             while !unsent.isEmpty { unsent = unsent.dropFirst(try UnixSocket.send(unsent, to: socket)) }
         } catch {
-            throw error == .brokenPipe ? .connectionLost : .failed(error)
+            // A daemon that turns us away says why before it closes: the answer is there to be read.
+            guard error == .brokenPipe else { throw .failed(error) }
         }
         let message = try receive(until: deadline, timeout: timeout)
         do throws(ControlError) {

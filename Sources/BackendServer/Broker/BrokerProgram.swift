@@ -60,6 +60,7 @@ public enum BrokerProgram {
                 log.error("no control socket at \(run.controlSocket): \(error)")
             }
             log.notice("xenbackd \(Release.version) serves domain \(hypervisor.domains.own)'s backends")
+            try? ServiceManager.ready()
             await broker.run()
             server.end()
             log.notice("stopped")

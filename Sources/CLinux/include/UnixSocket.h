@@ -1,9 +1,11 @@
 // Unix stream sockets without sockaddr's transparent unions, which Swift cannot import.
 #pragma once
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 // -1 and ENAMETOOLONG if the path leaves no room for its closing NUL (unix(7)).
 static inline int unix_address(struct sockaddr_un *address, const char *path) {
@@ -37,3 +39,17 @@ static inline int unix_accept(int fd, int nonblocking) {
 
 // A closed peer is EPIPE, never a signal.
 static inline ssize_t unix_send(int fd, const void *bytes, size_t count) { return send(fd, bytes, count, MSG_NOSIGNAL); }
+
+// One datagram to the service manager (sd_notify(3)): "@name" is a name in the abstract namespace. 0, or an errno value.
+static inline int service_notify(const char *path, const char *text) {
+    struct sockaddr_un address;
+    if (unix_address(&address, path)) return errno;
+    socklen_t length = offsetof(struct sockaddr_un, sun_path) + strlen(path);
+    if (path[0] == '@') address.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return errno;
+    ssize_t sent = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&address, length);
+    int status = sent < 0 ? errno : 0;
+    close(fd);
+    return status;
+}

@@ -3,6 +3,10 @@
 import ArgumentParser
 import ControlProtocol
 
+#if canImport(Glibc)
+    import Glibc
+#endif
+
 struct HotplugCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "hotplug",
@@ -24,12 +28,26 @@ struct HotplugCommand: ParsableCommand {
 
     func run() throws {
         // Standard error is the reason alone: the script hands it on to the person who typed `xl create`.
-        do throws(ControlClientError) {
-            _ = try options.answer(to: Hotplug(path: path, event: event), timeout: .seconds(timeout))
-        } catch {
-            throw Terminal.failure(error.description)
+        let deadline = ContinuousClock.now + .seconds(timeout)
+        let patience = ContinuousClock.now + min(.seconds(timeout), HotplugCommand.restartTime)
+        while true {
+            do throws(ControlClientError) {
+                let left = max(ContinuousClock.now.duration(to: deadline), .milliseconds(1))
+                _ = try options.answer(to: Hotplug(path: path, event: event), timeout: left)
+                return
+            } catch {
+                switch error {
+                case .notRunning, .connectionLost:
+                    guard ContinuousClock.now < patience else { fallthrough }
+                    usleep(100_000)
+                default: throw Terminal.failure(error.description)
+                }
+            }
         }
     }
+
+    /// A broker that is being restarted is back within this time; asking again does no harm.
+    private static let restartTime: Duration = .seconds(5)
 
     private static func event(_ text: String) throws -> Hotplug.Event {
         guard let event = Hotplug.Event(rawValue: text) else { throw ValidationError("add or remove, not '\(text)'") }
