@@ -30,17 +30,17 @@ struct ConfigurationReader {
     }
 
     mutating func table(_ key: String) throws(ConfigurationError) -> ConfigurationReader? {
-        guard let table = try value(key, "a table ([\(key)])", \.table) else { return nil }
+        guard let table = try value(key, "a table ([\(key)])", { $0.table }) else { return nil }
         return ConfigurationReader(table, path: path + [key], source: source)
     }
 
     mutating func boolean(_ key: String) throws(ConfigurationError) -> Bool? {
-        try value(key, "true or false", \.bool)
+        try value(key, "true or false", { $0.bool })
     }
 
     mutating func integer(_ key: String, in range: ClosedRange<Int>) throws(ConfigurationError) -> Int? {
         let wanted = "a whole number from \(range.lowerBound) to \(range.upperBound)"
-        guard let number = try value(key, wanted, \.int) else { return nil }
+        guard let number = try value(key, wanted, { $0.int }) else { return nil }
         guard range.contains(number) else { throw error("\(key) must be \(wanted), not \(number)", at: key) }
         return number
     }
@@ -51,7 +51,7 @@ struct ConfigurationReader {
     ) throws(ConfigurationError) -> Choice? {
         let names = choices.map { "\"\($0.rawValue)\"" }
         let wanted = names.dropLast().joined(separator: ", ") + " or " + (names.last ?? "")
-        guard let text = try value(key, wanted, \.string) else { return nil }
+        guard let text = try value(key, wanted, { $0.string }) else { return nil }
         guard let choice = choices.first(where: { $0.rawValue == text }) else {
             throw error("\(key) must be \(wanted), not \"\(text)\"", at: key)
         }
@@ -59,7 +59,7 @@ struct ConfigurationReader {
     }
 
     mutating func path(_ key: String) throws(ConfigurationError) -> FilePath? {
-        guard let text = try value(key, "an absolute path in quotes", \.string) else { return nil }
+        guard let text = try value(key, "an absolute path in quotes", { $0.string }) else { return nil }
         guard text.hasPrefix("/"), !text.utf8.contains(0) else {
             throw error("\(key) must be an absolute path, not \"\(text)\"", at: key)
         }
