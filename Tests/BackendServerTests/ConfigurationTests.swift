@@ -2,6 +2,7 @@
 
 import BackendServer
 import Logging
+import SystemPackage
 import Testing
 
 @Suite struct ConfigurationTests {
