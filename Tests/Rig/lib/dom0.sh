@@ -4,6 +4,8 @@
 logs=/share/logs
 # ours, kernel (xen-blkback on loop) or qdisk (QEMU): who serves the disks of disk_line. Set by `run --backend`.
 RIG_BACKEND=ours
+# All limits are multiplied by this. Set by `run --patience`.
+RIG_PATIENCE=1
 # shellcheck source=/dev/null
 [[ -e /share/settings ]] && source /share/settings
 
@@ -60,10 +62,10 @@ rig_abort() {
 
 # wait_until SECONDS COMMAND…: polls until the command succeeds.
 wait_until() {
-    local limit=$((${EPOCHREALTIME/./} / 1000 + $1 * 1000))
+    local limit=$(($(now) + $1 * 1000 * RIG_PATIENCE))
     shift
     until "$@" >/dev/null 2>&1; do
-        ((${EPOCHREALTIME/./} / 1000 < limit)) || return 1
+        (($(now) < limit)) || return 1
         sleep 0.1
     done
 }
@@ -219,7 +221,7 @@ guest_start() {
         while IFS= read -r line; do say "          | $line"; done <"$logs/xl-create-$name.log"
         rig_abort "xl create $name"
     fi
-    guest_wait "$name" 120 || rig_abort "guest $name does not answer"
+    guest_wait "$name" 150 || rig_abort "guest $name does not answer"
     say "guest $name is up after $(($(now) - began)) ms"
 }
 
@@ -248,7 +250,7 @@ guest_done() { xenstore-exists "$(guest_directory "$1")/data/rig/status/$2"; }
 
 # guest_end NAME KEY [SECONDS]: waits for the command, prints its output, returns its status. 124: it did not end.
 guest_end() {
-    local directory status chunk limit=$((SECONDS + ${3:-300}))
+    local directory status chunk limit=$((SECONDS + ${3:-300} * RIG_PATIENCE))
     directory=$(guest_directory "$1")
     until status=$(xenstore-read "$directory/data/rig/status/$2" 2>/dev/null); do
         ((SECONDS < limit)) || {
