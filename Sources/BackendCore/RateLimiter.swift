@@ -29,13 +29,10 @@ public struct RateLimiter: Sendable {
     }
 
     private mutating func refill(now: ContinuousClock.Instant) {
-        guard tokens < burst else {
-            lastRefill = now
-            return
-        }
         while tokens < burst, now - lastRefill >= interval {
             tokens &+= 1
             lastRefill += interval
         }
+        if tokens == burst { lastRefill = now }
     }
 }

@@ -77,6 +77,15 @@ extension BlockBackend {
         logger.info("\(limits.capacity) sectors now")
     }
 
+    /// Ends as if the process had been killed, for tests: nothing is finished, nothing is written.
+    func abandon() async {
+        for queue in queues { await queue.abandon() }
+        queues = []
+        medium = nil
+        isFinished = true
+        signal.raise()
+    }
+
     // MARK: reports
 
     func report() async -> DeviceReport {

@@ -140,6 +140,17 @@ actor BlockQueue {
     /// Gives back port, ring and grants. Nothing may be in flight.
     func close() {
         precondition(!isBusy)
+        release()
+    }
+
+    /// Drops everything as it is, for tests: what the death of the process does, between two turns. Transfers under way
+    /// go on and hold the image's lock, as the kernel's would.
+    func abandon() {
+        isTaking = false
+        release()
+    }
+
+    private func release() {
         if let target { facts.data.loop.detach(target) }
         if let port { facts.data.unbind(port) }
         facts.data.stopWaiting(self)

@@ -163,15 +163,25 @@ final class TestFrontend {
     }
 
     /// Fills data pages from `page` on.
-    func fill(page: Int, _ bytes: [UInt8]) {
-        scratch.write(bytes, at: page * 4096)
-        data.pages.copyIn(at: page * 4096, count: bytes.count, from: scratch, at: page * 4096)
+    func fill(page: Int, _ bytes: [UInt8]) { fill(offset: page * 4096, bytes) }
+
+    func fill(offset: Int, _ bytes: [UInt8]) {
+        scratch.write(bytes, at: offset)
+        data.pages.copyIn(at: offset, count: bytes.count, from: scratch, at: offset)
+    }
+
+    /// Writes segments as an indirect page holds them.
+    func fillSegments(page: Int, _ segments: [BlockSegment]) {
+        BlockABI.encode(segments, into: scratch.slot(at: page * 4096, byteCount: 4096), at: 0)
+        data.pages.copyIn(at: page * 4096, count: segments.count * 8, from: scratch, at: page * 4096)
     }
 
     /// What the data pages from `page` on hold.
-    func contents(page: Int, count: Int) -> [UInt8] {
-        data.pages.copyOut(at: page * 4096, count: count, to: scratch, at: page * 4096)
-        return scratch.withBytes(at: page * 4096, count: count) { span in
+    func contents(page: Int, count: Int) -> [UInt8] { contents(offset: page * 4096, count: count) }
+
+    func contents(offset: Int, count: Int) -> [UInt8] {
+        data.pages.copyOut(at: offset, count: count, to: scratch, at: offset)
+        return scratch.withBytes(at: offset, count: count) { span in
             (0..<count).map { unsafe span.unsafeLoad(fromByteOffset: $0, as: UInt8.self) }
         }
     }
