@@ -15,7 +15,7 @@ public final class XenDomainControl: DomainControl {
     /// - Throws: what could not be opened, and what to do about it.
     init(own: DomainID) throws(HypervisorFailure) {
         self.own = own
-        control = Mutex(try ControlInterface())
+        control = Mutex(try ControlInterface(required: own == .initial))
     }
 
     public func identity(of domain: DomainID) throws(HypervisorFailure) -> DomainIdentity? {
@@ -27,16 +27,18 @@ public final class XenDomainControl: DomainControl {
 @safe
 private struct ControlInterface: ~Copyable, @unchecked Sendable {
     // SAFETY: both are used under the Mutex that holds this struct, and closed once, in deinit.
-    private let privileged: OpaquePointer
+    private let privileged: OpaquePointer?
     private let events: OpaquePointer
 
-    init() throws(HypervisorFailure) {
-        guard let privileged = unsafe xc_interface_open(XenLogger.quiet, XenLogger.quiet, 0) else {
+    /// - Parameter required: a driver domain does without privcmd, which would answer no anyway.
+    init(required: Bool) throws(HypervisorFailure) {
+        let privileged = unsafe xc_interface_open(XenLogger.quiet, XenLogger.quiet, 0)
+        if required, unsafe privileged == nil {
             throw .opening("/dev/xen/privcmd", or: "load the kernel module xen-privcmd", Errno(rawValue: errno))
         }
         guard let events = unsafe xenevtchn_open(XenLogger.quiet, 0) else {
             let error = Errno(rawValue: errno)
-            unsafe xc_interface_close(privileged)
+            if let privileged = unsafe privileged { unsafe xc_interface_close(privileged) }
             throw .opening("/dev/xen/evtchn", or: "load the kernel module xen-evtchn", error)
         }
         unsafe self.privileged = privileged
@@ -45,26 +47,31 @@ private struct ControlInterface: ~Copyable, @unchecked Sendable {
 
     deinit {
         unsafe xenevtchn_close(events)
-        unsafe xc_interface_close(privileged)
+        if let privileged = unsafe privileged { unsafe xc_interface_close(privileged) }
     }
 
     func identity(of domain: DomainID) throws(HypervisorFailure) -> DomainIdentity? {
+        guard let privileged = unsafe privileged else { return try substitute(for: domain) }
         var found = xc_dominfo_t()
         let count = unsafe xc_domain_getinfo(privileged, UInt32(domain.rawValue), 1, &found)
-        if count < 0 {
+        guard count >= 0 else {
             let error = Errno(rawValue: errno)
-            guard error == .notPermitted || error == .permissionDenied else {
-                if error == .noSuchProcess { return nil }
-                throw HypervisorFailure("look up domain \(domain)", error)
+            switch error {
+            case .noSuchProcess: return nil
+            case .notPermitted, .permissionDenied: return try substitute(for: domain)
+            default: throw HypervisorFailure("look up domain \(domain)", error)
             }
-            // A driver domain may not ask: the number has to do. What comes and goes under the same number is told
-            // by @releaseDomain and by the toolstack's removal of our directories.
-            return try exists(domain) ? DomainIdentity("domain \(domain)") : nil
         }
         // Asked for one that is not there, Xen names the next one.
         guard count == 1, found.domid == UInt32(domain.rawValue), found.dying == 0 else { return nil }
         let handle = unsafe withUnsafeBytes(of: found.handle) { unsafe Array($0) }
         return DomainIdentity(ControlInterface.text(ofHandle: handle))
+    }
+
+    /// A driver domain may not ask for the UUID: the number has to do. That another domain came under the same number
+    /// is told by @releaseDomain, and by the toolstack's removal of our directories.
+    private func substitute(for domain: DomainID) throws(HypervisorFailure) -> DomainIdentity? {
+        try exists(domain) ? DomainIdentity("domain \(domain)") : nil
     }
 
     /// Port 0 is never there to be bound: EINVAL if the domain exists, ESRCH if it does not

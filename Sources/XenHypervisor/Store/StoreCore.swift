@@ -9,6 +9,8 @@ final class StoreCore {
     private let paths: [String]
     /// How long one call may wait for an unreachable or silent xenstored.
     private let patience: Duration
+    /// Since when xenstored has not answered: what waits behind a call that ran out of patience need not wait as long.
+    private var troubleSince: ContinuousClock.Instant?
     private let mailbox: StoreMailbox
     private var connection: StoreConnection?
     /// Counts connections: a transaction belongs to one and dies with it.
@@ -37,19 +39,24 @@ final class StoreCore {
         guard message.payload.count <= StoreMessage.maximumPayload else {
             throw HypervisorFailure(attempt(), .argListTooLong)
         }
-        let deadline = ContinuousClock.now + patience
+        let start = ContinuousClock.now
+        let deadline = max((troubleSince ?? start) + patience, start + min(patience, .seconds(1)))
         var pause = Duration.milliseconds(1)
         var refusals = 0
         while true {
             switch answer(to: message, until: deadline) {
-            case .success(let payload): return payload
+            case .success(let payload):
+                troubleSince = nil
+                return payload
             case .failure(.refused(let error)):
+                troubleSince = nil
                 refusals += 1
                 let passing = error == .resourceBusy || error == .resourceTemporarilyUnavailable
                 guard passing, message.transaction == 0, refusals < 10 else {
                     throw HypervisorFailure(attempt(), error)
                 }
             case .failure(.lost(let error)):
+                troubleSince = troubleSince ?? start
                 disconnect()
                 guard message.transaction == 0 else {
                     throw HypervisorFailure(attempt(), .resourceTemporarilyUnavailable)
@@ -60,7 +67,7 @@ final class StoreCore {
                     throw HypervisorFailure("\(attempt()): xenstored does not answer (\(error))", reason)
                 }
             }
-            guard mailbox.wait(until: .now + pause) else { throw HypervisorFailure(attempt(), .canceled) }
+            guard mailbox.pause(until: .now + pause) else { throw HypervisorFailure(attempt(), .canceled) }
             pause = min(pause * 2, .milliseconds(250))
         }
     }

@@ -63,6 +63,15 @@ final class StoreMailbox: Sendable {
         return !isStopping
     }
 
+    /// Lets time pass, jobs or not.
+    /// - Returns: false if the store is stopping.
+    func pause(until deadline: ContinuousClock.Instant) -> Bool {
+        while ContinuousClock.now < deadline {
+            guard wait(until: deadline) else { return false }
+        }
+        return !isStopping
+    }
+
     private static func milliseconds(until deadline: ContinuousClock.Instant?) -> CInt {
         guard let deadline else { return -1 }
         let rest = ContinuousClock.now.duration(to: deadline)

@@ -132,10 +132,7 @@ private func storeThread(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableR
     guard let argument = unsafe argument else { return nil }
     // SAFETY: `start` passed a retained box.
     let core = unsafe Unmanaged<StoreThreadBox>.fromOpaque(argument).takeRetainedValue().core
-    // Signals are for the program's own threads.
-    var all = sigset_t()
-    unsafe sigfillset(&all)
-    unsafe pthread_sigmask(SIG_BLOCK, &all, nil)
+    unsafe linux_begin_thread("xenstore")
     core.run()
     return nil
 }
