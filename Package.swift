@@ -133,6 +133,7 @@ let package = Package(
                 "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", "DiskImages", log, system,
             ]
         ),
+        tests("xenback", ["xenback", "ControlProtocol", "HostIO", system]),
         tests("Package", [system]),
     ],
     swiftLanguageModes: [.v6]

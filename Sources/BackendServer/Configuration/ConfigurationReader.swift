@@ -72,7 +72,7 @@ struct ConfigurationReader {
             let full = (path + [key]).joined(separator: ".")
             let near = known.min { key.editDistance(to: $0) < key.editDistance(to: $1) }
             let hint =
-                if let near, near.editDistance(to: key) <= 1 + key.count / 4 {
+                if let near, near.editDistance(to: key) <= 2 + key.count / 8 {
                     "did you mean '\(near)'?"
                 } else {
                     "known here: " + known.sorted().joined(separator: ", ")

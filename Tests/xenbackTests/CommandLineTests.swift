@@ -1,0 +1,157 @@
+// The program as a person runs it, against a daemon that has its answers ready.
+
+import ControlProtocol
+import Foundation
+import HostIO
+import SystemPackage
+import Testing
+
+@Suite struct CommandLineTests {
+    /// Listens on a socket and answers every call of a method with the same bytes.
+    private final class Daemon: @unchecked Sendable {
+        let path = FilePath("/tmp/xenback-\(UUID().uuidString.prefix(8))")
+        private let answers: [String: [UInt8]]
+        private let lock = NSLock()
+        private var seen: [String] = []
+
+        /// - Parameter after: seconds until it listens.
+        init(_ answers: [String: [UInt8]], after: Double = 0) throws {
+            self.answers = answers
+            let first = after == 0 ? try UnixSocket.listen(at: path) : nil
+            Thread.detachNewThread { [self] in
+                Thread.sleep(forTimeInterval: after)
+                guard let listener = try? first ?? UnixSocket.listen(at: path) else { return }
+                while (try? UnixSocket.wait(for: listener, milliseconds: 20000)) == true {
+                    guard let socket = try? UnixSocket.accept(from: listener, nonBlocking: false) else { break }
+                    try? serve(socket)
+                    try? socket.close()
+                }
+            }
+        }
+
+        deinit { try? FileManager.default.removeItem(atPath: path.string) }
+
+        var calls: [String] { lock.withLock { seen } }
+
+        private func serve(_ socket: FileDescriptor) throws {
+            var connection = ControlConnection()
+            while let bytes = try UnixSocket.receive(from: socket), !bytes.isEmpty {
+                connection.receive(bytes)
+                while case .answer(let call) = connection.next() {
+                    lock.withLock { seen.append(String(decoding: call.message, as: UTF8.self)) }
+                    let answer = answers[call.method] ?? ControlMessage.reply(.methodNotFound(call.method))
+                    _ = try UnixSocket.send(answer[...], to: socket)
+                }
+            }
+        }
+    }
+
+    private static func run(_ daemon: Daemon?, _ words: String...) throws -> (status: Int32, out: String, err: String) {
+        let process = Process()
+        let folder = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+        process.executableURL = URL(fileURLWithPath: folder).deletingLastPathComponent()
+            .appendingPathComponent("xenback")
+        process.arguments = words
+        process.environment = ["XENBACK_SOCKET": daemon?.path.string ?? "/nonexistent/control"]
+        let (out, err) = (Pipe(), Pipe())
+        process.standardOutput = out
+        process.standardError = err
+        try process.run()
+        let texts = [out, err].map { String(decoding: $0.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self) }
+        process.waitUntilExit()
+        return (process.terminationStatus, texts[0], texts[1])
+    }
+
+    private static let device = Device(
+        path: "backend/vbd/7/51712",
+        kind: "vbd",
+        domain: 7,
+        domainName: "web1",
+        index: 51712,
+        node: "xvda",
+        backendState: "connected",
+        frontendState: "connected",
+        phase: "serving",
+        worker: 4711
+    )
+
+    @Test func listAsTextAndAsJSON() throws {
+        let daemon = try Daemon([List.method: ControlMessage.reply(List.Reply(devices: [Self.device]))])
+        let text = try Self.run(daemon, "list")
+        #expect(text.status == 0 && text.err.isEmpty)
+        #expect(
+            text.out.hasSuffix("\n7       web1  xvda    vbd   connected  connected  4711    serving\n"),
+            "\(text.out)"
+        )
+        let json = try Self.run(daemon, "list", "--json")
+        let decoded = try JSONDecoder().decode(List.Reply.self, from: Data(json.out.utf8))
+        #expect(json.status == 0 && decoded.devices == [Self.device])
+    }
+
+    @Test func wordsOfADiskLineAreJoined() throws {
+        let daemon = try Daemon([BlockAttach.method: ControlMessage.reply(BlockAttach.Reply(device: Self.device))])
+        let done = try Self.run(daemon, "block-attach", "web1", "vdev=xvda", "access=ro", "target=/a b.img")
+        #expect(done.status == 0 && done.out == "attached xvda as backend/vbd/7/51712\n")
+        let call = daemon.calls.first ?? ""
+        #expect(
+            call.contains(#""parameters":{"disk":"vdev=xvda,access=ro,target=/a b.img","domain":"web1"}"#),
+            "\(call)"
+        )
+    }
+
+    @Test func aBadDiskLineDoesNotReachTheDaemon() throws {
+        let daemon = try Daemon([:])
+        let refused = try Self.run(daemon, "block-attach", "web1", "/a.img,raw,xvdA")
+        #expect(refused.status == 1 && refused.out.isEmpty)
+        #expect(refused.err.hasSuffix("\n  /a.img,raw,xvdA\n             ^\n"), "\(refused.err)")
+        #expect(daemon.calls.isEmpty)
+    }
+
+    @Test func everyVerbCallsItsMethod() throws {
+        let daemon = try Daemon([
+            Show.method: ControlMessage.reply(Show.Reply(reports: [Report(device: Self.device)])),
+            BlockList.method: ControlMessage.reply(BlockList.Reply(disks: [])),
+            BlockDetach.method: ControlMessage.reply(Nothing()), MediaEject.method: ControlMessage.reply(Nothing()),
+            MediaInsert.method: ControlMessage.reply(Nothing()), Hotplug.method: ControlMessage.reply(Nothing()),
+            BlockResize.method: ControlMessage.reply(BlockResize.Reply(sectors: 8)),
+            GetVersion.method: ControlMessage.reply(GetVersion.Reply(version: "9.9", process: 3)),
+        ])
+        #expect(
+            try Self.run(daemon, "show", "web1", "xvda").out.hasPrefix("xvda\n  device        backend/vbd/7/51712\n")
+        )
+        #expect(try Self.run(daemon, "block-list", "7").out == "no disks\n")
+        #expect(try Self.run(daemon, "block-detach", "7", "xvda", "--force").out == "detached xvda\n")
+        #expect(try Self.run(daemon, "block-resize", "7", "xvda").out == "xvda has 8 sectors of 512 bytes now\n")
+        #expect(try Self.run(daemon, "cd-insert", "7", "hdc", "/a.iso").out == "inserted /a.iso into hdc\n")
+        #expect(try Self.run(daemon, "cd-eject", "7", "hdc").out == "ejected hdc\n")
+        #expect(try Self.run(daemon, "hotplug", "block", "add", "backend/vbd/7/51712").status == 0)
+        #expect(try Self.run(daemon, "version").out.hasSuffix("\nxenbackd 9.9 (process 3)\n"))
+        #expect(daemon.calls.count == 8)
+        #expect(daemon.calls.contains { $0.contains(#""device":"xvda","domain":"7","force":true"#) })
+    }
+
+    @Test func errorsAreWordsAndAStatus() throws {
+        let daemon = try Daemon([
+            Show.method: ControlMessage.reply(ControlError.noSuchDomain("web1")),
+            Hotplug.method: ControlMessage.reply(
+                ControlError.deviceFailed(reason: "/a.img: No such file or directory")
+            ),
+        ])
+        let show = try Self.run(daemon, "show", "web1")
+        #expect(show.status == 1 && show.out.isEmpty && show.err.hasPrefix("xenback: no domain 'web1'"))
+        let hotplug = try Self.run(daemon, "hotplug", "block", "add", "backend/vbd/7/51712")
+        #expect(hotplug.status == 1 && hotplug.err == "/a.img: No such file or directory\n")
+        let nobody = try Self.run(nil, "list")
+        #expect(nobody.status == 1 && nobody.err.contains("systemctl start xenbackd"))
+        #expect(try Self.run(daemon, "frobnicate").status == 64)
+        #expect(try Self.run(daemon, "hotplug", "block", "online", "x").status == 64)
+    }
+
+    @Test func theHotplugVerbOutlivesARestartOfTheDaemon() throws {
+        let daemon = try Daemon([Hotplug.method: ControlMessage.reply(Nothing())], after: 1)
+        #expect(try Self.run(daemon, "hotplug", "block", "add", "backend/vbd/7/51712").status == 0)
+        #expect(daemon.calls.count == 1)
+        let never = try Self.run(nil, "hotplug", "--timeout", "1", "block", "remove", "backend/vbd/7/51712")
+        #expect(never.status == 1 && never.err.contains("xenbackd is not running"))
+    }
+}
