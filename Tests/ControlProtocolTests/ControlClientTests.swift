@@ -8,27 +8,25 @@ import Testing
 @testable import ControlProtocol
 
 @Suite struct ControlClientTests {
-    /// A daemon that takes one connection and does `body` with it on a thread of its own.
-    private final class OneConnection {
-        let path: FilePath
-        private let listener: FileDescriptor
+    /// A daemon that takes one connection and does `body` with it on a thread of its own, which also cleans up.
+    private struct OneConnection {
+        let path = FilePath("/tmp/control-\(UUID().uuidString.prefix(8))")
 
         init(_ body: @escaping @Sendable (FileDescriptor) throws -> Void) throws {
-            path = FilePath("/tmp/control-\(UUID().uuidString.prefix(8))")
             let listener = try UnixSocket.listen(at: path)
-            self.listener = listener
-            Thread.detachNewThread {
-                guard (try? UnixSocket.wait(for: listener, milliseconds: 10000)) == true,
-                    let socket = try? UnixSocket.accept(from: listener, nonBlocking: false)
-                else { return }
+            Thread.detachNewThread { [path] in
+                defer {
+                    try? listener.close()
+                    try? FileManager.default.removeItem(atPath: path.string)
+                }
+                // A signal (some other test's child ended) is no reason to stop waiting.
+                let deadline = ContinuousClock.now + .seconds(10)
+                while (try? UnixSocket.wait(for: listener, milliseconds: 100)) != true, ContinuousClock.now < deadline {
+                }
+                guard let socket = try? UnixSocket.accept(from: listener, nonBlocking: false) else { return }
                 try? body(socket)
                 try? socket.close()
             }
-        }
-
-        deinit {
-            try? listener.close()
-            try? FileManager.default.removeItem(atPath: path.string)
         }
     }
 
@@ -89,8 +87,11 @@ import Testing
     }
 
     @Test func theSocketIsForItsOwnerOnly() throws {
-        let server = try OneConnection { _ in }
-        let attributes = try FileManager.default.attributesOfItem(atPath: server.path.string)
+        let path = FilePath("/tmp/control-mode-\(UUID().uuidString.prefix(8))")
+        let listener = try UnixSocket.listen(at: path)
+        let attributes = try FileManager.default.attributesOfItem(atPath: path.string)
+        try listener.close()
+        try FileManager.default.removeItem(atPath: path.string)
         #expect((attributes[.posixPermissions] as? NSNumber)?.intValue == 0o600)
     }
 

@@ -21,7 +21,9 @@ import Testing
             Thread.detachNewThread { [self] in
                 Thread.sleep(forTimeInterval: after)
                 guard let listener = try? first ?? UnixSocket.listen(at: path) else { return }
-                while (try? UnixSocket.wait(for: listener, milliseconds: 20000)) == true {
+                let deadline = ContinuousClock.now + .seconds(20)
+                while ContinuousClock.now < deadline {
+                    guard (try? UnixSocket.wait(for: listener, milliseconds: 100)) == true else { continue }
                     guard let socket = try? UnixSocket.accept(from: listener, nonBlocking: false) else { break }
                     try? serve(socket)
                     try? socket.close()
