@@ -196,6 +196,18 @@ private func eventually(_ condition: @Sendable () -> Bool) async throws -> Bool 
         #expect(try await impatient.read("/a") == nil)
     }
 
+    @Test func thePlaceThatAnsweredFirstIsKept() async throws {
+        let other = try FakeXenstored()
+        let store = try XenStoreClient(paths: [fake.path, other.path], patience: .seconds(10))
+        fake.goAway()
+        async let written: Void = store.write("/a", "1")
+        try await Task.sleep(for: .milliseconds(100))
+        fake.comeBack()
+        try await written
+        #expect(fake.count(Kind.write) == 1)
+        #expect(other.state.withLock { $0.requests.isEmpty })
+    }
+
     /// Calls that queue up behind a dead xenstored fail together, not one patience after the other.
     @Test func aQueueOfCallsSharesItsPatience() async throws {
         let impatient = try XenStoreClient(paths: [fake.path], patience: .seconds(3))

@@ -5,8 +5,9 @@ internal import SystemPackage
 
 /// The store's state, confined to its thread.
 final class StoreCore {
-    /// Where xenstored may be reached, best first.
-    private let paths: [String]
+    /// Where xenstored may be reached, best first; after the first connection only the place that it was made to: in
+    /// domain 0 the kernel's device opens although xenstored is away, and then says nothing.
+    private var paths: [String]
     /// How long one call may wait for an unreachable or silent xenstored.
     private let patience: Duration
     /// Since when xenstored has not answered: what waits behind a call that ran out of patience need not wait as long.
@@ -118,6 +119,7 @@ final class StoreCore {
             do throws(Errno) {
                 connection = try StoreConnection(path: path, mailbox: mailbox, watches: watches)
                 generation += 1
+                paths = [path]
                 break
             } catch {
                 // A socket that refuses says more than a device that is not there.
