@@ -46,6 +46,12 @@ final class Descriptor: Sendable {
         return unsafe Glibc.poll(&entry, 1, 0) > 0 ? CInt(entry.revents) : 0
     }
 
+    /// Waits until the other end of this socket is gone.
+    func waitHungUp() {
+        var entry = pollfd(fd: raw, events: 0, revents: 0)
+        while unsafe Glibc.poll(&entry, 1, -1) <= 0 {}
+    }
+
     /// Waits until one of `descriptors` is readable.
     static func waitReadable(_ descriptors: [Descriptor]) {
         var entries = descriptors.map { pollfd(fd: $0.raw, events: Int16(POLLIN), revents: 0) }

@@ -34,6 +34,9 @@ final class MachineLink: Sendable {
     /// Ends the connection from this side, as the death of the process would.
     func shutDown() { socket.shutDown() }
 
+    /// Waits until the connection has ended, from whichever side.
+    func waitForEnd() { socket.descriptor.waitHungUp() }
+
     /// Asks the machine and reads its answer.
     /// - Throws: what the machine answers; `EPIPE` if it is gone.
     func call<R>(

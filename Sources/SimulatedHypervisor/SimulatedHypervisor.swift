@@ -79,6 +79,19 @@ public final class SimulatedHypervisor: Hypervisor {
         try link.call(.revoke, "revoke grant \(reference.rawValue)") { $0.put(reference.rawValue) }
     }
 
+    /// Calls `body`, on a thread of its own, when the machine is gone: nothing works any more then.
+    public func whenMachineEnds(_ body: @escaping @Sendable () -> Void) throws(HypervisorFailure) {
+        let link = link
+        do throws(Errno) {
+            try startThread {
+                link.waitForEnd()
+                body()
+            }
+        } catch {
+            throw HypervisorFailure("watch the machine", error)
+        }
+    }
+
     /// Ends the connections for grants and XenStore as the death of this process would; ports die with their sets.
     public func disconnect() {
         link.shutDown()
