@@ -58,7 +58,7 @@ extension BlockBackend {
     /// - Parameter patience: how long to wait for its lock.
     func open(_ target: String, patience: Duration) async throws(BackendFailure) -> BlockMedium {
         let access: ImageOptions.Access = isReadOnly ? .readOnly : keys?.mayBeShared ?? false ? .shared : .exclusive
-        let options = ImageOptions(access: access, owner: "\(path)")
+        let options = ImageOptions(access: access, owner: "\(path)", logicalBlockSize: offer.logicalBlockSize)
         do throws(ImageFailure) {
             let image = try await RawImage.open(target, options, patience: patience, on: environment.controlLoop)
             if case .notUsed(let reason) = image.directIO {

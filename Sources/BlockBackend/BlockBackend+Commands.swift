@@ -11,6 +11,7 @@ extension BlockBackend {
     // MARK: the hotplug script
 
     func hotplug(_ event: HotplugEvent) async throws(BackendFailure) {
+        if isFinished, event == .remove { return }
         guard !isFinished, !isDraining else { throw BackendFailure(.unsupported, "\(path) is going away") }
         let failure = await withCheckedContinuation { continuation in
             scripts.append(continuation)

@@ -2,7 +2,6 @@
 
 internal import BackendCore
 internal import Hypervisor
-internal import Logging
 internal import SharedRing
 internal import SimulatedHypervisor
 internal import Testing

@@ -11,5 +11,9 @@ struct SeededGenerator: RandomNumberGenerator {
         return z ^ (z >> 31)
     }
     /// `count` random bytes.
-    mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) } }
+    mutating func bytes(_ count: Int) -> [UInt8] {
+        var words: [UInt64] = []
+        for _ in 0..<(count + 7) / 8 { words.append(next()) }
+        return unsafe words.withUnsafeBytes { unsafe Array($0.prefix(count)) }
+    }
 }

@@ -49,6 +49,7 @@ final class TestBed: Sendable {
     let folder: FilePath
     let logs = LogLines()
     let environment: Mutex<WorkerEnvironment>
+    private let retired = Mutex<[WorkerEnvironment]>([])
 
     init() throws {
         machine = try SimulatedMachine()
@@ -62,9 +63,9 @@ final class TestBed: Sendable {
     }
 
     deinit {
-        environment.withLock {
-            $0.shutDown()
-            $0.controlLoop.shutDown()
+        for environment in retired.withLock({ $0 }) + [environment.withLock { $0 }] {
+            environment.shutDown()
+            environment.controlLoop.shutDown()
         }
         try? FileManager.default.removeItem(atPath: folder.string)
     }
@@ -82,6 +83,16 @@ final class TestBed: Sendable {
             logger: logger,
             dataLoopLimit: 2
         )
+    }
+
+    /// A new process, as far as loops and buffers go: what the last one still has in flight goes on in its own.
+    func renewEnvironment() throws {
+        let new = try TestBed.makeEnvironment(host, folder, logs.logger)
+        let old = environment.withLock { current in
+            defer { current = new }
+            return current
+        }
+        retired.withLock { $0.append(old) }
     }
 
     /// Makes an image file of `sectors` sectors of 512 bytes.
@@ -144,13 +155,13 @@ final class TestBed: Sendable {
     func read(_ node: String) async throws -> String? { try await host.store.read(node) }
     func write(_ node: String, _ value: String) async throws { try await host.store.write(node, value) }
 
-    func waitFor(_ path: DevicePath, state: XenbusState, within limit: Duration = .seconds(10)) async throws -> Bool {
+    func waitFor(_ path: DevicePath, state: XenbusState, within limit: Duration = .seconds(20)) async throws -> Bool {
         try await eventually(within: limit) { try await self.read(path.key("state")) == state.text }
     }
 }
 
 /// Polls until `condition` holds, at most `limit`.
-func eventually(within limit: Duration = .seconds(10), _ condition: () async throws -> Bool) async rethrows -> Bool {
+func eventually(within limit: Duration = .seconds(20), _ condition: () async throws -> Bool) async rethrows -> Bool {
     let end = ContinuousClock.now + limit
     while ContinuousClock.now < end {
         if try await condition() { return true }
