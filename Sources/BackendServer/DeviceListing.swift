@@ -62,12 +62,13 @@ struct DeviceListing: Hashable, Sendable {
     /// Names that are no numbers are somebody else's; they are passed over.
     static func read(
         _ store: any XenStoreOperations,
+        kinds: [DeviceKind],
         classes: DeviceClasses,
         own: DomainID,
         domain: DomainID? = nil
     ) throws(HypervisorFailure) -> DeviceListing {
         var listing = DeviceListing()
-        for kind in classes.kinds {
+        for kind in kinds {
             let domains: [DomainID]
             if let domain {
                 domains = [domain]

@@ -1,6 +1,7 @@
 // What broker and worker have in common as programs: options, logger, loop, signals, exit.
 
 public import BackendCore
+internal import BlockBackend
 internal import HostIO
 public import Logging
 public import SystemPackage
@@ -12,18 +13,37 @@ internal import XenWire
 
 /// What a broker or worker program is told by its command line.
 public struct ServiceOptions: Sendable {
-    /// Sockets, locks, journals.
-    public var runDirectory: FilePath
-    /// nil: no file, every setting as it is by default.
-    public var configuration: FilePath?
+    /// Where the settings come from.
+    public enum Settings: Sendable {
+        /// `/etc/xenback/xenbackd.toml`, if it is there.
+        case usualFile
+        case file(FilePath)
+        case fixed(Configuration)
+    }
+
+    public var settings: Settings
+    /// Sockets, locks, journals; overrides the configuration's.
+    public var runDirectory: FilePath?
     /// Overrides the configuration's.
     public var logLevel: Logger.Level?
 
-    public init(runDirectory: FilePath = "/run/xenbackd", configuration: FilePath? = nil, logLevel: Logger.Level? = nil)
-    {
+    public init(_ settings: Settings = .usualFile, runDirectory: FilePath? = nil, logLevel: Logger.Level? = nil) {
+        self.settings = settings
         self.runDirectory = runDirectory
-        self.configuration = configuration
         self.logLevel = logLevel
+    }
+
+    /// The configuration as it is now, with what the command line overrides.
+    func configuration() throws(ConfigurationError) -> Configuration {
+        var configuration =
+            switch settings {
+            case .usualFile: try Configuration(fileIfPresent: Configuration.defaultPath)
+            case .file(let path): try Configuration(file: path)
+            case .fixed(let fixed): fixed
+            }
+        configuration.runDirectory = runDirectory ?? configuration.runDirectory ?? "/run/xenbackd"
+        configuration.logLevel = logLevel ?? configuration.logLevel
+        return configuration
     }
 }
 
@@ -52,33 +72,35 @@ func makeLogger(_ level: Logger.Level) -> Logger {
     return Logger(label: "xenback") { _ in LineLog(level: level, forJournal: forJournal) }
 }
 
-/// What a configuration makes of a process: its device classes and how they run.
-public struct DeviceSetup: Sendable {
-    public var classes: [any DeviceClass]
-    /// Data loops a worker may start.
-    public var dataLoopLimit: Int
-    public var logLevel: Logger.Level
+/// The device classes that a configuration asks for.
+public typealias ClassFactory = @Sendable (Configuration) -> [any DeviceClass]
 
-    public init(classes: [any DeviceClass], dataLoopLimit: Int = DeviceSetup.usualLoops, logLevel: Logger.Level = .info)
-    {
-        self.classes = classes
-        self.dataLoopLimit = dataLoopLimit
-        self.logLevel = logLevel
-    }
-
-    /// min(processors, 4).
-    public static var usualLoops: Int { min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), 4) }
+/// Every device class of this build, as configured.
+public let standardClasses: ClassFactory = { configuration in
+    let block = configuration.block
+    let vbd: BlockClass.ScriptedDisks =
+        switch block.vbd {
+        case .script: .script
+        case .all: .all
+        case .none: .none
+        }
+    let offer = BlockOffer(
+        maxQueues: block.queues ?? usualLoops,
+        maxRingPageOrder: block.ringPageOrder,
+        persistentGrants: block.persistentGrants
+    )
+    return [BlockClass(vbd: vbd, servesQdisk: block.qdisk, offer: offer)]
 }
+
+/// min(processors, 4).
+var usualLoops: Int { min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), 4) }
 
 /// The steps before the loop runs: each works or ends the process with one clear line.
 struct ServiceStart {
-    private let options: ServiceOptions
     var domain: DomainID?
 
-    init(_ options: ServiceOptions) { self.options = options }
-
-    func logger(_ configured: Logger.Level) -> Logger {
-        var log = makeLogger(options.logLevel ?? configured)
+    func logger(_ level: Logger.Level) -> Logger {
+        var log = makeLogger(level)
         if let domain { log[metadataKey: "domain"] = "\(domain)" }
         return log
     }

@@ -11,8 +11,10 @@ extension Broker {
     /// thousands of devices spends a fifth of its time on them at the worst.
     static let scanPause: Duration = .milliseconds(20)
 
+    /// Watches what is not watched yet.
     func watch() async {
-        for path in classes.kinds.map({ "backend/\($0)" }) + ["@releaseDomain"] {
+        let paths = kinds.map { "backend/\($0)" } + ["@releaseDomain"]
+        for path in paths where watched.insert(path).inserted {
             await XenStoreTrouble.persist(loop, log) { () async throws(HypervisorFailure) in
                 self.watches.append(try await self.hypervisor.store.watch(path, raising: self.signal))
             }
@@ -43,12 +45,17 @@ extension Broker {
         for watch in watches { await watch.cancel() }
     }
 
+    /// Ours, and those we look at for the kernel's sake.
+    private var kinds: [DeviceKind] {
+        classes.kinds + (bindsForeignDisks && !classes.kinds.contains(.vbd) ? [.vbd] : [])
+    }
+
     private typealias Scan = (listing: DeviceListing, identities: [DomainID: DomainIdentity])
 
     private func scan() async throws(HypervisorFailure) -> Scan {
-        let (classes, own, domains) = (classes, hypervisor.domains.own, hypervisor.domains)
+        let (classes, kinds, own, domains) = (classes, kinds, hypervisor.domains.own, hypervisor.domains)
         let listing = try await hypervisor.store.perform { (store) throws(HypervisorFailure) in
-            try DeviceListing.read(store, classes: classes, own: own)
+            try DeviceListing.read(store, kinds: kinds, classes: classes, own: own)
         }
         let all = listing.domains.union(workers.keys)
         // A hypercall or two for each domain: not on the loop.
@@ -67,6 +74,7 @@ extension Broker {
     private func apply(_ found: DeviceListing, _ identities: [DomainID: DomainIdentity]) {
         listing = found
         pardon()
+        bindForeignDisks()
         for domain in found.domains.union(workers.keys).sorted() where !isStopping {
             supervise(domain, .seen(demand(of: domain), identity: identities[domain]))
         }
@@ -116,7 +124,7 @@ extension Broker {
 
     nonisolated func log(of path: DevicePath) -> Logger {
         var log = log(of: path.domain)
-        log[metadataKey: "device"] = "\(path.nameInDomain)"
+        log[metadataKey: "device"] = "\(path)"
         return log
     }
 }

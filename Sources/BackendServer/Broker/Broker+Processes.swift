@@ -13,7 +13,6 @@ internal import XenWire
 
 let stopSignal = SIGTERM
 let killSignal = SIGKILL
-let reloadSignal = SIGHUP
 
 extension Broker {
     func start(_ worker: SupervisedWorker) {

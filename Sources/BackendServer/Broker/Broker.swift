@@ -29,6 +29,10 @@ actor Broker {
     nonisolated let setting: BrokerSetting
     nonisolated let log: Logger
     var classes: DeviceClasses
+    /// Hand disks of kind `vbd` that are not ours to the kernel's blkback.
+    var bindsForeignDisks: Bool
+    /// Those that were handed over, while their directories stay.
+    var bound: Set<DevicePath> = []
     var workers: [DomainID: SupervisedWorker] = [:]
     /// The last scan.
     var listing = DeviceListing()
@@ -36,6 +40,7 @@ actor Broker {
     var excluded: Set<DevicePath> = []
     nonisolated let signal = WatchSignal()
     var watches: [any Watch] = []
+    var watched: Set<String> = []
     var isStopping = false
     /// Domains without a worker because there are too many; each is logged once.
     var refused: Set<DomainID> = []
@@ -45,12 +50,14 @@ actor Broker {
         hypervisor: any Hypervisor,
         setting: BrokerSetting,
         classes: DeviceClasses,
+        bindsForeignDisks: Bool = false,
         log: Logger
     ) {
         self.loop = loop
         self.hypervisor = hypervisor
         self.setting = setting
         self.classes = classes
+        self.bindsForeignDisks = bindsForeignDisks
         self.log = log
     }
 
@@ -71,9 +78,10 @@ actor Broker {
     }
 
     /// Takes a new configuration's device classes; devices that are served stay.
-    func reload(_ classes: DeviceClasses) {
+    func reload(_ classes: DeviceClasses, bindsForeignDisks: Bool) async {
         self.classes = classes
-        for worker in workers.values { worker.process?.signal(reloadSignal) }
+        self.bindsForeignDisks = bindsForeignDisks
+        await watch()
         signal.raise()
     }
 

@@ -15,22 +15,22 @@ public import XenWire
 
 /// `xenbackd` without `--domain`.
 public enum BrokerProgram {
-    /// Runs the broker until SIGTERM or SIGINT; SIGHUP reads the configuration again. Call it first thing in `main`.
+    /// Runs the broker until SIGTERM or SIGINT; SIGHUP reads the configuration again.
     /// - Parameters:
     ///   - hypervisor: connects to the hypervisor.
     ///   - workerCommand: the command line of a domain's worker, after the program's path.
-    ///   - classes: the device classes for the configuration as it is at the time of the call.
+    ///   - classes: the device classes for a configuration.
     public static func run(
         _ options: ServiceOptions,
         hypervisor: () throws -> any Hypervisor,
         workerCommand: @escaping @Sendable (DomainID) -> [String],
-        classes: @escaping @Sendable (ServiceOptions) throws -> DeviceSetup
+        classes: @escaping ClassFactory = standardClasses
     ) -> Never {
-        ProcessSignals.block()
-        let service = ServiceStart(options)
-        let setup = service.attempt("configuration") { try classes(options) }
-        let log = service.logger(setup.logLevel)
-        let run = RunDirectory(options.runDirectory)
+        let service = ServiceStart()
+        service.attempt("signals") { try ProcessSignals.begin() }
+        let configuration = service.attempt("configuration") { try options.configuration() }
+        let log = service.logger(configuration.logLevel)
+        let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
         service.attempt("run directory \(run.path)") { try run.prepare() }
         let lock = service.attempt("another xenbackd runs in \(run.path)") {
             try LockFile(taking: run.brokerLock, text: "\(getpid())\n")
@@ -44,7 +44,8 @@ public enum BrokerProgram {
             loop: loop,
             hypervisor: hypervisor,
             setting: setting,
-            classes: DeviceClasses(all: setup.classes),
+            classes: DeviceClasses(all: classes(configuration)),
+            bindsForeignDisks: configuration.block.kernelVbd == .bind,
             log: log
         )
         runService(loop) { signal in
@@ -72,13 +73,15 @@ public enum BrokerProgram {
     private static func reload(
         _ broker: Broker,
         _ options: ServiceOptions,
-        _ classes: (ServiceOptions) throws -> DeviceSetup,
+        _ classes: ClassFactory,
         _ log: Logger
     ) {
         do {
-            let setup = try classes(options)
+            let configuration = try options.configuration()
             log.notice("configuration read again")
-            Task(executorPreference: broker.loop) { await broker.reload(DeviceClasses(all: setup.classes)) }
+            let all = DeviceClasses(all: classes(configuration))
+            let binds = configuration.block.kernelVbd == .bind
+            Task(executorPreference: broker.loop) { await broker.reload(all, bindsForeignDisks: binds) }
         } catch {
             log.error("configuration not read again, the old one stays: \(error)")
         }

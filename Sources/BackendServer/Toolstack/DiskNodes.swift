@@ -68,8 +68,11 @@ struct DiskNodes: Sendable {
     }
 
     /// Asks the backend to close (libxl_device.c, `libxl__initiate_device_generic_remove`); in a transaction.
+    /// - Parameter force: take the frontend's nodes away first, as libxl does for a domain that is to be destroyed:
+    ///   the backend sees that nobody is left to close with.
     /// - Returns: false if there is no such backend any more.
-    func requestClose(_ store: any XenStoreOperations) throws(HypervisorFailure) -> Bool {
+    func requestClose(_ store: any XenStoreOperations, force: Bool = false) throws(HypervisorFailure) -> Bool {
+        if force { try store.remove(frontend) }
         guard let state = try store.read("\(backend)/state") else { return false }
         try store.write("\(backend)/online", "0")
         if state != XenbusState.closed.text { try store.write("\(backend)/state", XenbusState.closing.text) }

@@ -68,14 +68,14 @@ struct DiskToolstack: Sendable {
     /// - Throws: `.timedOut` if the guest does not let go and `force` is not given (then all stays as it is).
     func detach(_ path: DevicePath, force: Bool) async throws(ControlError) {
         let nodes = DiskNodes(own: own, path: path)
-        let isThere = try await told { () async throws(HypervisorFailure) in
-            try await store.transaction { (store) throws(HypervisorFailure) in try nodes.requestClose(store) }
-        }
-        // A node that is gone is as closed as one can be.
-        if isThere, let state = try await state(nodes, [.closed]), state != .closed, !force {
-            throw .timedOut(
-                reason: "the guest did not let go of \(path.shortName) within 10 s (in use?); force takes it away"
-            )
+        if !(try await closed(nodes, force: false)) {
+            guard force else {
+                throw .timedOut(
+                    reason: "the guest did not let go of \(path.shortName) within 10 s (in use?); force takes it away"
+                )
+            }
+            log.warning("\(path.shortName): the guest does not let go; taken away")
+            _ = try await closed(nodes, force: true)
         }
         // The worker may have let go of the device already: nothing is left to do for it then.
         try? await hotplug(path, .remove)
@@ -83,6 +83,17 @@ struct DiskToolstack: Sendable {
             try await store.transaction { (store) throws(HypervisorFailure) in try nodes.remove(from: store) }
         }
         log.notice("detached \(path.shortName)")
+    }
+
+    /// Asks for the end and waits for it. A node that is gone is as closed as one can be.
+    private func closed(_ nodes: DiskNodes, force: Bool) async throws(ControlError) -> Bool {
+        let isThere = try await told { () async throws(HypervisorFailure) in
+            try await store.transaction { (store) throws(HypervisorFailure) in
+                try nodes.requestClose(store, force: force)
+            }
+        }
+        guard isThere, let state = try await state(nodes, [.closed]) else { return true }
+        return state == .closed
     }
 
     private func state(_ nodes: DiskNodes, _ wanted: Set<XenbusState>) async throws(ControlError) -> XenbusState? {

@@ -98,7 +98,7 @@ actor Worker {
     private func list() async throws(HypervisorFailure) -> DeviceListing {
         let (classes, domain, own) = (classes, environment.domain, environment.hypervisor.domains.own)
         return try await environment.hypervisor.store.perform { (store) throws(HypervisorFailure) in
-            try DeviceListing.read(store, classes: classes, own: own, domain: domain)
+            try DeviceListing.read(store, kinds: classes.kinds, classes: classes, own: own, domain: domain)
         }
     }
 

@@ -14,20 +14,18 @@ public import XenWire
 
 /// `xenbackd --domain N`.
 public enum WorkerProgram {
-    /// Serves the devices of one domain until it has none or SIGTERM says drain; then exits with 0. Call it first thing
-    /// in `main`.
+    /// Serves the devices of one domain until it has none or SIGTERM says drain; then exits with 0.
     public static func run(
         _ options: ServiceOptions,
         domain: DomainID,
         hypervisor: () throws -> any Hypervisor,
-        classes: @escaping @Sendable (ServiceOptions) throws -> DeviceSetup
+        classes: @escaping ClassFactory = standardClasses
     ) -> Never {
-        ProcessSignals.block()
-        var service = ServiceStart(options)
-        service.domain = domain
-        let setup = service.attempt("configuration") { try classes(options) }
-        let log = service.logger(setup.logLevel)
-        let run = RunDirectory(options.runDirectory)
+        let service = ServiceStart(domain: domain)
+        service.attempt("signals") { try ProcessSignals.begin() }
+        let configuration = service.attempt("configuration") { try options.configuration() }
+        let log = service.logger(configuration.logLevel)
+        let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
         service.attempt("run directory \(run.path)") { try run.prepare() }
         let hypervisor = service.attempt("hypervisor") { try hypervisor() }
         guard let identity = service.attempt("domain", { try hypervisor.domains.identity(of: domain) }) else {
@@ -44,14 +42,14 @@ public enum WorkerProgram {
             hypervisor: hypervisor,
             domain: domain,
             controlLoop: loop,
-            runDirectory: options.runDirectory,
+            runDirectory: run.path,
             logger: log,
-            dataLoopLimit: setup.dataLoopLimit,
+            dataLoopLimit: configuration.dataLoops ?? usualLoops,
             marks: marks
         )
-        let worker = Worker(environment, classes: DeviceClasses(all: setup.classes), marks: marks)
+        let worker = Worker(environment, classes: DeviceClasses(all: classes(configuration)), marks: marks)
         runService(loop) { signal in
-            // New settings are for new workers: a device keeps what it was attached with.
+            // New settings are for new workers: a device keeps what it was attached with. Nobody sends SIGHUP here.
             guard case .stop = signal else { return }
             Task(executorPreference: loop) { await worker.drain() }
         } body: {

@@ -45,5 +45,6 @@
 #include "Files.h"
 #include "Poll.h"
 #include "Spawn.h"
+#include "ServiceSignals.h"
 #include "Threads.h"
 #include "UnixSocket.h"

@@ -67,6 +67,15 @@ public enum Files {
         return bytes
     }
 
+    /// Writes `text` with one write(2) into a file that exists, as the kernel's own files want it.
+    public static func write(_ text: String, to path: FilePath) throws(Errno) {
+        try errnoOnly {
+            let file = try FileDescriptor.open(path, .writeOnly, options: .closeOnExec)
+            defer { try? file.close() }
+            _ = try file.writeAll(text.utf8)
+        }
+    }
+
     /// What tells this file from another under the same name, e.g. a program before and after its upgrade: inode and
     /// time of change.
     public static func edition(of path: FilePath) throws(Errno) -> String {

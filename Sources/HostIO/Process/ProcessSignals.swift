@@ -1,6 +1,7 @@
 // Signals of the whole process, received by one thread that waits for them.
 
 internal import CLinux
+public import SystemPackage
 
 #if canImport(Glibc)
     internal import Glibc
@@ -14,29 +15,15 @@ public enum ServiceSignal: Sendable {
     case reload
 }
 
-/// Blocks the service's signals in this thread and all it starts, and hands them out one by one.
+/// Takes the service's signals, whichever thread they come to, and hands them out one by one.
 public enum ProcessSignals {
-    /// To be called first thing in `main`, before any other thread exists. Writing to a closed socket becomes EPIPE.
-    public static func block() {
-        signal(SIGPIPE, SIG_IGN)
-        var set = serviceSet()
-        unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
+    /// To be called once, early in `main`. Writing to a closed socket becomes EPIPE.
+    /// - Throws: the errors of pipe(2).
+    public static func begin() throws(Errno) {
+        let status = service_signals_begin()
+        if status != 0 { throw Errno(rawValue: status) }
     }
 
     /// Waits for the next signal; blocks the calling thread.
-    public static func next() -> ServiceSignal {
-        var set = serviceSet()
-        while true {
-            var number: CInt = 0
-            guard unsafe sigwait(&set, &number) == 0 else { continue }
-            return number == SIGHUP ? .reload : .stop
-        }
-    }
-
-    private static func serviceSet() -> sigset_t {
-        var set = sigset_t()
-        unsafe sigemptyset(&set)
-        for number in [SIGTERM, SIGINT, SIGHUP] { unsafe sigaddset(&set, number) }
-        return set
-    }
+    public static func next() -> ServiceSignal { service_signals_next() == SIGHUP ? .reload : .stop }
 }

@@ -1,0 +1,94 @@
+// Broker and worker on the simulated hypervisor: the demo's and the tests' second and third process.
+
+import ArgumentParser
+import BackendCore
+import BackendServer
+import Logging
+import SimulatedHypervisor
+import SystemPackage
+import XenWire
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// What both are told. Not for people: `xenback demo` and the tests start them.
+struct DemoServiceOptions: ParsableArguments {
+    @Option var machine: String
+    @Option var runDirectory: String
+    @Option var logLevel: String = "warning"
+    /// A device whose backend kills its worker as soon as it is made, as `vbd3/51712`: for tests of the three strikes.
+    @Option var poison: String?
+
+    var service: ServiceOptions {
+        ServiceOptions(
+            .fixed(Configuration()),
+            runDirectory: FilePath(runDirectory),
+            logLevel: Logger.Level(rawValue: logLevel)
+        )
+    }
+
+    /// The arguments again, for a worker.
+    var words: [String] {
+        ["--machine", machine, "--run-directory", runDirectory, "--log-level", logLevel]
+            + (poison.map { ["--poison", $0] } ?? [])
+    }
+
+    func hypervisor() throws -> SimulatedHypervisor { try SimulatedHypervisor(attaching: machine, as: .initial) }
+
+    var classes: ClassFactory {
+        guard let poison else { return standardClasses }
+        return { configuration in
+            standardClasses(configuration).map { PoisonedClass(inner: $0, poison: poison) }
+        }
+    }
+}
+
+struct DemoBrokerCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "demo-broker", shouldDisplay: false)
+    @OptionGroup var options: DemoServiceOptions
+
+    func run() throws {
+        let words = options.words
+        BrokerProgram.run(
+            options.service,
+            hypervisor: { try options.hypervisor() },
+            workerCommand: { ["demo-worker"] + words + ["--domain", "\($0)"] },
+            classes: options.classes
+        )
+    }
+}
+
+struct DemoWorkerCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "demo-worker", shouldDisplay: false)
+    @OptionGroup var options: DemoServiceOptions
+    @Option var domain: UInt16
+
+    func run() throws {
+        guard let domain = DomainID(domain) else { throw ValidationError("there is no domain \(self.domain)") }
+        WorkerProgram.run(
+            options.service,
+            domain: domain,
+            hypervisor: { try options.hypervisor() },
+            classes: options.classes
+        )
+    }
+}
+
+/// A device class one of whose devices is fatal.
+private struct PoisonedClass: DeviceClass {
+    let inner: any DeviceClass
+    let poison: String
+
+    var kinds: [DeviceKind] { inner.kinds }
+    func owns(_ keys: BackendKeys) -> Bool { inner.owns(keys) }
+
+    func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
+        let name = "\(path.kind)/\(path.index)"
+        if name == poison {
+            environment.marks?.mark(for: name)?.begin()
+            kill(getpid(), SIGKILL)
+        }
+        return inner.makeBackend(path, environment)
+    }
+}

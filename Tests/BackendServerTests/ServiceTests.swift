@@ -1,0 +1,195 @@
+// The whole service as processes: deaths, drains, adoption, strikes, while a guest works on its disk.
+
+import BackendCore
+import ControlProtocol
+import FrontendDrivers
+import HostIO
+import Hypervisor
+import SimulatedHypervisor
+import SystemPackage
+import Testing
+import XenWire
+
+@testable import BackendServer
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct ServiceTests {
+    @Test func aKilledWorkerIsReplacedUnderAWorkingGuest() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        async let work = guest.work(until: .now + .seconds(4))
+        for _ in 0..<3 {
+            try await Task.sleep(for: .seconds(1))
+            let worker = try #require(services.worker(of: guest.domain))
+            kill(worker, SIGKILL)
+            let pause = try await eventually("a successor") {
+                let now = services.worker(of: guest.domain)
+                return now != nil && now != worker
+            }
+            print("SIGKILL to the successor's lock: \(pause)")
+        }
+        let done = try await work
+        print("\(done.rounds) rounds verified, longest pause \(done.longestPause)")
+        #expect(try await services.host.state(guest.path) == .connected)
+        await services.end()
+    }
+
+    @Test func aDeadBrokerDisturbsNobodyAndTheNextOneAdopts() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        let worker = try #require(services.worker(of: guest.domain))
+        async let work = guest.work(until: .now + .seconds(3))
+        #expect(try await services.endBroker(SIGKILL) == .signalled(SIGKILL))
+        try await Task.sleep(for: .milliseconds(300))
+        #expect(services.worker(of: guest.domain) == worker)
+        try services.startBroker()
+        let devices = try await services.call(List()).devices
+        #expect(devices.map(\.worker) == [Int(worker)])
+        #expect(devices.map(\.backendState) == ["connected"])
+        let done = try await work
+        #expect(done.longestPause < .seconds(3))
+        // The adopted worker is watched: its death is noticed.
+        kill(worker, SIGKILL)
+        try await eventually("a successor") {
+            services.worker(of: guest.domain).map { $0 != worker } ?? false
+        }
+        await services.end()
+    }
+
+    @Test func aStopDrainsAndTheNextStartTakesUp() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        async let work = guest.work(until: .now + .seconds(4))
+        try await Task.sleep(for: .milliseconds(500))
+        #expect(try await services.endBroker(SIGTERM) == .exited(0))
+        #expect(services.worker(of: guest.domain) == nil)
+        #expect(try await services.host.state(guest.path) == .connected)
+        try await Task.sleep(for: .milliseconds(200))
+        try services.startBroker()
+        let done = try await work
+        print("\(done.rounds) rounds over a restart of the service, longest pause \(done.longestPause)")
+        await services.end()
+    }
+
+    @Test func anotherBuildReplacesTheWorkers() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        let worker = try #require(services.worker(of: guest.domain))
+        async let work = guest.work(until: .now + .seconds(3))
+        #expect(try await services.endBroker(SIGKILL) == .signalled(SIGKILL))
+        // The same program under another inode, as an upgrade leaves it.
+        let copy = services.host.directory.appending("xenback").string
+        #expect(unsafe system("cp '\(Services.xenback)' '\(copy)'") == 0)
+        defer { _ = unsafe unlink(copy) }
+        try services.startBroker(program: copy)
+        try await eventually("a worker of the new build") {
+            services.worker(of: guest.domain).map { $0 != worker } ?? false
+        }
+        _ = try await work
+        await services.end()
+    }
+
+    @Test func threeStrikesCloseTheDeviceAndTheOthersGoOn() async throws {
+        let services = try Services(poison: "vbd3/51728")
+        let guest = try await services.guest(1)
+        async let work = guest.work(until: .now + .seconds(5))
+        let poisoned = try await services.host.attach(1, 51728)
+        try await eventually("the poisoned device is closed") {
+            try await services.host.state(poisoned) == .closed
+        }
+        let store = services.host.dom0.store
+        #expect(try await store.read("error/\(poisoned)/error")?.contains("3 times in a row") == true)
+        let done = try await work
+        print(
+            "\(done.rounds) rounds beside a device that killed the worker three times, longest pause \(done.longestPause)"
+        )
+        let worker = try #require(services.worker(of: guest.domain))
+        try await Task.sleep(for: .milliseconds(300))
+        #expect(services.worker(of: guest.domain) == worker)
+        #expect(try await services.host.state(guest.path) == .connected)
+        await services.end()
+    }
+
+    @Test func aDestroyedDomainLeavesNothing() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        _ = try await guest.work(until: .now + .milliseconds(200))
+        try services.host.machine.destroyDomain(guest.domain)
+        // As `xl destroy` does (libxl_device.c, `force`).
+        let nodes = DiskNodes(own: .initial, path: guest.path)
+        let store = services.host.dom0.store
+        _ = try await store.transaction { (store) throws(HypervisorFailure) in
+            try nodes.requestClose(store, force: true)
+        }
+        try await eventually("closed") { try await services.host.state(guest.path) == .closed }
+        try await store.transaction { (store) throws(HypervisorFailure) in try nodes.remove(from: store) }
+        try await eventually("no worker, no files") { try services.host.run.domains().isEmpty }
+        #expect(services.worker(of: guest.domain) == nil)
+        #expect(try Files.names(in: services.host.run.journals).isEmpty)
+        await services.end()
+    }
+
+    @Test func oneDomainsWorkerDiesAndTheOtherDomainDoesNotNotice() async throws {
+        let services = try Services()
+        let (one, two) = (try await services.guest(1), try await services.guest(2))
+        let other = try #require(services.worker(of: two.domain))
+        async let first = one.work(until: .now + .seconds(2))
+        async let second = two.work(until: .now + .seconds(2))
+        try await Task.sleep(for: .milliseconds(500))
+        kill(try #require(services.worker(of: one.domain)), SIGKILL)
+        let (killed, untouched) = (try await first, try await second)
+        print("longest pause: killed \(killed.longestPause), other \(untouched.longestPause)")
+        #expect(services.worker(of: two.domain) == other)
+        await services.end()
+    }
+
+    @Test func aSilentXenStoreStopsNoData() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        let worker = services.worker(of: guest.domain)
+        services.host.machine.silenceStore(for: .seconds(10))
+        let done = try await guest.work(until: .now + .seconds(11))
+        print("\(done.rounds) rounds while XenStore was silent for ten seconds, longest pause \(done.longestPause)")
+        #expect(done.longestPause < .seconds(3))
+        #expect(services.worker(of: guest.domain) == worker)
+        // And it is well afterwards.
+        #expect(try await services.call(List()).devices.map(\.backendState) == ["connected"])
+        await services.end()
+    }
+
+    @Test func detachingEndsDeviceAndWorker() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        let worker = services.worker(of: guest.domain)
+        #expect(try await services.call(BlockList(domain: "1")).disks.map(\.device.node) == ["xvda"])
+        #expect(try await services.call(Show(domain: "1", device: "xvda")).reports.count == 1)
+        async let closed: Void = guest.frontend.close()
+        _ = try await services.call(BlockDetach(domain: "1", device: "xvda"))
+        try? await closed
+        #expect(try await services.host.dom0.store.directory("\(guest.path)") == nil)
+        try await eventually("the worker leaves", within: .seconds(20)) {
+            services.worker(of: guest.domain) == nil
+        }
+        #expect(worker != nil)
+        await services.end()
+    }
+
+    @Test func brokerAndWorkerAreSmall() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        _ = try await guest.work(until: .now + .seconds(1))
+        for (name, process) in [("broker", services.broker?.identifier), ("worker", services.worker(of: guest.domain))]
+        {
+            let text = try Files.contents(of: FilePath("/proc/\(try #require(process))/status"), limit: 65536)
+            let lines = String(decoding: text, as: UTF8.self).split(separator: "\n").filter {
+                $0.hasPrefix("VmRSS") || $0.hasPrefix("RssAnon")
+            }
+            print(name, lines.map { $0.filter { $0 != "\t" } })
+        }
+        await services.end()
+    }
+}

@@ -1,0 +1,161 @@
+// Broker and workers as real processes (`xenback demo-broker`) on a simulated host, and a guest that works on a disk.
+
+import ControlProtocol
+import FrontendDrivers
+import HostIO
+import Hypervisor
+import SharedRing
+import SimulatedHypervisor
+import SystemPackage
+import Testing
+import XenWire
+
+@testable import BackendServer
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// The services of one simulated host.
+final class Services: @unchecked Sendable {
+    // Only the test that made it changes it.
+    let host: SimulatedHost
+    private(set) var broker: ChildProcess?
+    private let poison: String?
+    private let program: String
+
+    /// - Parameter program: another copy of `xenback` is another build.
+    init(poison: String? = nil) throws {
+        host = try SimulatedHost()
+        self.poison = poison
+        program = Services.xenback
+        try host.machine.listen(at: machine)
+        try startBroker()
+    }
+
+    /// Beside the test bundle.
+    static var xenback: String {
+        FilePath(ownProgram()).removingLastComponent().appending("xenback").string
+    }
+
+    private var machine: String { host.directory.appending("machine").string }
+
+    func startBroker(program: String? = nil) throws {
+        var words = [program ?? self.program, "demo-broker", "--machine", machine]
+        words += ["--run-directory", host.run.path.string]
+        words += ["--log-level", unsafe getenv("TEST_LOG") == nil ? "critical" : "debug"]
+        if let poison { words += ["--poison", poison] }
+        broker = try ChildProcess(spawning: words)
+    }
+
+    /// Ends the broker with a signal and waits for its end.
+    func endBroker(_ signal: CInt) async throws -> ProcessEnd {
+        let process = try #require(broker)
+        process.signal(signal)
+        var end: ProcessEnd?
+        try await eventually("the broker ends", within: .seconds(40)) {
+            end = process.takeEnd()
+            return end != nil
+        }
+        broker = nil
+        return try #require(end)
+    }
+
+    /// Everything ends, also where a test failed half way.
+    func end() async {
+        if broker != nil { _ = try? await endBroker(SIGTERM) }
+        for domain in (try? host.run.domains()) ?? [] {
+            if let worker = worker(of: domain) { kill(worker, SIGKILL) }
+        }
+    }
+
+    func call<Verb: ControlVerb>(_ verb: Verb) async throws -> Verb.Reply {
+        let deadline = ContinuousClock.now + .seconds(10)
+        // The broker needs a moment to listen.
+        while (try? await callOnce(Ping())) == nil, ContinuousClock.now < deadline {
+            await host.loop.sleep(for: .milliseconds(20))
+        }
+        return try await callOnce(verb)
+    }
+
+    private func callOnce<Verb: ControlVerb>(_ verb: Verb) async throws -> Verb.Reply {
+        let (socket, loop) = (host.run.controlSocket, host.loop)
+        return try await Task(executorPreference: loop) {
+            try await WorkerCall.perform(verb, at: socket, on: loop)
+        }.value
+    }
+
+    /// The process that holds the domain's worker lock.
+    func worker(of domain: DomainID) -> CInt? {
+        guard let found = try? LockFile.look(at: host.run.lock(of: domain)), found.isHeld else { return nil }
+        return WorkerLabel(text: found.text)?.process
+    }
+
+    /// A domain with a disk on an image of its own, attached through the control socket and connected.
+    func guest(_ number: UInt16, megabytes: Int = 16) async throws -> Guest {
+        let domain = try #require(DomainID(number))
+        try host.machine.createDomain(domain)
+        let image = host.directory.appending("disk-\(number).img")
+        let file = try FileDescriptor.open(image, .readWrite, options: .create, permissions: .ownerReadWrite)
+        try file.resize(to: Int64(megabytes) << 20)
+        try file.close()
+        let frontend = BlockFrontend(
+            try host.machine.hypervisor(for: domain),
+            loop: host.loop,
+            index: 51712
+        )
+        async let attached = call(BlockAttach(domain: "\(number)", disk: "vdev=xvda,format=raw,target=\(image)"))
+        try await eventually("the guest's nodes") {
+            try await self.host.dom0.store.read("/local/domain/\(number)/device/vbd/51712/backend") != nil
+        }
+        try await frontend.connect()
+        let reply = try await attached
+        #expect(reply.device.path == "backend/vbd/\(number)/51712")
+        return Guest(domain: domain, frontend: frontend, path: DevicePath(kind: .vbd, domain: domain, index: 51712))
+    }
+}
+
+/// A guest's disk and its one program: write, read back, compare.
+final class Guest: Sendable {
+    let domain: DomainID
+    let frontend: BlockFrontend
+    let path: DevicePath
+
+    init(domain: DomainID, frontend: BlockFrontend, path: DevicePath) {
+        self.domain = domain
+        self.frontend = frontend
+        self.path = path
+    }
+
+    /// What a verifying load did until it was told to stop.
+    struct Work: Sendable {
+        var rounds = 0
+        /// The longest time from one answer to the next.
+        var longestPause: Duration = .zero
+    }
+
+    /// Writes and reads 4 KiB blocks, each round other bytes, and compares. Throws on the first error or wrong byte.
+    /// Goes on until the deadline *and* this many rounds, however slow the machine is.
+    func work(until deadline: ContinuousClock.Instant, atLeast rounds: Int = 50) async throws -> Work {
+        let pages = try PrivatePages(byteCount: 8192)
+        var work = Work()
+        var last = ContinuousClock.now
+        while ContinuousClock.now < deadline || work.rounds < rounds {
+            let sector = UInt64(work.rounds % 256) * 8
+            pages.write([UInt8](repeating: UInt8(truncatingIfNeeded: work.rounds), count: 4096), at: 0)
+            try await frontend.write(sector: sector, count: 8, from: pages)
+            try await frontend.read(sector: sector, count: 8, into: pages, at: 4096)
+            let same = pages.withBytes(at: 0, count: 8192) { bytes in
+                (0..<4096).allSatisfy {
+                    unsafe bytes.unsafeLoad(fromByteOffset: $0, as: UInt8.self)
+                        == bytes.unsafeLoad(fromByteOffset: $0 + 4096, as: UInt8.self)
+                }
+            }
+            try #require(same, "round \(work.rounds) read other bytes than it wrote")
+            work.rounds += 1
+            work.longestPause = max(work.longestPause, ContinuousClock.now - last)
+            last = .now
+        }
+        return work
+    }
+}
