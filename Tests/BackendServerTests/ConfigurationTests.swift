@@ -54,6 +54,7 @@ import Testing
         ("[block]\nfrobnicate = 1\n", "x.toml:2:1: ", "unknown key 'block.frobnicate'; known here: kernel-vbd, "),
         ("[network]\n", "x.toml:1:1: ", "unknown key 'network'"),
         ("[block.more]\nx = 1\n", "x.toml:1:1: ", "unknown key 'block.more'"),
+        ("# x\r\n[block]\r\nqdsk = true\r\n", "x.toml:3:1: ", "unknown key 'block.qdsk'; did you mean 'qdisk'?"),
         ("block.\"vdb\" = \"all\"\n", "x.toml:1:1: ", "unknown key 'block.vdb'; did you mean 'vbd'?"),
         // Types.
         ("data-loops = \"2\"\n", "x.toml:1:1: ", "data-loops must be a whole number from 1 to 64, not a string"),

@@ -109,14 +109,14 @@ import Testing
             "w!", "é", "\0", "devtype=", "hdc:cdrom", "0", "script=", "\u{301}", "\r\n", "access=",
         ]
         var generator = SystemRandomNumberGenerator()
-        for _ in 0..<20000 {
+        for _ in 0..<5000 {
             let count = Int.random(in: 0...8, using: &generator)
             let line = (0..<count).map { _ in parts[Int.random(in: 0..<parts.count, using: &generator)] }.joined()
             do throws(DiskLineError) {
                 let disk = try DiskLine(parsing: line)
-                #expect(disk.cdrom || !disk.target.isEmpty, "\(line)")
+                if !disk.cdrom, disk.target.isEmpty { Issue.record("\(line)") }
             } catch {
-                #expect(error.position >= 0 && error.position <= line.count, "\(line)")
+                if error.position < 0 || error.position > line.count { Issue.record("\(line)") }
             }
         }
     }

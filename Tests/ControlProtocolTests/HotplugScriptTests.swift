@@ -31,7 +31,7 @@ import Testing
         defer { try? FileManager.default.removeItem(at: folder) }
         func tool(_ name: String, _ body: String) throws {
             let file = folder.appendingPathComponent(name)
-            let text = "#!/bin/sh\necho \"\(name) $*\" >>\(folder.path)/calls\n\(body)\n"
+            let text = "#!/bin/sh\nprintf '%s\\n' \"\(name) $*\" >>\(folder.path)/calls\n\(body)\n"
             try text.write(to: file, atomically: true, encoding: .utf8)
             try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: file.path)
         }
@@ -75,6 +75,13 @@ import Testing
                 "xenstore-write backend/vbd/7/51712/hotplug-status error",
             ]
         )
+    }
+
+    /// xenstore-write turns `\\` into `\`, and would take `\0` for a NUL.
+    @Test func backslashesSurviveXenStore() throws {
+        let outcome = try Self.run(["add"], xenback: "printf '%s' '/a\\0b.img' >&2; exit 1")
+        #expect(outcome.errors == "block-xenback: /a\\0b.img\n")
+        #expect(outcome.calls.contains("xenstore-write backend/vbd/7/51712/hotplug-error /a\\\\0b.img"))
     }
 
     @Test func aReasonIsNeverMissingOrTooLong() throws {

@@ -74,6 +74,7 @@ import Testing
         // Whatever a daemon sends: no trap.
         _ = Report.Histogram(name: "x", buckets: [Int64.max, Int64.max, -5, 3]).text
         _ = Report.Histogram(name: "x", buckets: [7]).text
+        _ = Report.Histogram(name: "x", buckets: [5, -5_000_000, 9]).text
         _ = Report.Histogram(name: "x", buckets: [Int64](repeating: 1, count: 100)).text
     }
 

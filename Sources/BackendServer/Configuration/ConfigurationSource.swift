@@ -8,7 +8,8 @@ struct ConfigurationSource {
     /// Line and column, from 1, where `path` is set or its table begins. Keys inside inline tables have none.
     func place(of path: [String]) -> (line: Int, column: Int)? {
         var table: [String] = []
-        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+        let lines = text.split(omittingEmptySubsequences: false) { $0 == "\n" || $0 == "\r\n" }
+        for (index, line) in lines.enumerated() {
             let content = line.drop { $0 == " " || $0 == "\t" }
             let here = (line: index + 1, column: line.distance(from: line.startIndex, to: content.startIndex) + 1)
             guard let first = content.first, first != "#" else { continue }

@@ -6,6 +6,7 @@ extension Report.Histogram {
 
     /// A heading and a line for each bucket from the first to the last that is not empty.
     public var text: String {
+        let buckets = buckets.map { max($0, 0) }
         guard count > 0, let first = buckets.firstIndex(where: { $0 > 0 }),
             let last = buckets.lastIndex(where: { $0 > 0 })
         else { return "latency of \(name.printable): none measured\n" }
