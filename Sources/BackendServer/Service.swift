@@ -123,7 +123,8 @@ func runService(
     body: @escaping @Sendable () async -> CInt
 ) -> Never {
     Task(executorPreference: loop) {
-        exit(await body())
+        // Not exit(3): its handlers would run beside threads that still work.
+        _exit(await body())
     }
     while true { onSignal(ProcessSignals.next()) }
 }

@@ -40,9 +40,11 @@ struct DemoCommand: ParsableCommand {
     }
 
     func run() throws {
-        ProcessSignals.block()
         let directory: FilePath
-        do { directory = try DemoStage.makeDirectory() } catch { throw Terminal.failure("xenback demo: \(error)") }
+        do {
+            try ProcessSignals.begin()
+            directory = try DemoStage.makeDirectory()
+        } catch { throw Terminal.failure("xenback demo: \(error)") }
         let command = self
         Task.detached { Glibc.exit(await command.play(in: directory)) }
         Task.detached {

@@ -16,7 +16,7 @@ struct Xenback: AsyncParsableCommand {
         subcommands: [
             ListCommand.self, ShowCommand.self, BlockAttachCommand.self, BlockDetachCommand.self,
             BlockListCommand.self, BlockResizeCommand.self, CdInsertCommand.self, CdEjectCommand.self,
-            HotplugCommand.self, VersionCommand.self, DemoBrokerCommand.self, DemoWorkerCommand.self,
+            HotplugCommand.self, VersionCommand.self, DemoCommand.self, DemoBrokerCommand.self, DemoWorkerCommand.self,
         ]
     )
 }

@@ -40,7 +40,13 @@ struct BrokerTests {
             classes: DeviceClasses(all: [AnyDisk()]),
             log: host.log
         )
-        return (broker, Task(executorPreference: host.loop) { await broker.run() })
+        return (
+            broker,
+            Task(executorPreference: host.loop) {
+                await broker.run()
+                await broker.stopped()
+            }
+        )
     }
 
     private func process(_ broker: Broker, _ domain: UInt16) async -> CInt? {

@@ -102,7 +102,7 @@ struct ServiceTests {
             try await services.host.state(poisoned) == .closed
         }
         let store = services.host.dom0.store
-        #expect(try await store.read("error/\(poisoned)/error")?.contains("3 times in a row") == true)
+        #expect(try await store.read(poisoned.errorNode)?.contains("3 times in a row") == true)
         let done = try await work
         print(
             "\(done.rounds) rounds beside a device that killed the worker three times, longest pause \(done.longestPause)"

@@ -114,7 +114,7 @@ extension Broker {
             (
                 back: try store.read("\(path)/state"), front: try store.read(frontend),
                 node: try store.read("\(path)/dev"), name: try store.read("/local/domain/\(path.domain)/name"),
-                problem: try store.read("error/\(path)/error")
+                problem: try store.read(path.errorNode)
             )
         }
         var report = DeviceReport(path: path, phase: phase(path))

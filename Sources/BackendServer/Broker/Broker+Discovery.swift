@@ -7,10 +7,6 @@ internal import Logging
 internal import XenWire
 
 extension Broker {
-    /// At least this long from one scan to the next; four times as long as a scan took, if that is more: a host with
-    /// thousands of devices spends a fifth of its time on them at the worst.
-    static let scanPause: Duration = .milliseconds(20)
-
     /// Watches what is not watched yet.
     func watch() async {
         let paths = kinds.map { "backend/\($0)" } + ["@releaseDomain"]
@@ -25,13 +21,13 @@ extension Broker {
     func discover() async {
         var trouble = XenStoreTrouble()
         for await _ in signal.events {
-            if isStopping && workers.isEmpty { break }
-            if isStopping { continue }
+            if isStopping { return }
             let begun = ContinuousClock.now
             do throws(HypervisorFailure) {
                 let found = try await scan()
                 trouble.over(log)
-                apply(found.listing, found.identities)
+                apply(found)
+                if let failure = found.failure { throw failure }
             } catch {
                 trouble.report(error, log)
                 let (loop, signal, pause) = (loop, signal, trouble.pause)
@@ -40,9 +36,8 @@ extension Broker {
                     signal.raise()
                 }
             }
-            await loop.sleep(for: max(Broker.scanPause, (ContinuousClock.now - begun) * 4))
+            await loop.sleep(for: XenStoreTrouble.rest(after: ContinuousClock.now - begun))
         }
-        for watch in watches { await watch.cancel() }
     }
 
     /// Ours, and those we look at for the kernel's sake.
@@ -50,7 +45,13 @@ extension Broker {
         classes.kinds + (bindsForeignDisks && !classes.kinds.contains(.vbd) ? [.vbd] : [])
     }
 
-    private typealias Scan = (listing: DeviceListing, identities: [DomainID: DomainIdentity])
+    private struct Scan: Sendable {
+        var listing: DeviceListing
+        /// Without an entry: nobody could tell. nil: there is no such domain.
+        var identities: [DomainID: DomainIdentity?] = [:]
+        /// Why nobody could.
+        var failure: HypervisorFailure?
+    }
 
     private func scan() async throws(HypervisorFailure) -> Scan {
         let (classes, kinds, own, domains) = (classes, kinds, hypervisor.domains.own, hypervisor.domains)
@@ -59,24 +60,25 @@ extension Broker {
         }
         let all = listing.domains.union(workers.keys)
         // A hypercall or two for each domain: not on the loop.
-        let identities = await loop.blocking { () -> Result<[DomainID: DomainIdentity], HypervisorFailure> in
-            var identities: [DomainID: DomainIdentity] = [:]
-            do throws(HypervisorFailure) {
-                for domain in all { identities[domain] = try domains.identity(of: domain) }
-                return .success(identities)
-            } catch {
-                return .failure(error)
+        return await loop.blocking {
+            var scan = Scan(listing: listing)
+            for domain in all {
+                do throws(HypervisorFailure) {
+                    scan.identities.updateValue(try domains.identity(of: domain), forKey: domain)
+                } catch {
+                    scan.failure = error
+                }
             }
+            return scan
         }
-        return (listing, try identities.get())
     }
 
-    private func apply(_ found: DeviceListing, _ identities: [DomainID: DomainIdentity]) {
-        listing = found
+    private func apply(_ found: Scan) {
+        listing = found.listing
         pardon()
         bindForeignDisks()
-        for domain in found.domains.union(workers.keys).sorted() where !isStopping {
-            supervise(domain, .seen(demand(of: domain), identity: identities[domain]))
+        for (domain, identity) in found.identities.sorted(by: { $0.key < $1.key }) where !isStopping {
+            supervise(domain, .seen(demand(of: domain), identity: identity))
         }
     }
 
@@ -102,7 +104,7 @@ extension Broker {
         do throws(HypervisorFailure) {
             try await hypervisor.store.transaction { (store) throws(HypervisorFailure) in
                 guard try store.read("\(path)/state") != nil else { return }
-                try store.write("error/\(path)/error", text)
+                try store.write(path.errorNode, "1 \(text)")
                 try store.write("\(path)/state", XenbusState.closed.text)
             }
         } catch {

@@ -39,6 +39,7 @@ actor Broker {
     /// Closed for good after three strikes, while their directories stay.
     var excluded: Set<DevicePath> = []
     nonisolated let signal = WatchSignal()
+    private nonisolated let ending = WatchSignal()
     var watches: [any Watch] = []
     var watched: Set<String> = []
     var isStopping = false
@@ -61,20 +62,31 @@ actor Broker {
         self.log = log
     }
 
-    /// Serves until `stop` has ended all workers.
+    /// Serves for ever; `stopped` says when it is over.
     func run() async {
         adoptWorkers()
         await watch()
         await discover()
     }
 
-    /// Ends all workers and lets `run` return; XenStore keeps state 4 for the next start.
+    /// Ends all workers; XenStore keeps state 4 for the next start.
     func stop() {
         guard !isStopping else { return }
         isStopping = true
         log.notice("stopping; \(workers.count) workers drain")
         for domain in workers.keys.sorted() { supervise(domain, .stop) }
-        signal.raise()
+        finishIfStopped()
+    }
+
+    /// Waits until `stop` has ended all workers. XenStore need not answer for that.
+    func stopped() async {
+        for await _ in ending.events {}
+    }
+
+    private func finishIfStopped() {
+        guard isStopping, workers.isEmpty else { return }
+        ending.finish()
+        signal.finish()
     }
 
     /// Takes a new configuration's device classes; devices that are served stay.
@@ -110,7 +122,7 @@ actor Broker {
         case .forget:
             worker.timer?.cancel()
             if workers[worker.domain] === worker { workers[worker.domain] = nil }
-            signal.raise()
+            finishIfStopped()
         }
     }
 

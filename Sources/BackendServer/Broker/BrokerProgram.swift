@@ -62,7 +62,8 @@ public enum BrokerProgram {
             }
             log.notice("xenbackd \(Release.version) serves domain \(hypervisor.domains.own)'s backends")
             try? ServiceManager.ready()
-            await broker.run()
+            Task(executorPreference: loop) { await broker.run() }
+            await broker.stopped()
             server.end()
             log.notice("stopped")
             withExtendedLifetime(lock) {}

@@ -27,6 +27,10 @@ struct XenStoreTrouble: Sendable {
         self = XenStoreTrouble()
     }
 
+    /// How long a reader rests after a scan that took `time`: four times as long, so that a host with thousands of
+    /// devices spends a fifth of its time on scans at the worst; within limits.
+    static func rest(after time: Duration) -> Duration { min(max(.milliseconds(20), time * 4), .milliseconds(500)) }
+
     /// Does `action` until it succeeds or the task is cancelled.
     static func persist(
         _ loop: EventLoop,

@@ -112,7 +112,7 @@ struct DiskToolstack: Sendable {
     private func failure(_ nodes: DiskNodes, _ otherwise: String) async -> ControlError {
         let text = try? await store.perform { (store) throws(HypervisorFailure) in
             if let text = try store.read("\(nodes.backend)/hotplug-error") { return text }
-            return try store.read("error/\(nodes.path)/error")
+            return try store.read(nodes.path.errorNode)
         }
         return .deviceFailed(reason: text.flatMap { $0 } ?? otherwise)
     }

@@ -10,8 +10,6 @@ internal import XenWire
 actor Worker {
     /// Without devices for this long, the worker leaves.
     static let grace: Duration = .seconds(1)
-    /// At least this long from one look at XenStore to the next.
-    static let scanPause: Duration = .milliseconds(20)
     /// How long a suspect gets to prove itself before the next suspect is attached.
     static let suspectTime: Duration = .milliseconds(250)
 
@@ -22,6 +20,7 @@ actor Worker {
     private let classes: DeviceClasses
     private let marks: DeviceMarks
     private let signal = WatchSignal()
+    private let ending = WatchSignal()
     private let log: Logger
     private var running: [DevicePath: RunningDevice] = [:]
     /// Their `run` returned while their directory is still there.
@@ -42,7 +41,7 @@ actor Worker {
         log = environment.logger
     }
 
-    /// Serves until there is nothing left to serve.
+    /// Serves until there is nothing left to serve; then `drained` goes on.
     func run() async {
         await watch()
         var trouble = XenStoreTrouble()
@@ -57,26 +56,26 @@ actor Worker {
                 trouble.report(error, log)
                 raise(after: trouble.pause)
             }
-            if await isIdleForGood() { isDraining = true }
-            if isDraining { break }
-            await loop.sleep(for: max(Worker.scanPause, (ContinuousClock.now - begun) * 4))
+            if await isIdleForGood() { break }
+            await loop.sleep(for: XenStoreTrouble.rest(after: ContinuousClock.now - begun))
         }
-        await drained()
+        drain()
     }
 
-    /// Asks for the end: everything in flight is finished, XenStore stays as it is, and `run` returns.
+    /// Asks for the end, whatever `run` waits for: XenStore may not answer.
     func drain() {
         isDraining = true
         signal.raise()
+        ending.finish()
     }
 
-    private func drained() async {
-        isDraining = true
+    /// Waits until the end is asked for, then finishes everything in flight. XenStore stays as it is.
+    func drained() async {
+        for await _ in ending.events {}
         await withTaskGroup(of: Void.self) { group in
             for device in running.values { group.addTask { await device.backend.drain() } }
         }
         while !running.isEmpty { await loop.sleep(for: .milliseconds(2)) }
-        for watch in watches { await watch.cancel() }
     }
 
     // MARK: devices

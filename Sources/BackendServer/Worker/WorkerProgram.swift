@@ -59,9 +59,9 @@ public enum WorkerProgram {
             } catch {
                 log.error("no control socket at \(run.socket(of: domain)): \(error)")
             }
-            await worker.run()
+            Task(executorPreference: loop) { await worker.run() }
+            await worker.drained()
             server.end()
-            environment.shutDown()
             withExtendedLifetime(lock) {}
             return 0
         }

@@ -22,8 +22,15 @@ public final class LockFile: Sendable {
                 permissions: [.ownerReadWrite, .groupRead, .otherRead]
             )
         }
-        guard flock(file.rawValue, LOCK_EX | LOCK_NB) == 0 else {
+        // Somebody who only looks holds it for an instant.
+        var attempts = 40
+        while flock(file.rawValue, LOCK_EX | LOCK_NB) != 0 {
             let failure = Errno(rawValue: errno)
+            attempts -= 1
+            if failure == .wouldBlock, attempts > 0 {
+                usleep(5000)
+                continue
+            }
             try? file.close()
             throw failure
         }
