@@ -22,6 +22,8 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
     /// Buffers of all queues.
     public var pool: BufferPool
 
+    /// Events taken before completions get their turn.
+    private static let eventLimit = 64
     private var queues: [EventChannelPort: any QueueTurns] = [:]
     private var waiting: [any QueueTurns] = []
     private var target: TargetID?
@@ -91,7 +93,12 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
     }
 
     public func completed(_ completions: borrowing CompletionBatch) {
-        while let port = channels.takePending() { queues[port]?.eventArrived() }
+        // Bounded: a frontend that notifies without end must not keep the loop from everybody else (XSA-332).
+        for _ in 0..<DataLoop.eventLimit {
+            guard let port = channels.takePending() else { return }
+            queues[port]?.eventArrived()
+        }
+        if let target { loop.after(.zero, target: target, slot: 1) }
     }
 
     func shutDown() { loop.shutDown() }

@@ -44,9 +44,11 @@ public final class WorkerEnvironment: Sendable {
         loops = Mutex([:])
     }
 
-    /// The data loop for queue `queue` of device number `device`, started at its first use: (device + queue) mod limit.
+    /// The data loop for queue `queue` of device number `device`, started at its first use. Neighbours get different
+    /// ones, also among disks, whose numbers are 16 apart (xvda 51712, xvdb 51728).
     public func dataLoop(device: UInt32, queue: Int) throws(BackendFailure) -> DataLoop {
-        let index = Int((UInt64(device) &+ UInt64(truncatingIfNeeded: queue)) % UInt64(dataLoopLimit))
+        let place = UInt64(device) &+ UInt64(device >> 4) &+ UInt64(truncatingIfNeeded: queue)
+        let index = Int(place % UInt64(dataLoopLimit))
         let result = loops.withLock { (loops: inout [Int: DataLoop]) -> Result<DataLoop, BackendFailure> in
             if let loop = loops[index] { return .success(loop) }
             do throws(BackendFailure) {

@@ -45,7 +45,7 @@ extension BlockBackend {
     }
 
     private func publish(_ state: XenbusState) async {
-        logger.info("state \(state)")
+        say("state \(state)")
         var values = state == .connected ? properties : []
         values.append((BusKeys.state, state.text))
         await write(values, "publish state \(state)")
@@ -89,7 +89,7 @@ extension BlockBackend {
     }
 
     private func reportError(_ text: String) async {
-        logger.error("\(text)")
+        say(text, level: .error)
         let node = path.errorNode
         let value = "1 \(text)"
         await persist("write the error node") { (store) throws(HypervisorFailure) in try store.write(node, value) }
@@ -111,10 +111,11 @@ extension BlockBackend {
             let journal = try openJournal(connection, identity, isTakeover: isTakeover)
             try await openQueues(connection, journal, isTakeover: isTakeover)
             self.connection = connection
-            logger.info("\(isTakeover ? "took over" : "connected"): \(connection.summary)")
+            say("\(isTakeover ? "took over" : "connected"): \(connection.summary)")
             events.append(.connected)
         } catch {
             await closeQueues()
+            if error.kind == .frontend { log.fault(error.text) } else { log.failure(error.text) }
             events.append(.connectFailed(error.text))
         }
     }

@@ -18,6 +18,7 @@ actor BlockBackend: DeviceBackend {
     /// Raised by the watches, by finished work and by whoever asks something of the device.
     nonisolated let signal = WatchSignal()
     var log: FaultLog
+    private var lifeLines = RateLimiter(burst: 32, interval: .seconds(5))
 
     // Facts from the toolstack; nil before `run`.
     var keys: BlockDeviceKeys?
@@ -70,8 +71,17 @@ actor BlockBackend: DeviceBackend {
             if isFinished { break }
         }
         for watch in watches { await watch.cancel() }
+        for script in scripts { script.resume(returning: BackendFailure(.notFound, "\(path) is gone")) }
+        scripts = []
         for waiting in stopped { waiting.resume() }
         stopped = []
+    }
+
+    /// Says what the device does. A frontend can make it do things for ever, but not log for ever (XSA-43).
+    func say(_ text: @autoclosure () -> String, level: Logger.Level = .info) {
+        guard let suppressed = lifeLines.allow() else { return }
+        let text = text()
+        logger.log(level: level, "\(suppressed > 0 ? "\(text) (\(suppressed) lines were left out)" : text)")
     }
 
     /// Takes all events and one snapshot after the other until nothing is left to do.

@@ -161,8 +161,8 @@ actor BlockQueue {
 
     /// Puts another medium in, or none, or the same with another size.
     func replaceMedium(_ medium: BlockMedium?, _ limits: BlockLimits) {
-        work?.replaceMedium(medium, limits)
-        afterWork(notify: false)
+        work?.next = BlockWork.NextMedium(medium: medium, limits: limits)
+        completionTurn()
     }
 }
 

@@ -62,12 +62,7 @@ extension BlockWork {
         notify = publish() || notify
     }
 
-    /// Puts another medium in, as soon as no transfer uses the old one.
-    mutating func replaceMedium(_ new: BlockMedium?, _ limits: BlockLimits) {
-        next = NextMedium(medium: new, limits: limits)
-        start()
-    }
-
+    /// Puts the next medium in, unless a transfer still uses the present one.
     /// - Returns: whether new transfers must wait for a change of medium.
     mutating func awaitsMedium() -> Bool {
         guard let change = next else { return false }
