@@ -38,29 +38,36 @@ public actor BlockFrontend {
     // MARK: connecting
 
     /// Waits for the backend's state 2, sets the rings up, waits for 4, and goes to 4 itself.
+    /// - Throws: with all rings gone again.
     public func connect(within limit: Duration = .seconds(10)) async throws(FrontendFailure) {
         let backend = try await bus.backend()
         backendPath = backend.path
-        _ = try await bus.wait(for: [.initWait], of: backend.path, within: limit)
-        let offer = try await BlockOffer(reading: bus, backend.path)
-        try await setUp(backend.domain, offer)
+        do throws(FrontendFailure) {
+            try await connect(to: backend.domain, within: limit)
+        } catch {
+            await abandon()
+            throw error
+        }
+    }
+
+    private func connect(to backend: DomainID, within limit: Duration) async throws(FrontendFailure) {
+        _ = try await bus.wait(for: [.initWait], of: backendPath, within: limit)
+        let offer = try await BlockOffer(reading: bus, backendPath)
+        try await setUp(backend, offer)
         try await bus.publish(keys(offer))
         try await bus.publish(.initialised)
-        let state = try await bus.wait(for: [.connected, .closing, .closed], of: backend.path, within: limit)
-        guard state == .connected else {
-            dropRings()
-            throw .timedOut(waitingFor: [.connected], saw: state)
-        }
+        let state = try await bus.wait(for: [.connected, .closing, .closed], of: backendPath, within: limit)
+        guard state == .connected else { throw .timedOut(waitingFor: [.connected], saw: state) }
         connection = try await BlockFrontendConnection(
             reading: bus,
-            backend.path,
+            backendPath,
             offer,
             options,
-            backend: backend.domain,
+            backend: backend,
             ringSize: queues[0].size
         )
         try await bus.publish(.connected)
-        monitor = try await BackendMonitor.start(self, bus.store, backend.path)
+        monitor = try await BackendMonitor.start(self, bus.store, backendPath)
     }
 
     private func setUp(_ backend: DomainID, _ offer: BlockOffer) async throws(FrontendFailure) {
@@ -196,11 +203,12 @@ public actor BlockFrontend {
 
     /// The backend's state node changed: a resize, or the end (xen-blkfront.c, `blkback_changed`).
     func backendChanged() async {
-        guard connection != nil else { return }
-        let keys = try? await bus.read([BusKeys.state, BlockKeys.sectors], of: backendPath)
-        switch keys?[BusKeys.state].flatMap({ XenbusState(text: $0) }) {
+        guard let keys = try? await bus.read([BusKeys.state, BlockKeys.sectors], of: backendPath),
+            connection != nil
+        else { return }
+        switch keys[BusKeys.state].flatMap({ XenbusState(text: $0) }) {
         case .connected:
-            if let sectors = keys?[BlockKeys.sectors].flatMap({ UInt64(decimal: $0) }) { connection?.sectors = sectors }
+            if let sectors = keys[BlockKeys.sectors].flatMap({ UInt64(decimal: $0) }) { connection?.sectors = sectors }
         case .closing, .closed, nil:
             dropRings()
             try? await bus.publish(.closed)

@@ -81,6 +81,7 @@ final class MachineCore: Sendable {
                 try state.answer(call, &reader, of: session.id)
             }
             if call != .copy { body = answer }
+            guard body.message.bytes.count < MachineSocket.messageMaximum - 8 else { throw .argListTooLong }
         } catch {
             status = error.rawValue
             body = MachineReply()

@@ -11,12 +11,21 @@ struct MachineMessage: Sendable {
 }
 
 /// One SOCK_SEQPACKET connection.
+@safe
 final class MachineSocket: Sendable {
     /// Bytes of the largest message.
     static let messageMaximum = 128 * 1024
 
     let descriptor: Descriptor
-    init(_ descriptor: Descriptor) { self.descriptor = descriptor }
+    // SAFETY: `messageMaximum` bytes until deinit, used by `receive` alone, which only one thread calls at a time.
+    private nonisolated(unsafe) let buffer: UnsafeMutableRawPointer
+
+    init(_ descriptor: Descriptor) {
+        self.descriptor = descriptor
+        unsafe buffer = UnsafeMutableRawPointer.allocate(byteCount: Self.messageMaximum, alignment: 16)
+    }
+
+    deinit { unsafe buffer.deallocate() }
 
     /// Two connected ends.
     static func pair() throws(Errno) -> (MachineSocket, MachineSocket) {
@@ -103,26 +112,22 @@ final class MachineSocket: Sendable {
         guard result == bytes.count else { throw result < 0 ? Errno(rawValue: errno) : .messageTooLong }
     }
 
-    /// The next message; nil when the other end is gone.
+    /// The next message; nil when the other end is gone. One thread at a time.
     func receive() -> MachineMessage? {
         var raw: [CInt] = Array(repeating: -1, count: Int(LINUX_DESCRIPTORS_MAX))
         var found: UInt32 = 0
-        var received = 0
-        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: Self.messageMaximum) { buffer, count in
-            repeat {
-                received = unsafe raw.withUnsafeMutableBufferPointer { list in
-                    unsafe linux_receive_descriptors(
-                        descriptor.raw,
-                        buffer.baseAddress,
-                        buffer.count,
-                        list.baseAddress,
-                        &found
-                    )
-                }
-            } while received < 0 && errno == EINTR
-            count = max(0, received)
-        }
+        var received: Int
+        repeat {
+            received = unsafe linux_receive_descriptors(
+                descriptor.raw,
+                buffer,
+                Self.messageMaximum,
+                &raw,
+                &found
+            )
+        } while received < 0 && errno == EINTR
         guard received > 0 else { return nil }
+        let bytes = unsafe [UInt8](UnsafeRawBufferPointer(start: buffer, count: received))
         return MachineMessage(bytes: bytes, descriptors: raw.prefix(Int(found)).map { Descriptor(owning: $0) })
     }
 }
