@@ -34,7 +34,12 @@ struct DemoServiceOptions: ParsableArguments {
             + (poison.map { ["--poison", $0] } ?? [])
     }
 
-    func hypervisor() throws -> SimulatedHypervisor { try SimulatedHypervisor(attaching: machine, as: .initial) }
+    /// Broker and workers end with the machine: nobody else would end them.
+    func hypervisor() throws -> SimulatedHypervisor {
+        let hypervisor = try SimulatedHypervisor(attaching: machine, as: .initial)
+        try hypervisor.whenMachineEnds { Glibc.exit(3) }
+        return hypervisor
+    }
 
     var classes: ClassFactory {
         guard let poison else { return standardClasses }
