@@ -226,7 +226,11 @@ guest_start() {
 }
 
 # guest_id NAME: its domain id, from the time it was created; empty once it is gone.
-guest_id() { [[ -n ${guest_ids[$1]:-} ]] && xenstore-exists "/local/domain/${guest_ids[$1]}/name" && echo "${guest_ids[$1]}"; }
+# Asked again where it was created in a subshell, as `check` runs its command in one.
+guest_id() {
+    [[ -n ${guest_ids[$1]:-} ]] || guest_ids[$1]=$(xl domid "$1" 2>/dev/null) || return
+    xenstore-exists "/local/domain/${guest_ids[$1]}/name" && echo "${guest_ids[$1]}"
+}
 guest_directory() { echo "/local/domain/${guest_ids[$1]:-none}"; }
 
 # guest_wait NAME SECONDS: until its agent runs.
