@@ -47,6 +47,7 @@ let package = Package(
     targets: [
         // C: header-only shims and module maps.
         .target(name: "CRing"),
+        .target(name: "CBench"),
         .target(name: "CLinux"),
         .systemLibrary(name: "CXen", providers: [.apt(["libxen-dev"])]),
         .systemLibrary(name: "CURing", providers: [.apt(["liburing-dev"])]),
@@ -98,7 +99,7 @@ let package = Package(
             [
                 "BackendServer", "BlockBackend", "BackendCore", "DiskImages", "SimulatedHypervisor", "XenHypervisor",
                 "HypervisorContract", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing",
-                "CLinux", log,
+                "CLinux", "CBench", log,
                 system, arguments,
             ]
         ),

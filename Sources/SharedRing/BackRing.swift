@@ -1,6 +1,7 @@
 // The backend's end of a request/response ring (public/io/ring.h), for a frontend that may lie.
 
 public import CRing
+public import XenWire
 
 /// What a frontend can do wrong with the ring itself. Any of them closes the device; nothing else is affected.
 public enum RingFault: Error, Equatable, Sendable {
@@ -93,23 +94,45 @@ public struct BackRing: ~Copyable {
         consumer &+= 1
     }
 
-    /// Puts the `count` bytes of `response` (a private, fully initialised slot: XSA-216) into the next response slot.
+    /// Puts a response of `count` bytes (12 or 16) into the next response slot.
     /// - Returns: the response's ring index, for the journal. It is visible to the frontend after `publish()`.
     @inlinable
     @discardableResult
-    public mutating func put(response: Slot, count: Int) -> UInt32 {
-        precondition(count <= stride && count <= response.byteCount && count >= 0)
-        precondition(requestConsumer &- responseProducer != 0, "a response without a request")
-        let index = Int(truncatingIfNeeded: responseProducer & (size &- 1))
-        // SAFETY: as in takeNext.
-        let target = unsafe base.advanced(by: RingLayout.slots &+ index &* stride)
-        switch count {
-        case 16: unsafe ring_copy_16(target, response.base)
-        case 12: unsafe ring_copy_12(target, response.base)
-        default: unsafe ring_copy(target, response.base, UInt32(truncatingIfNeeded: count))
+    public mutating func put(_ response: WireWords, count: Int) -> UInt32 {
+        precondition(count == 16 || count == 12)
+        let target = unsafe nextResponse(count)
+        if count == 16 {
+            unsafe ring_put_16(target, response.low.littleEndian, response.high.littleEndian)
+        } else {
+            unsafe ring_put_12(
+                target,
+                response.low.littleEndian,
+                UInt32(truncatingIfNeeded: response.high).littleEndian
+            )
         }
         defer { producer &+= 1 }
         return producer
+    }
+
+    /// Puts the `count` bytes of `response` (a private, fully initialised slot: XSA-216) into the next response slot.
+    /// - Returns: as above.
+    @inlinable
+    @discardableResult
+    public mutating func put(response: Slot, count: Int) -> UInt32 {
+        precondition(count <= response.byteCount)
+        unsafe ring_copy(nextResponse(count), response.base, UInt32(truncatingIfNeeded: count))
+        defer { producer &+= 1 }
+        return producer
+    }
+
+    @unsafe
+    @inlinable
+    func nextResponse(_ count: Int) -> UnsafeMutableRawPointer {
+        precondition(count >= 0 && count <= stride)
+        precondition(consumer &- producer != 0, "a response without a request")
+        let index = Int(truncatingIfNeeded: producer & (size &- 1))
+        // SAFETY: as in takeNext.
+        return unsafe base.advanced(by: RingLayout.slots &+ index &* stride)
     }
 
     /// Makes all responses put so far visible.

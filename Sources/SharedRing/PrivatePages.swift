@@ -127,6 +127,17 @@ public struct Slot: WritableWireBytes {
         return unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
     }
     @inlinable
+    public func forEachU64(_ offset: Int, count: Int, _ body: (UInt64) -> Void) {
+        precondition(offset >= 0 && offset <= byteCount && count >= 0 && count <= (byteCount &- offset) &>> 3)
+        // SAFETY: the range was checked just above.
+        var word = unsafe UnsafeRawPointer(base) + offset
+        let end = unsafe word + count &* 8
+        while unsafe word != end {
+            unsafe body(UInt64(littleEndian: word.loadUnaligned(as: UInt64.self)))
+            unsafe word += 8
+        }
+    }
+    @inlinable
     public func set8(_ value: UInt8, at offset: Int) {
         precondition(offset >= 0 && offset < byteCount)
         unsafe base.storeBytes(of: value, toByteOffset: offset, as: UInt8.self)

@@ -177,6 +177,8 @@ extension BlockRequest {
     }
 
     /// Checks `count` segments and adds up their sectors: at most 8 × 4096, so nothing overflows.
+    ///
+    /// One pass without branches for what nearly all requests are, and a second for the index of the first wrong one.
     @inlinable
     static func sectors(
         of count: Int,
@@ -184,22 +186,29 @@ extension BlockRequest {
         in bytes: some WireBytes
     ) throws(BlockRequestFault) -> UInt64 {
         var total: UInt64 = 0
-        var index = 0
-        while index < count {
-            let word = bytes.u64(offset &+ index &* BlockWire.segmentSize)
+        var wrong: UInt64 = 0
+        bytes.forEachU64(offset, count: count) { word in
             let first = (word &>> 32) & 0xFF
             let last = (word &>> 40) & 0xFF
-            guard first <= last, last < 8 else {
-                throw .segmentBounds(
-                    index: index,
-                    first: UInt8(truncatingIfNeeded: first),
-                    last: UInt8(truncatingIfNeeded: last)
-                )
-            }
+            // The top bit appears if last < first or 7 < last.
+            wrong |= (last &- first) | (7 &- last)
             total &+= last &- first &+ 1
+        }
+        guard wrong &>> 63 == 0 else { throw firstWrong(of: count, at: offset, in: bytes) }
+        return total
+    }
+
+    @inlinable
+    static func firstWrong(of count: Int, at offset: Int, in bytes: some WireBytes) -> BlockRequestFault {
+        var index = 0
+        while index < count {
+            let segment = BlockSegment(word: bytes.u64(offset &+ index &* BlockWire.segmentSize))
+            if segment.firstSector > segment.lastSector || segment.lastSector > 7 {
+                return .segmentBounds(index: index, first: segment.firstSector, last: segment.lastSector)
+            }
             index &+= 1
         }
-        return total
+        return .segmentCount(count, limit: count)  // not reached: one of them was wrong
     }
 
     @inlinable

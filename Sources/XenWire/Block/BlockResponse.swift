@@ -25,11 +25,17 @@ public struct BlockResponse: Hashable, Sendable {
         self.init(id: raw.id, operation: raw.answeredOperation, status: status)
     }
 
-    /// Writes all `abi.responseSize` bytes, padding included: no byte of what was there before goes out (XSA-216).
+    /// All bytes of the response, padding included: `id` at 0, `operation` at 8, `status` at 10. The first
+    /// `BlockABI.responseSize` of them go onto the ring.
+    @inlinable public var words: WireWords {
+        WireWords(low: id, high: UInt64(operation.rawValue) | UInt64(status.wireValue) &<< 16)
+    }
+
+    /// Writes all `abi.responseSize` bytes: no byte of what was there before goes out (XSA-216).
     @inlinable
     public func encode(into bytes: some WritableWireBytes, abi: BlockABI) {
-        bytes.set64(id, at: 0)
-        bytes.set32(UInt32(operation.rawValue) | UInt32(status.wireValue) &<< 16, at: 8)
+        bytes.set64(words.low, at: 0)
+        bytes.set32(UInt32(truncatingIfNeeded: words.high), at: 8)
         if abi.responseSize == 16 { bytes.set32(0, at: 12) }
     }
 

@@ -25,6 +25,9 @@ final class TestBytes: WritableWireBytes {
     func u16(_ offset: Int) -> UInt16 { UInt16(number(offset, 2)) }
     func u32(_ offset: Int) -> UInt32 { UInt32(number(offset, 4)) }
     func u64(_ offset: Int) -> UInt64 { number(offset, 8) }
+    func forEachU64(_ offset: Int, count: Int, _ body: (UInt64) -> Void) {
+        for index in 0..<count { body(u64(offset + 8 * index)) }
+    }
     func set8(_ value: UInt8, at offset: Int) { set(UInt64(value), offset, 1) }
     func set16(_ value: UInt16, at offset: Int) { set(UInt64(value), offset, 2) }
     func set32(_ value: UInt32, at offset: Int) { set(UInt64(value), offset, 4) }

@@ -1,0 +1,52 @@
+// What the benchmarks need of C: a ring consumer to compare with, a cycle counter, and counts of allocations.
+#pragma once
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <stdbool.h>
+#include <stdint.h>
+
+// A block ring's backend in C: the same steps in the same order as BackRing, RawBlockRequest and BlockRequest.
+struct bench_ring {
+    uint8_t *base;            // the shared page
+    uint8_t *slots;           // private memory, 128 bytes for each slot of the ring
+    uint32_t size;            // slots in the ring
+    uint32_t stride;          // bytes of a request
+    uint32_t shift;           // 0 for x86-32, 4 for all others
+    uint32_t consumed, produced;
+    uint64_t capacity;        // sectors
+    uint64_t block_mask;
+    uint32_t features;        // 1 flush, 2 barrier, 4 discard, 8 secure discard
+    bool read_only;
+    uint64_t sectors;         // of all valid requests: so that nothing is optimised away
+    bool notify;
+};
+
+// One turn: takes all that waits, validates, answers, publishes, looks once more. Returns the number of requests, or -1 for a
+// producer out of range.
+int bench_ring_turn(struct bench_ring *ring);
+
+// A cheap counter that runs at a constant rate: the time stamp counter, or arm's virtual counter.
+static inline uint64_t bench_ticks(void) {
+#if defined(__x86_64__)
+    uint32_t low, high;
+    __asm__ volatile("lfence\n\trdtsc" : "=a"(low), "=d"(high) : : "memory");
+    return (uint64_t)high << 32 | low;
+#else
+    uint64_t value;
+    __asm__ volatile("isb\n\tmrs %0, cntvct_el0" : "=r"(value) : : "memory");
+    return value;
+#endif
+}
+
+// Calls since the program began, of all threads.
+struct bench_counts {
+    uint64_t allocations;     // malloc, calloc, realloc, aligned_alloc, posix_memalign
+    uint64_t objects;         // swift_allocObject
+    uint64_t retains, releases;
+};
+struct bench_counts bench_counts(void);
+
+// Makes the Swift runtime tell of objects, retains and releases from now on, or no longer, by the switch it has for profilers.
+// Only around code that touches no strings: with the switch on, 6.3's runtime dereferences small ones.
+void bench_count_swift(bool on);
