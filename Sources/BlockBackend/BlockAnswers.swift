@@ -16,9 +16,7 @@ extension BlockWork {
 
     /// Puts a response; it is visible after `publish`.
     mutating func put(_ answer: BlockResponse, for slot: Int) {
-        let bytes = response.slot(at: 0, byteCount: facts.abi.responseSize)
-        answer.encode(into: bytes, abi: facts.abi)
-        let index = ring.put(response: bytes, count: facts.abi.responseSize)
+        let index = ring.put(answer.words, count: facts.abi.responseSize)
         journal.markAnswered(slot, responseIndex: index)
         settled.append(UInt16(truncatingIfNeeded: slot))
     }

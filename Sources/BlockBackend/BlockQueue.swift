@@ -101,7 +101,6 @@ actor BlockQueue {
         let target = loop.attach(self)
         do {
             let indirect = try PrivatePages(byteCount: journal.slotCount * BlockWork.indirectBytes)
-            let response = try PrivatePages(byteCount: 64)
             port = try facts.data.bind(opening.port, of: facts.path.domain, to: self)
             self.target = target
             work = BlockWork(
@@ -110,7 +109,6 @@ actor BlockQueue {
                 ring: ring,
                 journal: journal,
                 indirect: indirect,
-                response: response,
                 log: opening.log
             )
             work?.medium = opening.medium

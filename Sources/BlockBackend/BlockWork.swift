@@ -58,8 +58,6 @@ struct BlockWork: ~Copyable {
     var chunks: [UInt16]
     /// Private copies of indirect segments, by slot × indirectBytes; resident as they are used.
     let indirect: PrivatePages
-    /// Room for one response, zeroed.
-    let response: PrivatePages
     var transfers: [DiskTransfer]
     var freeTransfers: [UInt16]
     var runs = IORuns()
@@ -84,16 +82,13 @@ struct BlockWork: ~Copyable {
     /// Nanoseconds; the time of this turn.
     var now: UInt64 = 0
 
-    /// - Parameters:
-    ///   - indirect: at least `indirectBytes` for each slot.
-    ///   - response: at least 16 bytes.
+    /// - Parameter indirect: at least `indirectBytes` for each slot.
     init(
         _ facts: QueueFacts,
         target: TargetID,
         ring: consuming BackRing,
         journal: consuming QueueJournal,
         indirect: PrivatePages,
-        response: PrivatePages,
         log: FaultLog
     ) {
         let slots = journal.slotCount
@@ -103,7 +98,6 @@ struct BlockWork: ~Copyable {
         self.ring = ring
         self.journal = journal
         self.indirect = indirect
-        self.response = response
         self.log = log
         medium = nil
         limits = BlockLimits(capacity: 0)

@@ -99,8 +99,11 @@ public struct BackRing: ~Copyable {
     @inlinable
     @discardableResult
     public mutating func put(_ response: WireWords, count: Int) -> UInt32 {
-        precondition(count == 16 || count == 12)
-        let target = unsafe nextResponse(count)
+        precondition((count == 16 || count == 12) && count <= stride)
+        precondition(consumer &- producer != 0, "a response without a request")
+        let index = Int(truncatingIfNeeded: producer & (size &- 1))
+        // SAFETY: as in takeNext.
+        let target = unsafe base.advanced(by: RingLayout.slots &+ index &* stride)
         if count == 16 {
             unsafe ring_put_16(target, response.low.littleEndian, response.high.littleEndian)
         } else {
@@ -112,27 +115,6 @@ public struct BackRing: ~Copyable {
         }
         defer { producer &+= 1 }
         return producer
-    }
-
-    /// Puts the `count` bytes of `response` (a private, fully initialised slot: XSA-216) into the next response slot.
-    /// - Returns: as above.
-    @inlinable
-    @discardableResult
-    public mutating func put(response: Slot, count: Int) -> UInt32 {
-        precondition(count <= response.byteCount)
-        unsafe ring_copy(nextResponse(count), response.base, UInt32(truncatingIfNeeded: count))
-        defer { producer &+= 1 }
-        return producer
-    }
-
-    @unsafe
-    @inlinable
-    func nextResponse(_ count: Int) -> UnsafeMutableRawPointer {
-        precondition(count >= 0 && count <= stride)
-        precondition(consumer &- producer != 0, "a response without a request")
-        let index = Int(truncatingIfNeeded: producer & (size &- 1))
-        // SAFETY: as in takeNext.
-        return unsafe base.advanced(by: RingLayout.slots &+ index &* stride)
     }
 
     /// Makes all responses put so far visible.

@@ -28,9 +28,13 @@ struct Counters {
         var seen = Counters()
         var kept: [Probe] = []
         seen.count { for number in 0..<100 { kept.append(Probe(number)) } }
-        let copies = kept.count
-        seen.count { kept.removeAll() }
-        guard seen.allocations >= 100, seen.objects >= 100, seen.releases >= UInt64(copies) else {
+        var others: [Probe] = []
+        seen.count { for probe in kept { others.append(probe) } }
+        seen.count {
+            kept.removeAll()
+            others.removeAll()
+        }
+        guard seen.allocations >= 100, seen.objects >= 100, seen.retains >= 100, seen.releases >= 100 else {
             throw CountersBlind(seen: "\(seen)")
         }
     }

@@ -98,14 +98,14 @@ final class MemoryBackend: Sendable {
 
     private func serve(_ ring: Ring) throws -> Int {
         let slots = try PrivatePages(byteCount: 8192)
-        let (request, response) = (slots.slot(at: 0, byteCount: 112), slots.slot(at: 128, byteCount: 16))
+        let request = slots.slot(at: 0, byteCount: 112)
         let count = Int(try ring.ring.poll())
         for _ in 0..<count {
             ring.ring.takeNext(into: request, count: ring.abi.requestSize)
             let raw = RawBlockRequest(request, abi: ring.abi)
             try carryOut(raw, slots)
-            BlockResponse(to: raw, status.withLock { $0 }).encode(into: response, abi: ring.abi)
-            ring.ring.put(response: response, count: ring.abi.responseSize)
+            let response = BlockResponse(to: raw, status.withLock { $0 })
+            ring.ring.put(response.words, count: ring.abi.responseSize)
         }
         if count > 0, ring.ring.publish() { ring.events.notify(ring.port) }
         return count

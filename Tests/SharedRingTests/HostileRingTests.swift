@@ -174,7 +174,7 @@ private final class Bell: Sendable {
             while try ring.poll() > 0 {
                 ring.takeNext(into: slot, count: 112)
                 #expect(slot.u32(0) == served)
-                ring.put(response: slot, count: 16)
+                ring.put(WireWords(low: slot.u64(0), high: 0), count: 16)
                 if ring.publish() { other.ring() }
                 served += 1
             }

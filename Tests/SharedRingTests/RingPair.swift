@@ -2,6 +2,7 @@
 
 import Glibc
 import SharedRing
+import XenWire
 
 /// Fresh shared pages without a hypervisor.
 func makePages(_ count: Int) -> SharedPages {
@@ -28,7 +29,6 @@ final class RingPair {
     }
 
     var request: Slot { memory.slot(at: 0, byteCount: stride) }
-    var response: Slot { memory.slot(at: 1024, byteCount: 16) }
     var taken: Slot { memory.slot(at: 2048, byteCount: stride) }
 
     // What `#expect` cannot call on a noncopyable member.
@@ -58,8 +58,7 @@ final class RingPair {
     }
 
     func answer(_ number: UInt32) {
-        response.set32(number, at: 0)
-        back.put(response: response, count: 16)
+        back.put(WireWords(low: UInt64(number), high: 0), count: 16)
     }
 
     /// Takes one response at the front.

@@ -2,6 +2,7 @@
 
 import SharedRing
 import Testing
+import XenWire
 
 @Suite struct Rings {
     @Test(arguments: [
@@ -148,8 +149,7 @@ import Testing
         pair.front.put(request: pair.request, count: 112)
         _ = pair.push()
         _ = try pair.take()
-        for offset in 0..<16 { pair.response.set8(UInt8(offset), at: offset) }
-        pair.back.put(response: pair.response, count: count)
+        pair.back.put(WireWords(low: 0x0706_0504_0302_0100, high: 0x0F0E_0D0C_0B0A_0908), count: count)
         _ = pair.publish()
         _ = try pair.pollFront()
         pair.front.takeNext(into: pair.taken, count: 112)

@@ -132,6 +132,10 @@ import XenWire
         response.encode(into: slot, abi: abi)
         #expect(slot.bytes == TestBytes(text).bytes)
         #expect(BlockResponse(decoding: slot) == response)
+        let words = TestBytes(count: 16)
+        words.set64(response.words.low, at: 0)
+        words.set64(response.words.high, at: 8)
+        #expect(words.bytes.starts(with: slot.bytes))
     }
 
     @Test(arguments: [
