@@ -46,8 +46,11 @@ private struct SourceFile {
     var imports: [String] {
         lines.compactMap { line in
             let words = line.split(separator: " ")
+            let attributes: Set<Substring> = [
+                "public", "internal", "package", "private", "@preconcurrency", "@testable",
+            ]
             guard let at = words.firstIndex(of: "import"), at < 3, at + 1 < words.count,
-                words[..<at].allSatisfy({ ["public", "internal", "package", "private", "@preconcurrency", "@testable"].contains($0) })
+                words[..<at].allSatisfy(attributes.contains)
             else { return nil }
             return String(words[at + 1])
         }
