@@ -105,6 +105,10 @@ extension BlockBackend {
     // MARK: connecting
 
     private func connect(isTakeover: Bool) async {
+        // What the frontend and the journal say is looked at here: a crash of this is this device's.
+        let mark = environment.marks?.mark(for: "\(path.kind)/\(path.index)")
+        mark?.begin()
+        defer { mark?.end() }
         do throws(BackendFailure) {
             let connection = try await negotiate()
             let identity = try await domainIdentity()
