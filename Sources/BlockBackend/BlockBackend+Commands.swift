@@ -117,6 +117,7 @@ extension BlockBackend {
     private var phase: String {
         if isFinished { return "gone" }
         if isDraining { return "stopping" }
+        if case .serving = handshake?.phase { return "connected" }
         return handshake.map { "waiting for \($0.awaited)" } ?? "starting"
     }
 

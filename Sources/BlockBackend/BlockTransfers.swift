@@ -21,9 +21,9 @@ extension BlockWork {
 
     // MARK: buffers and data
 
-    /// Requests that wait for buffers come first, in their order.
+    /// Requests that wait for buffers come first, in their order; not before another queue that waits longer.
     private mutating func gatherStarved() {
-        while let slot = starved.first, takeBuffers(slot) {
+        while mayTakeBuffers, let slot = starved.first, takeBuffers(slot) {
             starved.removeFirst()
             gather(slot)
         }
