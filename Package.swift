@@ -117,7 +117,7 @@ let package = Package(
             "FrontendDrivers",
             ["FrontendDrivers", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", system]
         ),
-        tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", system]),
+        tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", "CLinux", system]),
         tests("BackendCore", ["BackendCore", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
         tests(
             "BlockBackend",

@@ -14,8 +14,9 @@ extension EventLoop {
     /// their files and memory are held until they have ended.
     public func detach(_ id: TargetID) {
         precondition(isOnLoop)
-        guard core.targets.detach(id) else { return }
+        guard let target = core.targets.detach(id) else { return }
         core.cancel(silently: true) { $0.target == id && ($0.kind == .poll || $0.kind == .timer) }
+        withExtendedLifetime(target) {}
     }
 
     /// Tells the target whenever a descriptor becomes readable; the result is a mask of poll(2) events.

@@ -25,9 +25,11 @@ public struct IORuns: ~Copyable, @unchecked Sendable {
     // SAFETY: `capacity` initialised runs allocated in init and freed in deinit; indices are checked against `count`.
     @usableFromInline let storage: UnsafeMutablePointer<Run>
     /// Runs in the list.
-    public private(set) var count = 0
+    public var count: Int { storedCount }
     /// Bytes in all runs.
-    public private(set) var byteCount = 0
+    public var byteCount: Int { storedByteCount }
+    @usableFromInline var storedCount = 0
+    @usableFromInline var storedByteCount = 0
 
     /// An empty list.
     public init() {
@@ -44,6 +46,7 @@ public struct IORuns: ~Copyable, @unchecked Sendable {
     deinit { unsafe storage.deallocate() }
 
     /// The run at `position`, which must be below `count`.
+    @inlinable
     public subscript(position: Int) -> Run {
         precondition(position >= 0 && position < count)
         return unsafe storage[position]
@@ -51,24 +54,26 @@ public struct IORuns: ~Copyable, @unchecked Sendable {
 
     /// Adds a run at the end, joined to the last one if it goes on where that ends.
     /// - Returns: false, and nothing is added, if the list is full.
+    @inlinable
     @discardableResult
     public mutating func append(offset: Int, byteCount added: Int) -> Bool {
         precondition(offset >= 0 && added > 0)
         if count > 0, unsafe storage[count &- 1].offset &+ storage[count &- 1].byteCount == offset {
             unsafe storage[count &- 1].byteCount &+= added
         } else {
-            if count == IORuns.capacity { return false }
+            if storedCount == IORuns.capacity { return false }
             unsafe storage[count] = Run(offset: offset, byteCount: added)
-            count &+= 1
+            storedCount &+= 1
         }
-        byteCount &+= added
+        storedByteCount &+= added
         return true
     }
 
     /// Empties the list.
+    @inlinable
     public mutating func removeAll() {
-        count = 0
-        byteCount = 0
+        storedCount = 0
+        storedByteCount = 0
     }
 
     /// Drops the first bytes, to go on after a short transfer. `bytes` is at most `byteCount`.
@@ -85,7 +90,7 @@ public struct IORuns: ~Copyable, @unchecked Sendable {
             unsafe storage[position].byteCount &-= left
         }
         for kept in position..<count { unsafe storage[kept &- position] = storage[kept] }
-        count &-= position
-        byteCount &-= bytes
+        storedCount &-= position
+        storedByteCount &-= bytes
     }
 }

@@ -4,7 +4,7 @@ internal import Glibc
 internal import SharedRing
 internal import SystemPackage
 
-/// The ring with its tables. Every method is one short exclusive access and calls nobody back.
+/// The ring with its tables. Every method is one short exclusive access: it calls nobody back and releases no target.
 struct LoopCore: ~Copyable {
     private var ring: Uring
     private(set) var operations = OperationTable()
@@ -25,11 +25,18 @@ struct LoopCore: ~Copyable {
 
     /// Notes a result that did not come through the ring.
     mutating func finish(_ index: Int, result: Int32) {
-        let operation = operations[index]
-        operations.remove(index)
-        if !operation.isCancelled {
-            targets.note(Completion(slot: operation.slot, result: result), for: operation.target)
+        if !operations[index].isCancelled {
+            let completion = Completion(slot: operations[index].slot, result: result)
+            targets.note(completion, for: operations[index].target)
         }
+        operations.remove(index)
+    }
+
+    /// Takes all targets out, to be released by the caller.
+    mutating func takeTargets() -> TargetTable {
+        var taken = TargetTable()
+        swap(&taken, &targets)
+        return taken
     }
 
     private mutating func reap() {

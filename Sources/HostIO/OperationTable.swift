@@ -30,7 +30,7 @@ struct OperationTable: ~Copyable {
     private(set) var count = 0
 
     subscript(index: Int) -> Operation {
-        get { entries[index] }
+        _read { yield entries[index] }
         _modify { yield &entries[index] }
     }
 
@@ -85,15 +85,15 @@ struct TargetTable: ~Copyable {
     }
 
     /// Forgets a target and the completions that it has not heard of.
-    /// - Returns: false if it was not attached.
-    mutating func detach(_ id: TargetID) -> Bool {
-        guard isAttached(id) else { return false }
+    /// - Returns: the target, or nil if it was not attached.
+    mutating func detach(_ id: TargetID) -> (any CompletionTarget)? {
+        guard isAttached(id), let target = entries[Int(id.index)].target else { return nil }
         let index = Int(id.index)
         entries[index].target = nil
         entries[index].generation &+= 1
         entries[index].run.removeAll(keepingCapacity: true)
         free.append(id.index)
-        return true
+        return target
     }
 
     func isAttached(_ id: TargetID) -> Bool {
