@@ -306,6 +306,16 @@ backend_key() {
     path=$(xenstore-read "$(guest_directory "$1")/device/vbd/$2/backend") && xenstore-read "$path/$3"
 }
 
+# reconnectable NAME DEVICE IMAGE: the backend closed after its frontend did, and holds nothing.
+reconnectable() { wait_until 20 backend_says "$1" "$2" 6 && image_free "$3"; }
+backend_says() { [[ $(backend_key "$1" "$2" state) == "$3" ]]; }
+
+# replug NAME DEVICE IMAGE: detached and attached by xl; the guest sees the disk again.
+replug() {
+    xl block-detach "$(guest_id "$1")" "$2" && xl block-attach "$(guest_id "$1")" "$(disk_line "$2" "$3")" &&
+        guest "$1" "wait_for 20 test -b /dev/$2"
+}
+
 #
 # Our processes
 #
