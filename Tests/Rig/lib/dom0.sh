@@ -306,8 +306,7 @@ backend_key() {
     path=$(xenstore-read "$(guest_directory "$1")/device/vbd/$2/backend") && xenstore-read "$path/$3"
 }
 
-# reconnectable NAME DEVICE IMAGE: the backend closed after its frontend did, and holds nothing.
-reconnectable() { wait_until 20 backend_says "$1" "$2" 6 && image_free "$3"; }
+# backend_says NAME DEVICE STATE
 backend_says() { [[ $(backend_key "$1" "$2" state) == "$3" ]]; }
 
 # replug NAME DEVICE IMAGE: detached and attached by xl; the guest sees the disk again.
