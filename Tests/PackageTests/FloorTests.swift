@@ -23,13 +23,15 @@ private let plan: [String: Set<String>] = [
         "BlockBackend", "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire",
         "ControlProtocol", "CLinux", "Logging", "SystemPackage", "ArgumentParser", "TOMLKit", "FoundationEssentials",
     ],
-    "xenbackd": ["BackendServer", "XenHypervisor", "Hypervisor", "Logging", "ArgumentParser", "SystemPackage"],
+    "xenbackd": [
+        "BackendServer", "XenHypervisor", "Hypervisor", "XenWire", "Logging", "ArgumentParser", "SystemPackage",
+    ],
 ]
 
 /// Targets whose job is memory or system calls; everywhere else `unsafe` has no place.
 private let unsafeTargets: Set<String> = [
     "SharedRing", "XenHypervisor", "SimulatedHypervisor", "HostIO", "HostNetwork", "HostUSB",
-    "DiskImages", "BackendServer", "ControlProtocol", "xenback", "xenback-bench", "xenbackd",
+    "DiskImages", "BackendServer", "xenback", "xenback-bench",
 ]
 
 /// Modules of the toolchain that anybody may import.
