@@ -61,9 +61,14 @@ final class Services: @unchecked Sendable {
         return try #require(end)
     }
 
-    /// Everything ends, also where a test failed half way.
+    /// Everything ends as it should.
     func end() async {
         if broker != nil { _ = try? await endBroker(SIGTERM) }
+    }
+
+    /// Everything ends, also where a test failed half way.
+    deinit {
+        broker?.signal(SIGKILL)
         for domain in (try? host.run.domains()) ?? [] {
             if let worker = worker(of: domain) { kill(worker, SIGKILL) }
         }

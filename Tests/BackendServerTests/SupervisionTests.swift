@@ -100,6 +100,16 @@ struct SupervisionTests {
         #expect(run(&old, .seen(.worker, identity: guest), .ended(long)) == [.start])
     }
 
+    @Test func anAdoptedWorkersJournalsOutliveItBeforeTheFirstScan() {
+        for foreign in [true, false] {
+            var machine = Supervision()
+            _ = run(&machine, .adopted(serving: guest, foreign: foreign))
+            #expect(run(&machine, .ended(short)) == [])
+            #expect(run(&machine, .woken) == [])
+            #expect(run(&machine, .seen(.worker, identity: guest)) == [.start])
+        }
+    }
+
     @Test func stoppingDrainsAndStartsNothing() {
         var machine = Supervision()
         _ = run(&machine, .seen(.worker, identity: guest))

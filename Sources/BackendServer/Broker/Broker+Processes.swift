@@ -64,7 +64,9 @@ extension Broker {
         if died { life.progressed = judge(worker.domain, life) }
         // An exclusion may leave nothing to start a worker for.
         let (demand, identity) = (demand(of: worker.domain), worker.machine.present)
-        if demand != worker.machine.demand { supervise(worker.domain, .seen(demand, identity: identity)) }
+        if worker.machine.demand != nil, demand != worker.machine.demand {
+            supervise(worker.domain, .seen(demand, identity: identity))
+        }
         supervise(worker.domain, .ended(life))
     }
 

@@ -65,7 +65,8 @@ struct Supervision: Sendable {
     static let goneTime: Duration = .seconds(3)
 
     private(set) var phase = Phase.absent
-    private(set) var demand = Demand.nothing
+    /// nil until the first scan: an adopted worker may end before it, and its journals must stay.
+    private(set) var demand: Demand?
     /// Whom the worker (or its journals) belong to.
     private(set) var served: DomainIdentity?
     /// Who the domain is now.
@@ -186,6 +187,7 @@ struct Supervision: Sendable {
 
     private mutating func startIfWanted() -> [SupervisionDirective] {
         phase = .absent
+        guard let demand else { return [] }
         if demand != .nothing, present == nil {
             served = nil
             return [.removeFiles, .closeAbandoned]
