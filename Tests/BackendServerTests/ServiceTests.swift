@@ -86,7 +86,7 @@ struct ServiceTests {
         #expect(unsafe system("cp '\(Services.xenback)' '\(copy)'") == 0)
         defer { _ = unsafe unlink(copy) }
         try services.startBroker(program: copy)
-        try await eventually("a worker of the new build") {
+        try await eventually("a worker of the new build", within: .seconds(40)) {
             services.worker(of: guest.domain).map { $0 != worker } ?? false
         }
         _ = try await work
