@@ -41,7 +41,7 @@ struct CallOptions: ParsableArguments {
     private var path: String {
         if let socket { return socket }
         // SAFETY: no thread of this program changes the environment; the text is copied at once.
-        if let set = unsafe getenv("XENBACK_SOCKET") { return unsafe String(cString: set) }
+        if let set = unsafe getenv("XENBACK_SOCKET").map({ unsafe String(cString: $0) }), !set.isEmpty { return set }
         return ControlInterface.defaultSocketPath
     }
 }
