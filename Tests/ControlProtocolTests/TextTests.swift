@@ -78,6 +78,13 @@ import Testing
         _ = Report.Histogram(name: "x", buckets: [Int64](repeating: 1, count: 100)).text
     }
 
+    @Test func longCounterNamesKeepTheirDistance() {
+        var report = Report(device: Self.device(7, "web1", "xvda"))
+        report.counters = [.init(name: "persistent-segments", value: 12064), .init(name: "turns", value: 385)]
+        #expect(report.text.contains("\n    persistent-segments  12064\n    turns                385\n"))
+        #expect(report.text.contains("\n  worker                 process 4711\n"))
+    }
+
     @Test func aReportShowsEverything() {
         let report = Report(
             device: Self.device(7, "web1", "xvda"),

@@ -67,7 +67,8 @@ extension Report {
         lines += facts.map { ($0.name, $0.value) }
         lines.append(("last fault", lastFault ?? "none"))
         lines.append(("last failure", lastFailure ?? "none"))
-        let width = (lines.map(\.0.count) + counters.map(\.name.count)).max() ?? 0
+        // Counters stand two further in, and their values below the others'.
+        let width = (lines.map(\.0.count) + counters.map { $0.name.count + 2 }).max() ?? 0
         var text = (device.node ?? "device \(device.index)").printable + "\n"
         for (name, value) in lines { text += "  \(name.printable.padded(width))  \(value.printable)\n" }
         if !counters.isEmpty { text += "  counters\n" }
