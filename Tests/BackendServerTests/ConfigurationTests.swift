@@ -1,6 +1,7 @@
 // The configuration file: defaults, every key, and errors with their place.
 
 import BackendServer
+import Foundation
 import Logging
 import SystemPackage
 import Testing
@@ -15,6 +16,24 @@ import Testing
         #expect(try Self.read("# nothing\n\n[block]\n") == Configuration())
         #expect(try Configuration(fileIfPresent: "/nonexistent/xenbackd.toml") == Configuration())
         #expect(throws: ConfigurationError.self) { try Configuration(file: "/nonexistent/xenbackd.toml") }
+    }
+
+    /// The file that is installed: as it is it sets nothing, and what it calls the defaults are the defaults.
+    @Test func theInstalledFileTellsTheTruth() throws {
+        let file = URL(fileURLWithPath: #filePath)
+            .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+            .appendingPathComponent("systemd/xenbackd.toml")
+        let text = try String(contentsOf: file, encoding: .utf8)
+        #expect(try Self.read(text) == Configuration())
+        let settings = text.split(separator: "\n").map { line in
+            line.wholeMatch(of: /#([a-z-]+ = .+)/).map { String($0.1) } ?? String(line)
+        }
+        var expected = Configuration()
+        expected.runDirectory = "/run/xenbackd"
+        // "As many as the host has processors, at most 4."
+        expected.dataLoops = 4
+        expected.block.queues = 4
+        #expect(try Self.read(settings.joined(separator: "\n")) == expected)
     }
 
     @Test func everyKeyIsRead() throws {

@@ -1,0 +1,60 @@
+// systemd/install into a directory, with the programs of this build.
+
+import ControlProtocol
+import Foundation
+import Testing
+
+@Suite struct InstallTests {
+    private static let root = URL(fileURLWithPath: #filePath)
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+
+    private static func install(_ words: [String]) throws -> (status: Int32, text: String) {
+        let process = Process()
+        process.executableURL = root.appendingPathComponent("systemd/install")
+        process.arguments = words
+        let output = Pipe()
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        return (process.terminationStatus, text)
+    }
+
+    @Test func everythingIsPutInItsPlace() throws {
+        let files = FileManager.default
+        let target = files.temporaryDirectory.appendingPathComponent("install-\(UUID().uuidString)")
+        defer { try? files.removeItem(at: target) }
+        let programs = URL(fileURLWithPath: try files.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
+            .deletingLastPathComponent().path
+        let words = ["--no-strip", "--binaries", programs, target.path]
+        let first = try Self.install(words)
+        #expect(first.status == 0 && first.text.isEmpty, "\(first.text)")
+        func text(_ path: String) throws -> String {
+            try String(contentsOf: target.appendingPathComponent(path), encoding: .utf8)
+        }
+        for path in ["usr/sbin/xenbackd", "usr/sbin/xenback", "etc/xen/scripts/block-xenback"] {
+            #expect(files.isExecutableFile(atPath: target.appendingPathComponent(path).path), "\(path)")
+        }
+        #expect(try text("usr/share/varlink/org.xenback.control.varlink") == ControlInterface.description)
+        #expect(try text("usr/lib/systemd/system/xenbackd.service").contains("\nExecStart=/usr/sbin/xenbackd\n"))
+        #expect(try text("usr/share/bash-completion/completions/xenback").contains("block-attach"))
+        #expect(try text("usr/share/doc/xenback/xen-blkback.conf").contains("\nblacklist xen-blkback\n"))
+
+        // What the administrator changed stays; what nobody changed is replaced in silence.
+        #expect(try Self.install(words).text.isEmpty)
+        let settings = target.appendingPathComponent("etc/xenback/xenbackd.toml")
+        try Data("[block]\nqdisk = true\n".utf8).write(to: settings)
+        let second = try Self.install(words)
+        #expect(second.status == 0 && second.text.contains("xenbackd.toml is kept"))
+        #expect(try text("etc/xenback/xenbackd.toml") == "[block]\nqdisk = true\n")
+        #expect(try text("etc/xenback/xenbackd.toml.new").contains("#qdisk = false"))
+    }
+
+    @Test func badCallsInstallNothing() throws {
+        #expect(try Self.install(["--frobnicate"]).status == 1)
+        #expect(try Self.install(["/tmp/a", "/tmp/b"]).status == 1)
+        #expect(try Self.install(["--binaries"]).status == 1)
+        #expect(try Self.install(["--help"]).text.hasPrefix("Installs xenback"))
+    }
+}
