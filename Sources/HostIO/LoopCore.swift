@@ -62,7 +62,7 @@ struct LoopCore: ~Copyable {
             isKicked = true
             operations.remove(index)
             return nil
-        case .poll where entry.hasMore || (entry.result > 0 && !operations[index].isCancelled):
+        case .poll where entry.hasMore || (entry.result > 0 && !operations[index].isEnding):
             if !operations[index].isCancelled {
                 let completion = Completion(slot: operations[index].slot, result: entry.result)
                 targets.note(completion, for: operations[index].target)
@@ -82,6 +82,11 @@ extension LoopCore {
         while !ring.hasRoom(vectors: vectors) {
             if !ring.enter(waitingFor: 0) { reap() }
         }
+    }
+
+    /// Submits all that was prepared, whatever else happens first.
+    private mutating func submit() {
+        while !ring.enter(waitingFor: 0) { reap() }
     }
 
     /// Notes an operation that another thread works on. Its result comes through `finish`.
@@ -158,7 +163,7 @@ extension LoopCore {
     /// Starts a poll, and submits it at once: the caller may close the descriptor after an unwatch.
     mutating func startPoll(_ descriptor: CInt, target: TargetID, slot: UInt32) {
         armPoll(operations.insert(Operation(kind: .poll, target: target, slot: slot, descriptor: descriptor)))
-        while !ring.enter(waitingFor: 0) {}
+        submit()
     }
 
     private mutating func armPoll(_ index: Int) {
@@ -186,10 +191,11 @@ extension LoopCore {
         let victims = operations.indices(where: predicate)
         if victims.isEmpty { return }
         for index in victims {
+            operations[index].isEnding = true
             if silently { operations[index].isCancelled = true }
             makeRoom()
             ring.prepareCancel(LoopCore.ignored, of: UInt64(index))
         }
-        while !ring.enter(waitingFor: 0) {}
+        submit()
     }
 }

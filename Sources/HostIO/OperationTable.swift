@@ -12,6 +12,8 @@ struct Operation {
     var kind = Kind.free
     /// Set when nobody wants to hear of it any more.
     var isCancelled = false
+    /// Set when its cancellation is on the way, so that it must not be armed again.
+    var isEnding = false
     var target: TargetID
     var slot: UInt32 = 0
     /// The polled descriptor; for a free entry, the next free one.
