@@ -51,6 +51,7 @@ let package = Package(
         .target(name: "CLinux"),
         .systemLibrary(name: "CXen", providers: [.apt(["libxen-dev"])]),
         .systemLibrary(name: "CURing", providers: [.apt(["liburing-dev"])]),
+        .systemLibrary(name: "CNetlink", pkgConfig: "libnl-route-3.0", providers: [.apt(["libnl-route-3-dev"])]),
         // 0
         floor("XenWire", []),
         // 1
@@ -63,11 +64,16 @@ let package = Package(
         floor("HypervisorContract", ["Hypervisor", "SharedRing", "XenWire", "CLinux", system]),
         // 3
         floor("DiskImages", ["HostIO", "SharedRing", "CLinux", system]),
+        floor("HostNetwork", ["HostIO", "SharedRing", "CNetlink", "CLinux", system]),
         floor("BackendCore", ["Hypervisor", "SharedRing", "XenWire", "HostIO", log, system]),
         // 4
         floor(
             "BlockBackend",
             ["BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
+        ),
+        floor(
+            "NetBackend",
+            ["BackendCore", "HostNetwork", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
         ),
         // 5
         .target(
@@ -80,8 +86,8 @@ let package = Package(
         floor(
             "BackendServer",
             [
-                "BlockBackend", "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire",
-                "ControlProtocol", "CLinux", log, system, arguments,
+                "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork", "HostIO", "Hypervisor",
+                "SharedRing", "XenWire", "ControlProtocol", "CLinux", log, system, arguments,
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ]
         ),
@@ -90,14 +96,15 @@ let package = Package(
         program(
             "xenback",
             [
-                "ControlProtocol", "BackendServer", "SimulatedHypervisor", "FrontendDrivers", "Hypervisor", "HostIO",
-                "SharedRing", "XenWire", log, system, arguments,
+                "ControlProtocol", "BackendServer", "NetBackend", "HostNetwork", "SimulatedHypervisor",
+                "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system, arguments,
             ]
         ),
         program(
             "xenback-bench",
             [
-                "BackendServer", "BlockBackend", "BackendCore", "DiskImages", "SimulatedHypervisor", "XenHypervisor",
+                "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork",
+                "SimulatedHypervisor", "XenHypervisor",
                 "HypervisorContract", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing",
                 "CLinux", "CBench", log,
                 system, arguments,
@@ -126,12 +133,20 @@ let package = Package(
                 "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
+        tests("HostNetwork", ["HostNetwork", "HostIO", "SharedRing", "CLinux", system]),
+        tests(
+            "NetBackend",
+            [
+                "NetBackend", "BackendCore", "HostNetwork", "FrontendDrivers", "SimulatedHypervisor", "Hypervisor",
+                "HostIO", "SharedRing", "XenWire", log, system,
+            ]
+        ),
         tests("ControlProtocol", ["ControlProtocol", "HostIO", system]),
         tests(
             "BackendServer",
             [
-                "BackendServer", "BlockBackend", "BackendCore", "ControlProtocol", "FrontendDrivers",
-                "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", "DiskImages", log, system,
+                "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "ControlProtocol", "FrontendDrivers",
+                "HostNetwork", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", "DiskImages", log, system,
             ]
         ),
         tests("xenback", ["xenback", "ControlProtocol", "HostIO", system]),

@@ -13,15 +13,19 @@ private let plan: [String: Set<String>] = [
     "SimulatedHypervisor": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CLinux", "SystemPackage"],
     "HypervisorContract": ["Hypervisor", "SharedRing", "XenWire", "CLinux", "SystemPackage"],
     "DiskImages": ["HostIO", "SharedRing", "CLinux", "SystemPackage"],
+    "HostNetwork": ["HostIO", "SharedRing", "CNetlink", "CLinux", "SystemPackage"],
     "BackendCore": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "Logging", "SystemPackage"],
     "BlockBackend": [
         "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
     ],
+    "NetBackend": [
+        "BackendCore", "HostNetwork", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
+    ],
     "ControlProtocol": ["HostIO", "SystemPackage", "FoundationEssentials"],
     "FrontendDrivers": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
     "BackendServer": [
-        "BlockBackend", "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire",
-        "ControlProtocol", "CLinux", "Logging", "SystemPackage", "ArgumentParser", "TOMLKit", "FoundationEssentials",
+        "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork", "HostIO", "Hypervisor",
+        "SharedRing", "XenWire", "ControlProtocol", "CLinux", "Logging", "SystemPackage", "ArgumentParser", "TOMLKit", "FoundationEssentials",
     ],
     "xenbackd": [
         "BackendServer", "XenHypervisor", "Hypervisor", "XenWire", "Logging", "ArgumentParser", "SystemPackage",

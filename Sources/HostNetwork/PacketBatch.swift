@@ -1,0 +1,2 @@
+// Several packets in or out of a queue with one system call.
+

@@ -1,0 +1,101 @@
+// The host's end of a virtual network card: an interface with queues that take and give one packet at a time.
+
+public import HostIO
+
+/// Work that the frontend's side lets the host leave undone, so that it may give us packets without it.
+public struct PacketOffloads: OptionSet, Hashable, Sendable {
+    public let rawValue: UInt8
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+    /// TCP and UDP checksums may be missing (`TUN_F_CSUM`).
+    public static let checksum = PacketOffloads(rawValue: 1)
+    /// TCP over IPv4 in pieces larger than the MTU (`TUN_F_TSO4`; needs `checksum`).
+    public static let segmentationV4 = PacketOffloads(rawValue: 2)
+    /// The same over IPv6 (`TUN_F_TSO6`; needs `checksum`).
+    public static let segmentationV6 = PacketOffloads(rawValue: 4)
+}
+
+/// One queue of a packet device.
+///
+/// Its descriptor never blocks. Each read gives, each write takes, one packet: a `virtio_net_hdr` of
+/// `PacketQueue.headerBytes` little-endian bytes (linux/virtio_net.h), then the frame from its destination address on.
+public final class PacketQueue: Sendable {
+    /// Bytes of `virtio_net_hdr` before each frame.
+    public static let headerBytes = 10
+    public let file: OpenFile
+    public init(_ file: OpenFile) { self.file = file }
+}
+
+/// The host's end of one virtual network card. Calls are quick system calls; any thread may make them.
+public protocol PacketDevice: AnyObject, Sendable {
+    /// The interface's name.
+    var name: String { get }
+    /// Opens `count` queues (1 … 16) of a device that has none open, or whose former queues are all closed by the release of
+    /// their last reference.
+    func openQueues(_ count: Int) throws(NetworkFailure) -> [PacketQueue]
+    /// What the host may leave undone in packets that it gives us. Nothing, before the first call.
+    func setOffloads(_ offloads: PacketOffloads) throws(NetworkFailure)
+    /// Whether the host sees a link. Without one it sends nothing our way.
+    func setCarrier(_ isUp: Bool) throws(NetworkFailure)
+    /// Counts packets that were dropped before they came to a queue, if the device knows.
+    var droppedByHost: UInt64 { get }
+}
+
+/// Something of the host's network did not work; `text` is for the person who must mend it.
+public struct NetworkFailure: Error, Hashable, Sendable, CustomStringConvertible {
+    /// What kind of thing is wrong.
+    public enum Kind: Hashable, Sendable {
+        /// The interface, bridge or switch that was named does not exist.
+        case notFound
+        /// The name is taken by something that is not ours.
+        case busy
+        /// A name or number makes no sense.
+        case invalid
+        /// The kernel refused.
+        case host
+    }
+    public let kind: Kind
+    public let text: String
+    public init(_ kind: Kind, _ text: String) {
+        self.kind = kind
+        self.text = text
+    }
+    public var description: String { text }
+}
+
+/// What an interface is to be.
+public struct InterfacePlan: Hashable, Sendable {
+    /// `vif<domid>.<devid>` or the toolstack's `vifname`; at most 15 bytes (IFNAMSIZ − 1).
+    public var name: String
+    /// Whose it is, kept with the interface (`ifalias`) so that a leftover can be told from a stranger's:
+    /// `xenback backend/vif/7/0`.
+    public var owner: String
+    /// The host's own MTU for it.
+    public var mtu: UInt32
+    /// Where to put it where no script of the toolstack does; nil: leave that to the script.
+    public var placement: Placement?
+
+    /// The host's side of a card, as libxl's scripts of the same names would set it up.
+    public enum Placement: Hashable, Sendable {
+        /// A port of a Linux bridge; the VLAN is the port's untagged one (`vif-bridge` with `vlan`).
+        case bridge(name: String, vlan: UInt16?)
+        /// A port of an Open vSwitch bridge: `name[.tag][:trunk…]` (`vif-openvswitch`).
+        case openVSwitch(String)
+        /// A route to each address through the interface (`vif-route`); proxy ARP on.
+        case routed(addresses: [String], gatewayDevice: String?)
+    }
+
+    public init(name: String, owner: String, mtu: UInt32 = 1500, placement: Placement? = nil) {
+        self.name = name
+        self.owner = owner
+        self.mtu = mtu
+        self.placement = placement
+    }
+}
+
+/// Makes and removes packet devices. Calls may block for a while: make them off the loops.
+public protocol NetworkHost: Sendable {
+    /// Makes the interface, or takes over the one a predecessor left (same name, same owner), and brings it up as planned.
+    func open(_ plan: InterfacePlan) throws(NetworkFailure) -> any PacketDevice
+    /// Takes the interface away for good; no error if it is gone.
+    func remove(_ plan: InterfacePlan) throws(NetworkFailure)
+}

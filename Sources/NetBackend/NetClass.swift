@@ -1,0 +1,2 @@
+// Which backend directories are network cards of ours.
+
