@@ -5,13 +5,42 @@ internal import HostIO
 internal import SharedRing
 public import SystemPackage
 
+/// How a journal's file is divided.
+public struct JournalLayout: Hashable, Sendable {
+    enum Form: UInt32 {
+        /// `QueueJournal`: answered in any order.
+        case slots = 0
+        /// `RingJournal`: answered in ring order.
+        case rings = 1
+    }
+    let form: Form
+    let queueCount: Int
+    let slotsPerQueue: Int
+
+    /// One `QueueJournal` for each queue.
+    public static func slots(_ slotsPerQueue: Int, queues: Int) -> JournalLayout {
+        JournalLayout(form: .slots, queueCount: queues, slotsPerQueue: slotsPerQueue)
+    }
+    /// One `RingJournal` for each ring.
+    public static func rings(_ rings: Int, slots: Int) -> JournalLayout {
+        JournalLayout(form: .rings, queueCount: rings, slotsPerQueue: slots)
+    }
+
+    var queueBytes: Int {
+        switch form {
+        case .slots: QueueJournal.byteCount(slots: slotsPerQueue)
+        case .rings: RingJournal.byteCount(slots: slotsPerQueue)
+        }
+    }
+}
+
 /// A file on tmpfs that holds every request of one connection from before it is run until its response is published.
 ///
 /// It outlives the worker and the broker. It belongs to exactly one connection: `identity` names the domain, rings,
 /// ports and ABI, and a journal with another identity is worthless and removed.
 ///
-/// Layout: magic at 0, version at 8, queues at 12, slots per queue at 16, length of the identity at 20, identity from
-/// 64; then from 4096 each queue (`QueueJournal`), behind one another.
+/// Layout: magic at 0, version at 8, queues at 12, slots per queue at 16, length of the identity at 20, form at 24,
+/// identity from 64; then from 4096 each queue (`QueueJournal` or `RingJournal`), behind one another.
 public final class RequestJournal: Sendable {
     private static let magic: UInt64 = 0x316C_6A62_6E65_78  // "xenbjl1"
     private static let version: UInt32 = 1
@@ -19,8 +48,7 @@ public final class RequestJournal: Sendable {
     private static let identityOffset = 64
 
     public let path: FilePath
-    public let queueCount: Int
-    public let slotsPerQueue: Int
+    public let layout: JournalLayout
     private let pages: PrivatePages
     private let trace: (any JournalTrace)?
 
@@ -29,17 +57,15 @@ public final class RequestJournal: Sendable {
     public static func create(
         at path: FilePath,
         identity: String,
-        queueCount: Int,
-        slotsPerQueue: Int
+        layout: JournalLayout
     ) throws(Errno) -> RequestJournal {
-        try create(at: path, identity: identity, queueCount: queueCount, slotsPerQueue: slotsPerQueue, trace: nil)
+        try create(at: path, identity: identity, layout: layout, trace: nil)
     }
 
     package static func create(
         at path: FilePath,
         identity: String,
-        queueCount: Int,
-        slotsPerQueue: Int,
+        layout: JournalLayout,
         trace: (any JournalTrace)?
     ) throws(Errno) -> RequestJournal {
         let text = Array(identity.utf8)
@@ -48,19 +74,20 @@ public final class RequestJournal: Sendable {
         remove(at: path)
         let file = try open(path, options: [.create, .exclusiveCreate])
         defer { try? file.close() }
-        let byteCount = size(queueCount: queueCount, slotsPerQueue: slotsPerQueue)
+        let byteCount = size(layout)
         guard ftruncate(file.rawValue, off_t(byteCount)) == 0 else { throw Errno(rawValue: errno) }
         let pages = try PrivatePages(byteCount: byteCount, file: file)
         let header = pages.slot(at: 0, byteCount: headerBytes)
         header.set32(version, at: 8)
-        header.set32(UInt32(queueCount), at: 12)
-        header.set32(UInt32(slotsPerQueue), at: 16)
+        header.set32(UInt32(layout.queueCount), at: 12)
+        header.set32(UInt32(layout.slotsPerQueue), at: 16)
         header.set32(UInt32(text.count), at: 20)
+        header.set32(layout.form.rawValue, at: 24)
         pages.write(text, at: identityOffset)
         // The magic last: a journal without it was never finished.
         header.storeRelease(UInt32(truncatingIfNeeded: magic >> 32), at: 4)
         header.storeRelease(UInt32(truncatingIfNeeded: magic), at: 0)
-        return RequestJournal(path, pages, queueCount: queueCount, slotsPerQueue: slotsPerQueue, trace: trace)
+        return RequestJournal(path, pages, layout, trace: trace)
     }
 
     /// Opens what a predecessor left for the same connection.
@@ -68,51 +95,57 @@ public final class RequestJournal: Sendable {
     public static func reopen(
         at path: FilePath,
         identity: String,
-        queueCount: Int,
-        slotsPerQueue: Int
+        layout: JournalLayout
     ) -> RequestJournal? {
         guard let file = try? open(path, options: []) else { return nil }
         defer { try? file.close() }
-        let byteCount = size(queueCount: queueCount, slotsPerQueue: slotsPerQueue)
+        let byteCount = size(layout)
         guard (try? file.seek(offset: 0, from: .end)) == Int64(byteCount),
             let pages = try? PrivatePages(byteCount: byteCount, file: file)
         else { return nil }
         let header = pages.slot(at: 0, byteCount: headerBytes)
         let text = Array(identity.utf8)
-        guard header.u64(0) == magic, header.u32(8) == version, header.u32(12) == UInt32(queueCount),
-            header.u32(16) == UInt32(slotsPerQueue), header.u32(20) == UInt32(text.count)
+        guard header.u64(0) == magic, header.u32(8) == version, header.u32(12) == UInt32(layout.queueCount),
+            header.u32(16) == UInt32(layout.slotsPerQueue), header.u32(20) == UInt32(text.count),
+            header.u32(24) == layout.form.rawValue
         else { return nil }
         for (index, byte) in text.enumerated() where header.u8(identityOffset + index) != byte { return nil }
-        return RequestJournal(path, pages, queueCount: queueCount, slotsPerQueue: slotsPerQueue, trace: nil)
+        return RequestJournal(path, pages, layout, trace: nil)
     }
 
     /// Removes a journal that is of no use any more; its mappings stay valid.
     public static func remove(at path: FilePath) { try? Files.remove(path) }
 
-    /// The part of queue `index`, to be owned by that queue alone.
+    /// The part of queue `index` of a journal of slots, to be owned by that queue alone.
     public func queue(_ index: Int) -> QueueJournal {
-        precondition(index >= 0 && index < queueCount)
-        let base = RequestJournal.headerBytes + index * QueueJournal.byteCount(slots: slotsPerQueue)
-        return QueueJournal(pages: pages, base: base, slotCount: slotsPerQueue, trace: trace)
+        precondition(layout.form == .slots)
+        return QueueJournal(pages: pages, base: base(index), slotCount: layout.slotsPerQueue, trace: trace)
+    }
+
+    /// The part of ring `index` of a journal of rings, to be owned by the queue that owns the ring.
+    public func ring(_ index: Int) -> RingJournal {
+        precondition(layout.form == .rings)
+        return RingJournal(pages: pages, base: base(index), slotCount: layout.slotsPerQueue)
+    }
+
+    private func base(_ index: Int) -> Int {
+        precondition(index >= 0 && index < layout.queueCount)
+        return RequestJournal.headerBytes + index * layout.queueBytes
     }
 
     private init(
         _ path: FilePath,
         _ pages: PrivatePages,
-        queueCount: Int,
-        slotsPerQueue: Int,
+        _ layout: JournalLayout,
         trace: (any JournalTrace)?
     ) {
         self.path = path
         self.pages = pages
-        self.queueCount = queueCount
-        self.slotsPerQueue = slotsPerQueue
+        self.layout = layout
         self.trace = trace
     }
 
-    private static func size(queueCount: Int, slotsPerQueue: Int) -> Int {
-        headerBytes + queueCount * QueueJournal.byteCount(slots: slotsPerQueue)
-    }
+    private static func size(_ layout: JournalLayout) -> Int { headerBytes + layout.queueCount * layout.queueBytes }
 
     private static func open(_ path: FilePath, options: FileDescriptor.OpenOptions) throws(Errno) -> FileDescriptor {
         do {

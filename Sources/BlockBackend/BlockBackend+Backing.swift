@@ -32,26 +32,20 @@ extension BlockBackend {
 
     var isReadOnly: Bool { keys?.flags.contains(.readOnly) ?? true }
 
-    /// Opens the image and enters the outcome.
-    func startOpening() {
+    func openBacking(isTakeover: Bool) async throws(BackendFailure) {
         guard let target = keys?.target else {
-            enqueue((keys?.isCDROM ?? false) ? .backingOpened : .backingFailed("no image: the key 'params' is empty"))
-            return
+            if keys?.isCDROM ?? false { return }
+            throw BackendFailure(.invalid, "no image: the key 'params' is empty")
         }
-        let isTakeover = snapshot?.backend == .connected
-        Task(executorPreference: environment.controlLoop) {
-            await self.finishOpening(target, patience: isTakeover ? BlockBackend.lockPatience : .zero)
-        }
+        medium = try await open(target, patience: isTakeover ? BlockBackend.lockPatience : .zero)
     }
 
-    private func finishOpening(_ target: String, patience: Duration) async {
-        do throws(BackendFailure) {
-            medium = try await open(target, patience: patience)
-            enqueue(.backingOpened)
-        } catch {
-            log.failure(error.text)
-            enqueue(.backingFailed(error.text))
-        }
+    func closeBacking() { medium = nil }
+
+    /// What the stock `block` script would have written; the toolstack looks for both.
+    var announcement: [(String, String)]? {
+        guard medium != nil || keys?.isCDROM ?? false else { return nil }
+        return keys?.target.map { [(BlockKeys.physicalDevicePath, $0)] } ?? []
     }
 
     /// Opens and locks an image on a helper thread.
@@ -62,7 +56,7 @@ extension BlockBackend {
         do throws(ImageFailure) {
             let image = try await RawImage.open(target, options, patience: patience, on: environment.controlLoop)
             if case .notUsed(let reason) = image.directIO {
-                logger.info("\(target): through the page cache: \(reason)")
+                life.logger.info("\(target): through the page cache: \(reason)")
             }
             return BlockMedium(image)
         } catch {

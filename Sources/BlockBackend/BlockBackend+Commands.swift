@@ -8,33 +8,6 @@ internal import Logging
 internal import XenWire
 
 extension BlockBackend {
-    // MARK: the hotplug script
-
-    func hotplug(_ event: HotplugEvent) async throws(BackendFailure) {
-        if isFinished, event == .remove { return }
-        guard !isFinished, !isDraining else { throw BackendFailure(.unsupported, "\(path) is going away") }
-        let failure = await withCheckedContinuation { continuation in
-            scripts.append(continuation)
-            enqueue(event == .add ? .hotplugAdd : .hotplugRemove)
-        }
-        if let failure { throw failure }
-    }
-
-    func answerScripts(_ failure: String?) async {
-        if failure == nil, medium != nil || keys?.isCDROM ?? false { await announceBacking() }
-        let waiting = scripts
-        scripts = []
-        for script in waiting { script.resume(returning: failure.map { BackendFailure(.host, $0) }) }
-    }
-
-    /// What the stock `block` script would have written; the toolstack looks for both.
-    private func announceBacking() async {
-        var values: [(String, String)] = []
-        if let target = keys?.target { values.append((BlockKeys.physicalDevicePath, target)) }
-        values.append((BusKeys.hotplugStatus, "connected"))
-        await write(values, "announce the image")
-    }
-
     // MARK: commands
 
     func command(_ command: DeviceCommand) async throws(BackendFailure) {
@@ -70,34 +43,31 @@ extension BlockBackend {
         medium = new
         let limits = currentLimits
         for queue in queues { await queue.replaceMedium(new, limits) }
-        guard handshake?.published == .connected else { return }
+        guard life.handshake?.published == .connected else { return }
         var values = properties
         if keys?.isCDROM ?? false { values.append((BlockKeys.params, keys?.target.map { "aio:\($0)" } ?? "")) }
         values.append((BusKeys.state, XenbusState.connected.text))
         await write(values, "publish the new medium")
-        logger.info("\(limits.capacity) sectors now")
+        life.logger.info("\(limits.capacity) sectors now")
     }
 
-    /// Ends as if the process had been killed, for tests: nothing is finished, nothing is written.
-    func abandon() async {
+    func release() async {
         for queue in queues { await queue.abandon() }
         queues = []
         medium = nil
-        isFinished = true
-        signal.raise()
     }
 
     // MARK: reports
 
     func report() async -> DeviceReport {
-        var report = DeviceReport(path: path, phase: phase)
-        report.backendState = snapshot?.backend
-        report.frontendState = snapshot?.frontend
+        var report = DeviceReport(path: path, phase: life.phase)
+        report.backendState = life.snapshot?.backend
+        report.frontendState = life.snapshot?.frontend
         var metrics = pastMetrics
         var inFlight = 0
         var mapped = 0
-        report.lastFault = log.lastFault
-        report.lastFailure = log.lastFailure
+        report.lastFault = life.log.lastFault
+        report.lastFailure = life.log.lastFailure
         for queue in queues {
             let account = await queue.account()
             metrics.merge(account.metrics)
@@ -112,13 +82,6 @@ extension BlockBackend {
         report.counters.append(.init("mapped-grants", UInt64(mapped)))
         report.details = details
         return report
-    }
-
-    private var phase: String {
-        if isFinished { return "gone" }
-        if isDraining { return "stopping" }
-        if case .serving = handshake?.phase { return "connected" }
-        return handshake.map { "waiting for \($0.awaited)" } ?? "starting"
     }
 
     private var details: [DeviceReport.Detail] {

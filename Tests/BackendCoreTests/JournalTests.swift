@@ -45,8 +45,7 @@ private struct SeededGenerator: RandomNumberGenerator {
         try RequestJournal.create(
             at: folder.appending(name),
             identity: "test",
-            queueCount: 1,
-            slotsPerQueue: JournalTests.size,
+            layout: .slots(JournalTests.size, queues: 1),
             trace: trace
         )
     }
@@ -117,7 +116,7 @@ private struct SeededGenerator: RandomNumberGenerator {
             }
         }
         var queue = try #require(
-            RequestJournal.reopen(at: file.path, identity: "test", queueCount: 1, slotsPerQueue: JournalTests.size)
+            RequestJournal.reopen(at: file.path, identity: "test", layout: .slots(JournalTests.size, queues: 1))
         ).queue(0)
         let again = try queue.recover(published: published)
         // As many as the frontend waits for, none twice, oldest first, and each what was taken under that index.
@@ -175,7 +174,7 @@ private struct SeededGenerator: RandomNumberGenerator {
     @Test func anotherConnectionsJournalIsNotOpened() throws {
         let path = try journal("identity").path
         func reopen(_ identity: String, _ queues: Int, _ slots: Int) -> Bool {
-            RequestJournal.reopen(at: path, identity: identity, queueCount: queues, slotsPerQueue: slots) != nil
+            RequestJournal.reopen(at: path, identity: identity, layout: .slots(slots, queues: queues)) != nil
         }
         #expect(reopen("test", 1, 8))
         #expect(!reopen("tesT", 1, 8))

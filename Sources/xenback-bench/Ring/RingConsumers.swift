@@ -77,7 +77,7 @@ struct JournalConsumer: RingConsumer, ~Copyable {
 
     init(_ load: borrowing RingLoad) throws {
         let path = FilePath("/dev/shm/xenback-bench-journal")
-        let journal = try RequestJournal.create(at: path, identity: "bench", queueCount: 1, slotsPerQueue: load.batch)
+        let journal = try RequestJournal.create(at: path, identity: "bench", layout: .slots(load.batch, queues: 1))
         self.journal = journal
         abi = load.abi
         ring = BackRing(pages: load.pages, stride: load.abi.requestSize)

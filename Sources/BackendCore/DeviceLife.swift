@@ -1,0 +1,47 @@
+// What every device's shell carries: the handshake, events that wait for their turn, and who is to be told.
+
+public import Logging
+public import XenWire
+
+/// The part of a device's state that has nothing to do with its class. `DeviceShell` works on it.
+public struct DeviceLife: Sendable {
+    /// nil before `run`.
+    public internal(set) var handshake: Handshake?
+    /// The states as last read.
+    public internal(set) var snapshot: HandshakeSnapshot?
+    public internal(set) var isFinished = false
+    /// Stopped for a successor: XenStore and journal stay as they are.
+    public internal(set) var isDraining = false
+    /// Carries domain and device.
+    public let logger: Logger
+    public var log: FaultLog
+
+    var events: [HandshakeEvent] = []
+    var lines = RateLimiter(burst: 32, interval: .seconds(5))
+    var reportedFault = false
+    var stopped: [CheckedContinuation<Void, Never>] = []
+    var scripts: [CheckedContinuation<BackendFailure?, Never>] = []
+
+    /// - Parameter environment: its logger gets the device's name added.
+    public init(_ path: DevicePath, _ environment: WorkerEnvironment) {
+        var logger = environment.logger
+        logger[metadataKey: "device"] = "\(path)"
+        self.logger = logger
+        log = FaultLog(logger)
+    }
+
+    /// What the device is doing, for people.
+    public var phase: String {
+        if isFinished { return "gone" }
+        if isDraining { return "stopping" }
+        if case .serving = handshake?.phase { return "connected" }
+        return handshake.map { "waiting for \($0.awaited)" } ?? "starting"
+    }
+
+    /// Says what the device does. A frontend can make it do things for ever, but not log for ever (XSA-43).
+    public mutating func say(_ text: @autoclosure () -> String, level: Logger.Level = .info) {
+        guard let suppressed = lines.allow() else { return }
+        let text = text()
+        logger.log(level: level, "\(suppressed > 0 ? "\(text) (\(suppressed) lines were left out)" : text)")
+    }
+}

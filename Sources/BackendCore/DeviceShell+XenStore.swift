@@ -1,0 +1,135 @@
+// How devices talk with XenStore and the hypervisor. XenStore may be out of reach for a while: data goes on, we ask again.
+
+internal import HostIO
+public import Hypervisor
+public import SharedRing
+public import SystemPackage
+public import XenWire
+
+extension DeviceShell {
+    /// Reads keys of our own directory in one go.
+    public func readKeys(_ names: [String]) async -> BackendKeys {
+        let path = path
+        let values = await persist("read the device's keys") { (store) throws(HypervisorFailure) -> [String: String] in
+            var values: [String: String] = [:]
+            for name in names { values[name] = try store.read(path.key(name)) }
+            return values
+        }
+        return BackendKeys(path: path, own: environment.hypervisor.domains.own, values: values)
+    }
+
+    func readSnapshot(_ frontend: String) async -> HandshakeSnapshot {
+        let path = path
+        return await persist("read the states") { (store) throws(HypervisorFailure) in
+            HandshakeSnapshot(
+                backendState: try store.read(path.key(BusKeys.state)),
+                frontendState: try store.read("\(frontend)/\(BusKeys.state)"),
+                online: try store.read(path.key(BusKeys.online)),
+                hotplugStatus: try store.read(path.key(BusKeys.hotplugStatus))
+            )
+        }
+    }
+
+    /// Watches few keys (XSA-349): never the frontend's directory.
+    func watch(_ frontend: String) async -> [any Watch] {
+        var watches: [any Watch] = []
+        let own = [BusKeys.state, BusKeys.online, BusKeys.hotplugStatus].map { path.key($0) }
+        for node in own + ["\(frontend)/\(BusKeys.state)"] + watchedKeys {
+            var pause = Duration.milliseconds(20)
+            while !life.isDraining {
+                do throws(HypervisorFailure) {
+                    watches.append(try await store.watch(node, raising: signal))
+                    break
+                } catch {
+                    pause = await retry("watch \(node)", error, pause)
+                }
+            }
+        }
+        return watches
+    }
+
+    /// Writes keys of ours in one transaction, unless the directory is gone: a write would bring it back.
+    public func write(_ values: [(String, String)], _ what: String) async {
+        let path = path
+        await persist(what, isTransaction: true) { (store) throws(HypervisorFailure) in
+            guard try store.read(path.key(BusKeys.state)) != nil else { return }
+            for (name, value) in values { try store.write(path.key(name), value) }
+        }
+    }
+
+    /// Runs `body` on XenStore until it succeeds.
+    public func persist<R: Sendable>(
+        _ what: String,
+        isTransaction: Bool = false,
+        _ body: @escaping @Sendable (any XenStoreOperations) throws(HypervisorFailure) -> R
+    ) async -> R {
+        var pause = Duration.milliseconds(20)
+        while true {
+            do throws(HypervisorFailure) {
+                let result = isTransaction ? try await store.transaction(body) : try await store.perform(body)
+                life.log.forget()
+                return result
+            } catch {
+                pause = await retry(what, error, pause)
+            }
+        }
+    }
+
+    private func retry(_ what: String, _ error: HypervisorFailure, _ pause: Duration) async -> Duration {
+        life.log.failure("cannot \(what): \(error); trying again")
+        await environment.controlLoop.sleep(for: pause)
+        return min(pause * 2, .seconds(1))
+    }
+
+    /// The frontend's domain as nobody else can be: what a journal belongs to.
+    public func domainIdentity() async throws(BackendFailure) -> String {
+        let (domains, domain) = (environment.hypervisor.domains, path.domain)
+        let result = await environment.controlLoop.blocking { () -> Result<DomainIdentity?, HypervisorFailure> in
+            do throws(HypervisorFailure) { return .success(try domains.identity(of: domain)) } catch {
+                return .failure(error)
+            }
+        }
+        switch result {
+        case .success(let identity?): return identity.text
+        case .success(nil): throw BackendFailure(.notFound, "domain \(domain) is gone")
+        case .failure(let error): throw BackendFailure(.host, "\(error)")
+        }
+    }
+
+    /// Maps a ring of the frontend's.
+    public nonisolated func mapRing(_ references: [GrantReference]) throws(BackendFailure) -> SharedPages {
+        do throws(HypervisorFailure) {
+            return try environment.hypervisor.grants.map(references, of: path.domain, access: .readWrite)
+        } catch {
+            throw BackendFailure(.frontend, "cannot map the ring: \(error)")
+        }
+    }
+
+    /// The journal of this device's connection.
+    public nonisolated var journalPath: FilePath {
+        environment.runDirectory.appending("journal").appending("\(path.kind)-\(path.domain)-\(path.index)")
+    }
+
+    /// Makes the journal of a new connection, or opens what a predecessor left for the same one.
+    /// - Parameter identity: says which connection it is: domain, rings, ports.
+    public nonisolated func openJournal(
+        identity: String,
+        layout: JournalLayout,
+        isTakeover: Bool
+    ) throws(BackendFailure) -> RequestJournal {
+        if isTakeover {
+            if let journal = RequestJournal.reopen(at: journalPath, identity: identity, layout: layout) {
+                return journal
+            }
+            throw BackendFailure(
+                .host,
+                "no journal of this connection at \(journalPath): what was unanswered is unknown"
+            )
+        }
+        do {
+            return try RequestJournal.create(at: journalPath, identity: identity, layout: layout)
+        } catch {
+            throw BackendFailure(.host, "cannot make the journal \(journalPath): \(error)")
+        }
+    }
+}

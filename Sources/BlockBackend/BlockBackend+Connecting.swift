@@ -1,0 +1,117 @@
+// Attaching to a frontend's rings, and letting go of them.
+
+internal import BackendCore
+internal import DiskImages
+internal import HostIO
+internal import Hypervisor
+internal import Logging
+internal import SharedRing
+internal import XenWire
+
+extension BlockBackend {
+    var features: [(String, String)] {
+        var values: [(String, String)] = [
+            (BlockKeys.featureMaxIndirectSegments, "\(BlockOffer.maxIndirectSegments)"),
+            (BusKeys.multiQueueMaxQueues, "\(offer.maxQueues)"),
+            (BlockKeys.maxRingPageOrder, "\(offer.maxRingPageOrder)"),
+            (BlockKeys.featureFlushCache, "1"),
+            (BlockKeys.featureBarrier, "1"),
+        ]
+        if offer.persistentGrants { values.append((BlockKeys.featurePersistent, "1")) }
+        return values
+    }
+
+    /// What a frontend reads when it sees 4.
+    var properties: [(String, String)] {
+        let limits = currentLimits
+        let facts = medium?.image.facts
+        var values: [(String, String)] = [
+            (BlockKeys.sectors, "\(limits.capacity)"),
+            (BlockKeys.sectorSize, "\(limits.logicalBlockSize)"),
+            (BlockKeys.physicalSectorSize, "\(facts?.physicalBlockSize ?? limits.logicalBlockSize)"),
+            (BlockKeys.info, "\(keys?.flags.rawValue ?? 0)"),
+        ]
+        if limits.features.contains(.discard), let facts {
+            values += [
+                (BlockKeys.featureDiscard, "1"),
+                (BlockKeys.discardGranularity, "\(facts.discardGranularity)"),
+                (BlockKeys.discardAlignment, "\(facts.discardAlignment)"),
+                (BlockKeys.discardSecure, limits.features.contains(.secureDiscard) ? "1" : "0"),
+            ]
+        }
+        return values
+    }
+
+    func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
+        let connection = try await negotiate()
+        let journal = try openJournal(
+            identity: connection.identity(domain: try await domainIdentity()),
+            layout: .slots(connection.slotsPerQueue, queues: connection.queues.count),
+            isTakeover: isTakeover
+        )
+        try await openQueues(connection, journal, isTakeover: isTakeover)
+        self.connection = connection
+        return connection.summary
+    }
+
+    private func negotiate() async throws(BackendFailure) -> BlockConnection {
+        let (frontend, offer) = (keys?.frontend ?? path.frontend, offer)
+        let values = await persist("read the frontend's keys") {
+            (store) throws(HypervisorFailure) -> [String: String] in
+            var values: [String: String] = [:]
+            for name in BlockConnection.commonKeys { values[name] = try store.read("\(frontend)/\(name)") }
+            for name in BlockConnection.ringKeys(values, offer) { values[name] = try store.read("\(frontend)/\(name)") }
+            return values
+        }
+        do throws(BlockConnectionFault) {
+            return try BlockConnection(values, offer)
+        } catch {
+            throw BackendFailure(.frontend, "the frontend's keys: \(error)")
+        }
+    }
+
+    private func openQueues(
+        _ connection: BlockConnection,
+        _ journal: RequestJournal,
+        isTakeover: Bool
+    ) async throws(BackendFailure) {
+        let alarm = QueueAlarm(signal)
+        self.alarm = alarm
+        let mark = mark
+        for (index, wanted) in connection.queues.enumerated() {
+            let facts = QueueFacts(
+                path: path,
+                index: index,
+                abi: connection.abi,
+                usesPersistentGrants: connection.usesPersistentGrants,
+                grants: environment.hypervisor.grants,
+                data: try environment.dataLoop(device: path.index, queue: index),
+                mark: mark
+            )
+            let queue = BlockQueue(facts, alarm)
+            let opening = BlockQueue.Opening(
+                ring: try mapRing(wanted.references),
+                journal: journal,
+                port: wanted.port,
+                medium: medium,
+                limits: currentLimits,
+                log: FaultLog(life.logger),
+                isTakeover: isTakeover
+            )
+            try await queue.open(opening)
+            queues.append(queue)
+        }
+    }
+
+    func disconnect() async {
+        let queues = queues
+        for queue in queues { await queue.drain() }
+        for queue in queues {
+            pastMetrics.merge(await queue.account().metrics)
+            await queue.close()
+        }
+        self.queues = []
+        connection = nil
+        alarm = nil
+    }
+}
