@@ -64,7 +64,7 @@ let package = Package(
         floor("HypervisorContract", ["Hypervisor", "SharedRing", "XenWire", "CLinux", system]),
         // 3
         floor("DiskImages", ["HostIO", "SharedRing", "CLinux", system]),
-        floor("HostNetwork", ["HostIO", "SharedRing", "CNetlink", "CLinux", system]),
+        floor("HostNetwork", ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", system]),
         floor("BackendCore", ["Hypervisor", "SharedRing", "XenWire", "HostIO", log, system]),
         // 4
         floor(

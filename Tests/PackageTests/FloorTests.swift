@@ -13,7 +13,7 @@ private let plan: [String: Set<String>] = [
     "SimulatedHypervisor": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CLinux", "SystemPackage"],
     "HypervisorContract": ["Hypervisor", "SharedRing", "XenWire", "CLinux", "SystemPackage"],
     "DiskImages": ["HostIO", "SharedRing", "CLinux", "SystemPackage"],
-    "HostNetwork": ["HostIO", "SharedRing", "CNetlink", "CLinux", "SystemPackage"],
+    "HostNetwork": ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", "SystemPackage"],
     "BackendCore": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "Logging", "SystemPackage"],
     "BlockBackend": [
         "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
