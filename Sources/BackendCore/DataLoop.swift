@@ -8,7 +8,7 @@ public import XenWire
 /// A queue as the data loop sees it. Called on the loop only.
 public protocol QueueTurns: AnyObject, Sendable {
     /// The frontend sent an event. The port stays masked until the queue unmasks it, after its work (XSA-332).
-    func eventArrived()
+    func eventArrived(_ port: EventChannelPort)
     /// Buffers that others held are free again. A queue that needs no more calls `stopWaiting`.
     func buffersFreed()
 }
@@ -27,6 +27,7 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
     private var queues: [EventChannelPort: any QueueTurns] = [:]
     private var waiting: [any QueueTurns] = []
     private var target: TargetID?
+    private var commons: [ObjectIdentifier: AnyObject] = [:]
 
     init(name: String, hypervisor: any Hypervisor) throws(BackendFailure) {
         do throws(HypervisorFailure) {
@@ -67,6 +68,17 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
         channels.unbind(port)
     }
 
+    /// What all queues of one class share on this loop, made at the first use.
+    public func common<Common: AnyObject, Failure: Error>(
+        _ make: () throws(Failure) -> Common
+    ) throws(Failure) -> Common {
+        precondition(loop.isOnLoop)
+        if let common = commons[ObjectIdentifier(Common.self)] as? Common { return common }
+        let common = try make()
+        commons[ObjectIdentifier(Common.self)] = common
+        return common
+    }
+
     /// Asks to be woken by `buffersFreed`; the order of asking is the order of waking.
     public func waitForBuffers(_ queue: any QueueTurns) {
         precondition(loop.isOnLoop)
@@ -96,7 +108,7 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
         // Bounded: a frontend that notifies without end must not keep the loop from everybody else (XSA-332).
         for _ in 0..<DataLoop.eventLimit {
             guard let port = channels.takePending() else { return }
-            queues[port]?.eventArrived()
+            queues[port]?.eventArrived(port)
         }
         if let target { loop.after(.zero, target: target, slot: 1) }
     }

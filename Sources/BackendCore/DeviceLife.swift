@@ -1,6 +1,8 @@
 // What every device's shell carries: the handshake, events that wait for their turn, and who is to be told.
 
+public import Hypervisor
 public import Logging
+internal import Synchronization
 public import XenWire
 
 /// The part of a device's state that has nothing to do with its class. `DeviceShell` works on it.
@@ -44,4 +46,28 @@ public struct DeviceLife: Sendable {
         let text = text()
         logger.log(level: level, "\(suppressed > 0 ? "\(text) (\(suppressed) lines were left out)" : text)")
     }
+}
+
+/// Why a connection cannot go on.
+public enum Breakdown: Hashable, Sendable {
+    /// The frontend broke its ring's rules.
+    case frontend(String)
+    /// Something of the host's is gone for good.
+    case host(String)
+}
+
+/// Where a queue tells its device, from its own loop, that the connection broke down.
+public final class BreakdownAlarm: Sendable {
+    private let first = Mutex<Breakdown?>(nil)
+    private let signal: WatchSignal
+
+    /// - Parameter signal: the device's.
+    public init(_ signal: WatchSignal) { self.signal = signal }
+
+    public func raise(_ breakdown: Breakdown) {
+        first.withLock { $0 = $0 ?? breakdown }
+        signal.raise()
+    }
+    /// The first of this connection.
+    public var raised: Breakdown? { first.withLock { $0 } }
 }

@@ -38,8 +38,8 @@ public protocol DeviceShell: DeviceBackend {
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String
     /// Finishes what is in flight and releases all that `connect` took, also if that failed half-way.
     func disconnect() async
-    /// The frontend broke its ring's rules: what it did.
-    var brokenRing: String? { get }
+    /// Why the connection cannot go on, if it cannot.
+    var breakdown: Breakdown? { get }
     /// Drops what is held without finishing anything, for tests: what the death of the process does.
     func release() async
 }
@@ -71,15 +71,26 @@ extension DeviceShell {
         repeat {
             while !life.events.isEmpty, !life.isFinished { await receive(life.events.removeFirst()) }
             if life.isFinished { return }
-            if let fault = brokenRing, !life.reportedFault {
+            if let breakdown, !life.reportedFault {
                 life.reportedFault = true
-                life.log.fault(fault)
-                await receive(.fault("the frontend broke its ring: \(fault)"))
+                await receive(.fault(tell(breakdown)))
             }
             let snapshot = await readSnapshot(frontend)
             life.snapshot = snapshot
             await receive(.snapshot(snapshot))
         } while !life.events.isEmpty && !life.isFinished
+    }
+
+    /// Logs it; the result is for the device's error node.
+    private func tell(_ breakdown: Breakdown) -> String {
+        switch breakdown {
+        case .frontend(let text):
+            life.log.fault(text)
+            return "the frontend broke its ring: \(text)"
+        case .host(let text):
+            life.log.failure(text)
+            return text
+        }
     }
 
     private func receive(_ event: HandshakeEvent) async {

@@ -75,7 +75,7 @@ extension BlockBackend {
         _ journal: RequestJournal,
         isTakeover: Bool
     ) async throws(BackendFailure) {
-        let alarm = QueueAlarm(signal)
+        let alarm = BreakdownAlarm(signal)
         self.alarm = alarm
         let mark = mark
         for (index, wanted) in connection.queues.enumerated() {

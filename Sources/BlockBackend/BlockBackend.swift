@@ -22,7 +22,7 @@ actor BlockBackend: DeviceShell {
     var medium: BlockMedium?
     var connection: BlockConnection?
     var queues: [BlockQueue] = []
-    var alarm: QueueAlarm?
+    var alarm: BreakdownAlarm?
     /// Counters of connections that are over.
     var pastMetrics = BlockMetrics()
 
@@ -51,5 +51,5 @@ actor BlockBackend: DeviceShell {
         return (keys.frontend, policy)
     }
 
-    var brokenRing: String? { alarm?.raised.map { "\($0)" } }
+    var breakdown: Breakdown? { alarm?.raised }
 }

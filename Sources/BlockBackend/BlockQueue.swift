@@ -4,28 +4,12 @@ internal import BackendCore
 internal import HostIO
 internal import Hypervisor
 internal import SharedRing
-internal import Synchronization
 internal import XenWire
-
-/// Tells the device that a queue met a frontend that broke its ring.
-final class QueueAlarm: Sendable {
-    private let fault = Mutex<RingFault?>(nil)
-    private let signal: WatchSignal
-
-    init(_ signal: WatchSignal) { self.signal = signal }
-
-    func raise(_ fault: RingFault) {
-        self.fault.withLock { $0 = $0 ?? fault }
-        signal.raise()
-    }
-    /// The first fault of this connection.
-    var raised: RingFault? { fault.withLock { $0 } }
-}
 
 /// One ring of one device.
 actor BlockQueue {
     nonisolated let facts: QueueFacts
-    private let alarm: QueueAlarm
+    private let alarm: BreakdownAlarm
     /// nil before `open` and after `close`.
     private var work: BlockWork?
     private var target: TargetID?
@@ -50,7 +34,7 @@ actor BlockQueue {
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe facts.data.loop.asUnownedSerialExecutor() }
 
-    init(_ facts: QueueFacts, _ alarm: QueueAlarm) {
+    init(_ facts: QueueFacts, _ alarm: BreakdownAlarm) {
         self.facts = facts
         self.alarm = alarm
     }
@@ -166,7 +150,7 @@ actor BlockQueue {
 
 // Turns: synchronous, entered by the loop.
 extension BlockQueue: QueueTurns, CompletionTarget {
-    nonisolated func eventArrived() { assumeIsolated { $0.eventTurn() } }
+    nonisolated func eventArrived(_ port: EventChannelPort) { assumeIsolated { $0.eventTurn() } }
 
     nonisolated func buffersFreed() {
         assumeIsolated {
@@ -221,7 +205,7 @@ extension BlockQueue: QueueTurns, CompletionTarget {
             if let target { facts.data.loop.after(.zero, target: target, slot: Timer.nextTurn) }
         case .fault(let fault)?:
             isTaking = false
-            alarm.raise(fault)
+            alarm.raise(.frontend("\(fault)"))
         case nil: break
         }
     }

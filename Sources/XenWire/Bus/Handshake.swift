@@ -70,7 +70,22 @@ public struct HandshakePolicy: Hashable, Sendable {
     /// the backend is).
     public let holdsInitWait: Bool
 
-    public init(waitsForHotplug: Bool, holdsInitWait: Bool = false, removesDirectory: Bool) {
+    /// The backing is what the script works on (a network interface): it is opened before state 2, which is what the
+    /// toolstack waits for before it runs the script.
+    public let opensBeforeInitWait: Bool
+
+    /// The frontend's 3 leads nowhere: its keys are complete at 4 (xen-netback ignores 3).
+    public let ignoresInitialised: Bool
+
+    public init(
+        waitsForHotplug: Bool,
+        holdsInitWait: Bool = false,
+        removesDirectory: Bool,
+        opensBeforeInitWait: Bool = false,
+        ignoresInitialised: Bool = false
+    ) {
+        self.opensBeforeInitWait = opensBeforeInitWait
+        self.ignoresInitialised = ignoresInitialised
         self.waitsForHotplug = waitsForHotplug
         self.holdsInitWait = holdsInitWait
         self.removesDirectory = removesDirectory

@@ -92,7 +92,7 @@ extension Handshake {
 
     /// To 2, by way of the backing if no script will ask for it.
     private var beginning: Transition {
-        policy.waitsForHotplug || backing == .open
+        policy.waitsForHotplug && !policy.opensBeforeInitWait || backing == .open
             ? (.waiting, publishInitWait)
             : (.opening(reattaching: false), backing == .opening ? [] : [.openBacking])
     }
@@ -124,6 +124,7 @@ extension Handshake {
         case .closing: (.closing(ignoring: nil), [.publish(.closing)])
         case .closed: (.closed(ignoring: nil), [.publish(.closed)])
         case _ where isHotplugDone && backing == .closed: (.waiting, [.openBacking])
+        case .initialised where policy.ignoresInitialised: nil
         case .initialised where isReady, .connected where isReady: (.connecting(reattaching: false), [.connect])
         default: nil
         }
