@@ -86,33 +86,20 @@ public struct BackRing: ~Copyable {
         let index = Int(truncatingIfNeeded: requestConsumer & (size &- 1))
         // SAFETY: index < size and 64 + size * stride fits the mapping (init); slot has room (checked).
         let source = unsafe base.advanced(by: RingLayout.slots &+ index &* stride)
-        switch count {
-        case 112: unsafe ring_copy_112(slot.base, source)
-        case 108: unsafe ring_copy_108(slot.base, source)
-        default: unsafe ring_copy(slot.base, source, UInt32(truncatingIfNeeded: count))
-        }
+        unsafe copySlot(from: source, to: slot.base, count: count)
         consumer &+= 1
     }
 
-    /// Puts a response of `count` bytes (12 or 16) into the next response slot.
+    /// Puts a response of `count` bytes (4, 8, 12 or 16) into the next response slot.
     /// - Returns: the response's ring index, for the journal. It is visible to the frontend after `publish()`.
     @inlinable
     @discardableResult
     public mutating func put(_ response: WireWords, count: Int) -> UInt32 {
-        precondition((count == 16 || count == 12) && count <= stride)
+        precondition(count <= stride)
         precondition(consumer &- producer != 0, "a response without a request")
         let index = Int(truncatingIfNeeded: producer & (size &- 1))
         // SAFETY: as in takeNext.
-        let target = unsafe base.advanced(by: RingLayout.slots &+ index &* stride)
-        if count == 16 {
-            unsafe ring_put_16(target, response.low.littleEndian, response.high.littleEndian)
-        } else {
-            unsafe ring_put_12(
-                target,
-                response.low.littleEndian,
-                UInt32(truncatingIfNeeded: response.high).littleEndian
-            )
-        }
+        unsafe putSlot(response, to: base.advanced(by: RingLayout.slots &+ index &* stride), count: count)
         defer { producer &+= 1 }
         return producer
     }

@@ -1,6 +1,7 @@
 // The frontend's end of a request/response ring (public/io/ring.h): for our own frontends and for tests.
 
 public import CRing
+public import XenWire
 
 /// A backend that answers more than it was asked (ring.h, `RING_RESPONSE_PROD_OVERFLOW`).
 public struct ResponseProducerFault: Error, Equatable, Sendable {
@@ -75,6 +76,17 @@ public struct FrontRing: ~Copyable {
         producer &+= 1
     }
 
+    /// Puts a request of `count` bytes (4, 8, 12 or 16) into the next slot. Call only while `free` is not 0.
+    @inlinable
+    public mutating func put(_ request: WireWords, count: Int) {
+        precondition(free != 0, "the ring is full")
+        precondition(count <= stride)
+        let index = Int(truncatingIfNeeded: producer & (size &- 1))
+        // SAFETY: as above.
+        unsafe putSlot(request, to: base.advanced(by: RingLayout.slots &+ index &* stride), count: count)
+        producer &+= 1
+    }
+
     /// Makes all requests put so far visible.
     /// - Returns: whether the backend asked to be notified (ring.h, `RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`).
     @inlinable
@@ -107,10 +119,10 @@ public struct FrontRing: ~Copyable {
         precondition(waiting != 0 && count >= 0 && count <= stride && count <= slot.byteCount)
         let index = Int(truncatingIfNeeded: consumer & (size &- 1))
         // SAFETY: as in put.
-        unsafe ring_copy(
-            slot.base,
-            base.advanced(by: RingLayout.slots &+ index &* stride),
-            UInt32(truncatingIfNeeded: count)
+        unsafe copySlot(
+            from: base.advanced(by: RingLayout.slots &+ index &* stride),
+            to: slot.base,
+            count: count
         )
         consumer &+= 1
     }

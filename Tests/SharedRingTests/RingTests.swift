@@ -142,7 +142,7 @@ import XenWire
     }
 
     /// XSA-216: exactly the response's bytes change, and nothing else goes out.
-    @Test(arguments: [12, 16])
+    @Test(arguments: [4, 8, 12, 16])
     func aResponseIsWrittenWholeAndNothingElse(_ count: Int) throws {
         let pair = try RingPair()
         for offset in 0..<112 { pair.request.set8(0xAA, at: offset) }
@@ -156,4 +156,38 @@ import XenWire
         let expected = (0..<112).map { $0 < count ? UInt8($0) : 0xAA }
         #expect((0..<112).map { pair.taken.u8($0) } == expected)
     }
+
+    /// The strides of the network rings, all bytes of each slot, across the wrap at 2³².
+    @Test(arguments: [(12, 12, 4, 256), (8, 8, 8, 256), (16, 16, 12, 128)])
+    func ringsOfSmallSlots(_ stride: Int, _ request: Int, _ response: Int, _ slots: UInt32) throws {
+        let pair = try RingPair(stride: stride, startingAt: UInt32.max - 100)
+        #expect(pair.free == slots)
+        var generator = SystemRandomNumberGenerator()
+        for _ in 0..<3 {
+            let asked = (0..<slots).map { _ in WireWords(low: generator.next(), high: generator.next()) }
+            for words in asked { pair.front.put(words, count: request) }
+            #expect(pair.free == 0)
+            _ = pair.push()
+            #expect(try pair.pollBack() == slots)
+            for words in asked {
+                pair.back.takeNext(into: pair.taken, count: request)
+                #expect(bytes(of: pair.taken, request) == bytes(of: words, request))
+                pair.back.put(WireWords(low: ~words.low, high: ~words.high), count: response)
+            }
+            _ = pair.publish()
+            #expect(try pair.pollFront() == slots)
+            for words in asked {
+                pair.front.takeNext(into: pair.taken, count: response)
+                let expected = WireWords(low: ~words.low, high: ~words.high)
+                #expect(bytes(of: pair.taken, response) == bytes(of: expected, response))
+            }
+        }
+        #expect(pair.asked == UInt32.max &- 100 &+ 3 &* slots)
+    }
+}
+
+private func bytes(of slot: Slot, _ count: Int) -> [UInt8] { (0..<count).map { slot.u8($0) } }
+
+private func bytes(of words: WireWords, _ count: Int) -> [UInt8] {
+    (0..<count).map { UInt8(truncatingIfNeeded: ($0 < 8 ? words.low : words.high) >> UInt64($0 % 8 * 8)) }
 }
