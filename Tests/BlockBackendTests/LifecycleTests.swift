@@ -93,6 +93,25 @@ extension SimulatedDiskTests {
             await life.value
         }
 
+        @Test func aResumedGuestConnectsAgainWithoutLeavingFour() async throws {
+            let bed = try TestBed()
+            try await bed.makeDevice(disk, image: try bed.makeImage(sectors: 1024))
+            let (backend, life) = bed.start(disk)
+            let first = try TestFrontend(bed.guest, disk)
+            try #require(try await first.connect())
+            #expect(try await first.write([UInt8](repeating: 9, count: 512), at: 3) == .okay)
+            // The same domain, resumed: new rings and 3, without a goodbye (xen-blkfront.c, `blkfront_resume`).
+            let second = try TestFrontend(bed.guest, disk)
+            try await second.publish(second.keys())
+            #expect(await eventually { bed.logs.count("connected:") == 2 }, "\(bed.logs.all)")
+            #expect(bed.logs.count("state closing") == 0)
+            #expect(try await bed.read(disk.key("state")) == "4")
+            try await second.setState(.connected)
+            #expect(try await second.read(512, at: 3) == [UInt8](repeating: 9, count: 512))
+            await backend.drain()
+            await life.value
+        }
+
         @Test func closeWithRequestsInFlightAnswersThemFirst() async throws {
             let bed = try TestBed()
             let image = try bed.makeImage(sectors: 4096)

@@ -24,7 +24,7 @@ extension Handshake {
             return failed(reason)
         case .disconnected:
             guard case .disconnecting(let ignoring) = phase else { return (phase, []) }
-            return (.closing(ignoring: ignoring), [])
+            return detached(ignoring)
         case .fault(let reason):
             guard case .serving = phase else { return (phase, []) }
             return (.disconnecting(ignoring: seen?.frontend), [.reportError(reason)] + publishClosing + [.disconnect])
@@ -157,8 +157,9 @@ extension Handshake {
             (.disconnecting(ignoring: frontend), publishClosing + [.disconnect])
         case .closing, .closed, .initialising, .initWait:
             (.disconnecting(ignoring: nil), publishClosing + [.disconnect])
-        // It had been connected: this is a new life of it, with new rings.
-        case .initialised where sawConnected: (.disconnecting(ignoring: nil), publishClosing + [.disconnect])
+        // It had been connected: this is a new life of it, with new rings (resumed under the same domain id). It waits
+        // for a 4 and would take a 5 for the end (xen-blkfront.c, `blkback_changed`).
+        case .initialised where sawConnected: (.disconnecting(ignoring: nil), [.disconnect])
         case .connected where !sawConnected: (.serving(sawConnected: true), [])
         // The toolstack's 5 or online = 0 is the frontend's to follow: it may have data to write first.
         default: nil
@@ -166,6 +167,12 @@ extension Handshake {
     }
 
     // Endings.
+
+    /// `disconnect` is done: to a frontend that only has new rings we connect again, without leaving 4.
+    private func detached(_ ignoring: XenbusState?) -> Transition {
+        if published == .connected, isWelcome, isReady { return (.connecting(reattaching: false), [.connect]) }
+        return (.closing(ignoring: ignoring), published == .connected && !isStopping ? publishClosing : [])
+    }
 
     private var publishClosing: [HandshakeDirective] {
         foreign != nil || published == .closing || seen?.frontend == nil ? [] : [.publish(.closing)]

@@ -50,9 +50,84 @@ import XenWire
         play(
             scripted,
             [
-                (sees(.connected, .initialised), [.publish(.closing), .disconnect]),
-                (.disconnected, [.publish(.closed), .publishFeatures, .publish(.initWait), .connect]),
+                (sees(.connected, .initialised), [.disconnect]),
+                (.disconnected, [.connect]),
                 (.connected, [.publish(.connected)]),
+                (sees(.connected, .connected), []),
+                (sees(.connected, .initialised), [.disconnect]),
+                // It saw our 4, which never went away.
+                (sees(.connected, .connected), []),
+                (.disconnected, [.connect]),
+                (.connected, [.publish(.connected)]),
+            ],
+            from: serving()
+        )
+    }
+
+    @Test func aNewLifeThatEndsBeforeItBeganIsClosed() {
+        play(
+            scripted,
+            [
+                (sees(.connected, .initialised), [.disconnect]),
+                (sees(.connected, .closing), []),
+                (.disconnected, [.publish(.closing)]),
+                (sees(.closing, .closed), [.publish(.closed)]),
+            ],
+            from: serving()
+        )
+        play(
+            scripted,
+            [
+                (sees(.connected, .initialised), [.disconnect]),
+                (.disconnected, [.connect]),
+                (sees(.connected, .closed), []),
+                (.connected, [.disconnect]),
+                (.disconnected, [.publish(.closing), .publish(.closed)]),
+            ],
+            from: serving()
+        )
+        play(
+            scripted,
+            [
+                (sees(.connected, .initialised), [.disconnect]),
+                (.disconnected, [.connect]),
+                (.connectFailed("ring-ref: x"), [.reportError("ring-ref: x"), .publish(.closing)]),
+            ],
+            from: serving()
+        )
+    }
+
+    @Test func aNewLifeThatTheToolstackOrWeCutShort() {
+        play(
+            scripted,
+            [
+                (sees(.connected, .initialised), [.disconnect]),
+                (.stop, []),
+                (.disconnected, [.closeBacking, .finished]),
+            ],
+            from: serving()
+        )
+        play(
+            scripted,
+            [
+                (sees(.connected, .initialised), [.disconnect]),
+                (.hotplugRemove, []),
+                (
+                    .disconnected,
+                    [
+                        .publish(.closing), .closeBacking, .answerHotplug(failure: nil), .publish(.closed),
+                        .publishFeatures, .publish(.initWait),
+                    ]
+                ),
+            ],
+            from: serving()
+        )
+        play(
+            scripted,
+            [
+                (sees(.connected, .initialised), [.disconnect]),
+                (sees(.closing, .initialised, online: false), []),
+                (.disconnected, [.closeBacking, .publish(.closed), .finished]),
             ],
             from: serving()
         )
