@@ -9,9 +9,15 @@ public import SystemPackage
 public final class OpenFile: Sendable {
     /// The descriptor, for system calls. Never close it, never keep it beyond this object.
     public let descriptor: CInt
+    /// Whether it is an ordinary file on tmpfs or ramfs: reading and writing are copies that wait for no device (unless
+    /// the host swaps), so that `readNow` and `writeNow` cost less than a loop's detour.
+    public let isInMemory: Bool
 
     /// Takes over a descriptor.
-    public init(adopting descriptor: CInt) { self.descriptor = descriptor }
+    public init(adopting descriptor: CInt) {
+        self.descriptor = descriptor
+        isInMemory = linux_is_in_memory(descriptor) != 0
+    }
 
     /// Opens a file; `O_CLOEXEC` is added.
     /// - Throws: the errors of open(2).

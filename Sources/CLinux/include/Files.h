@@ -50,6 +50,15 @@ static inline int linux_file_facts(int fd, struct linux_file_facts *facts) {
     return 0;
 }
 
+// Whether reading and writing the open file is copying in memory: an ordinary file on tmpfs or ramfs. The node of a device
+// lies on devtmpfs, which looks like tmpfs, but is no ordinary file.
+static inline int linux_is_in_memory(int fd) {
+    struct stat status;
+    struct statfs where;
+    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || fstatfs(fd, &where) < 0) return 0;
+    return (uint32_t)where.f_type == 0x01021994u || (uint32_t)where.f_type == 0x858458f6u;
+}
+
 // A lock on the whole file that belongs to the open file, not to the process. Returns 0 or an errno value;
 // EAGAIN or EACCES if another open file has one that conflicts.
 static inline int linux_lock_open_file(int fd, int exclusive) {
