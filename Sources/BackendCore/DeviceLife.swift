@@ -40,6 +40,14 @@ public struct DeviceLife: Sendable {
         return handshake.map { "waiting for \($0.awaited)" } ?? "starting"
     }
 
+    /// It has just started, or takes a device over: what it will serve is not known yet.
+    public var isSettling: Bool {
+        switch handshake?.phase {
+        case nil, .starting, .opening, .connecting: !isFinished && !isDraining
+        default: false
+        }
+    }
+
     /// Says what the device does. A frontend can make it do things for ever, but not log for ever (XSA-43).
     public mutating func say(_ text: @autoclosure () -> String, level: Logger.Level = .info) {
         guard let suppressed = lines.allow() else { return }

@@ -10,7 +10,14 @@ internal import XenWire
 extension BlockBackend {
     // MARK: commands
 
+    /// How long a command waits for a device that a new worker is taking over.
+    private static let settlingTime = Duration.seconds(5)
+
     func command(_ command: DeviceCommand) async throws(BackendFailure) {
+        let deadline = ContinuousClock.now + BlockBackend.settlingTime
+        while life.isSettling, ContinuousClock.now < deadline {
+            await environment.controlLoop.sleep(for: .milliseconds(5))
+        }
         switch command {
         case .resize: try await resize()
         case .insertMedia(let target): try await insert(target)

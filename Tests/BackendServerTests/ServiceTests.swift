@@ -178,6 +178,38 @@ struct ServiceTests {
         await services.end()
     }
 
+    @Test func aVerbWaitsForTheSuccessorOfAKilledWorker() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        _ = try await guest.work(until: .now, atLeast: 1)
+        for round in 0..<3 {
+            kill(try #require(services.worker(of: guest.domain)), SIGKILL)
+            // Sometimes before the broker has noticed.
+            if round > 0 { try await Task.sleep(for: .milliseconds(3 * round)) }
+            let reports = try await services.call(Show(domain: "1", device: "xvda")).reports
+            #expect(reports.count == 1, "round \(round)")
+            #expect(try await services.call(BlockResize(domain: "1", device: "xvda")).sectors == 32768)
+            _ = try await guest.work(until: .now, atLeast: 1)
+        }
+        await services.end()
+    }
+
+    @Test func aDiskThatNobodyWouldServeIsRefusedAtOnce() async throws {
+        let services = try Services()
+        try services.host.machine.createDomain(DomainID(1)!)
+        _ = try await services.call(Ping())
+        let began = ContinuousClock.now
+        let error = await #expect(throws: ControlError.self) {
+            try await services.call(
+                BlockAttach(domain: "1", disk: "vdev=xvdb,format=raw,script=block-iscsi,target=iqn.x")
+            )
+        }
+        #expect(error?.description.contains("block-iscsi is not ours") ?? false)
+        #expect(ContinuousClock.now - began < .seconds(5))
+        #expect(try await services.host.dom0.store.directory("/local/domain/1/device/vbd") == nil)
+        await services.end()
+    }
+
     @Test func brokerAndWorkerAreSmall() async throws {
         let services = try Services()
         let guest = try await services.guest(1)

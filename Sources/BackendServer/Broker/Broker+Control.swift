@@ -13,6 +13,7 @@ internal import XenWire
 extension Broker {
     /// A worker that starts right now is waited for this long.
     static let workerPatience: Duration = .seconds(10)
+    static let askAgain: Duration = .milliseconds(20)
 
     /// The table of the control socket.
     nonisolated func dispatch() -> ControlDispatch {
@@ -54,17 +55,26 @@ extension Broker {
 
     // MARK: forwarding
 
+    /// Gives a call to the domain's worker. One that is being replaced is waited for: what may be asked here can be
+    /// asked twice, so that a worker's death in the middle is no error either.
+    /// - Parameter none: the answer where the domain has no device of ours.
     private func forward<Verb: ControlVerb>(
         _ call: Verb,
         to text: String,
         none: Verb.Reply? = nil
     ) async throws(ControlError) -> Verb.Reply {
         let domain = try await domain(text)
-        guard workers[domain]?.process != nil else {
-            if let none { return none }
-            throw .workerUnavailable(reason: "domain \(domain) has no device of ours")
+        let deadline = ContinuousClock.now + Broker.workerPatience
+        while let worker = workers[domain], worker.process != nil || worker.machine.expectsWorker {
+            do throws(ControlError) {
+                return try await WorkerCall.perform(call, at: setting.run.socket(of: domain), on: loop)
+            } catch {
+                guard case .workerUnavailable = error, ContinuousClock.now < deadline else { throw error }
+            }
+            await loop.sleep(for: Broker.askAgain)
         }
-        return try await WorkerCall.perform(call, at: setting.run.socket(of: domain), on: loop)
+        if let none { return none }
+        throw .workerUnavailable(reason: "domain \(domain) has no device of ours")
     }
 
     /// Gives the hotplug script's request to the device's worker, which may not be up yet.
@@ -82,7 +92,7 @@ extension Broker {
                 case (.workerUnavailable, .add) where ContinuousClock.now < deadline: break
                 default: throw error
                 }
-                await loop.sleep(for: .milliseconds(50))
+                await loop.sleep(for: Broker.askAgain)
             }
         }
     }

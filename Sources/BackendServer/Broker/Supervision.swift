@@ -78,6 +78,9 @@ struct Supervision: Sendable {
         if case .draining = phase { true } else { false }
     }
 
+    /// A worker runs, or will soon.
+    var expectsWorker: Bool { demand == .worker && phase != .stopped && phase != .draining(.stop) }
+
     mutating func take(_ event: SupervisionEvent) -> [SupervisionDirective] {
         switch (phase, event) {
         case (.stopped, _): []

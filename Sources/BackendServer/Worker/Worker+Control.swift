@@ -93,6 +93,7 @@ extension Worker {
 
     /// By its number or by its name in the guest; all for nil.
     private func selected(_ device: String?) async -> [any DeviceBackend] {
+        let devices = await devices()
         guard let device else { return devices }
         var selected: [any DeviceBackend] = []
         for backend in devices {

@@ -26,6 +26,8 @@ actor Worker {
     /// Their `run` returned while their directory is still there.
     private var finished: Set<DevicePath> = []
     private var isDraining = false
+    /// The first scan has been applied: what is not served now is not there.
+    private var hasLooked = false
     private var watches: [any Watch] = []
 
     private struct RunningDevice {
@@ -89,9 +91,11 @@ actor Worker {
         return running[path]?.backend
     }
 
-    /// All devices, in order of their numbers.
-    var devices: [any DeviceBackend] {
-        running.sorted { $0.key.index < $1.key.index }.map(\.value.backend)
+    /// All devices, in order of their numbers; of a worker that has just started, after its first scan.
+    func devices() async -> [any DeviceBackend] {
+        let deadline = ContinuousClock.now + Worker.hotplugPatience
+        while !hasLooked, ContinuousClock.now < deadline, !isDraining { await loop.sleep(for: .milliseconds(5)) }
+        return running.sorted { $0.key.index < $1.key.index }.map(\.value.backend)
     }
 
     private func list() async throws(HypervisorFailure) -> DeviceListing {
@@ -119,6 +123,7 @@ actor Worker {
                 start(device.path, mark)
             }
         }
+        hasLooked = true
         for path in suspects where !isDraining {
             let mark = marks.mark(for: path.nameInDomain)
             start(path, mark)
