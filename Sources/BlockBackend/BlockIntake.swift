@@ -6,11 +6,12 @@ internal import SharedRing
 internal import XenWire
 
 extension BlockWork {
-    /// Takes all requests that wait and admits them.
+    /// Takes all requests that wait (a batch of them where each will be moved here and now) and admits them.
     /// - Returns: how many were taken.
     mutating func intake() throws(RingFault) -> Int {
         let waiting = try ring.poll()
-        let room = min(Int(waiting), journal.freeCount)
+        let limit = medium?.isInMemory ?? false ? BlockWork.requestsNow : .max
+        let room = min(Int(waiting), journal.freeCount, limit)
         guard room > 0 else { return 0 }
         fresh.removeAll(keepingCapacity: true)
         for _ in 0..<room {

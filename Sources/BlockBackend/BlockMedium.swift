@@ -10,6 +10,8 @@ struct BlockMedium: Sendable {
     let image: RawImage
     /// Kept beside the image: a turn needs it for each transfer.
     let file: OpenFile
+    /// Transfers are copies: done where they are asked for.
+    var isInMemory: Bool { file.isInMemory }
 
     init(_ image: RawImage) {
         self.image = image

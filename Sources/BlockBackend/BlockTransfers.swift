@@ -10,13 +10,31 @@ internal import XenWire
 extension BlockWork {
     /// Starts all that is runnable, and what that makes runnable, until nothing is.
     mutating func start() {
+        _ = enterEnded()
         if awaitsMedium() { return }
+        var hasEnded = false
         repeat {
             gatherStarved()
             gatherRunnable()
             runCopies()
             launchReady()
-        } while !runnable.isEmpty
+            hasEnded = enterEnded()
+        } while !runnable.isEmpty || (hasEnded && mayTakeBuffers && !starved.isEmpty)
+    }
+
+    /// Enters the results of transfers that ended while they were started, and answers their requests.
+    /// - Returns: false if there were none. Nobody will come back for these: what they freed must be used now.
+    private mutating func enterEnded() -> Bool {
+        if ended.isEmpty { return false }
+        var position = 0
+        // Grows while it is walked: short transfers go on, barriers take their next step.
+        while position < ended.count {
+            transferEnded(Int(ended[position].index), result: ended[position].result)
+            position &+= 1
+        }
+        ended.removeAll(keepingCapacity: true)
+        deliver()
+        return true
     }
 
     // MARK: buffers and data
@@ -173,7 +191,7 @@ extension BlockWork {
         issue(Int(index))
     }
 
-    /// Hands what is left of a transfer to the loop.
+    /// Hands what is left of a transfer to the loop; moves it here and now if that is but a copy.
     private mutating func issue(_ index: Int) {
         let transfer = transfers[index]
         let loop = facts.data.loop
@@ -181,7 +199,10 @@ extension BlockWork {
         guard let medium else {
             preconditionFailure("a transfer without a medium")
         }
+        let isNow = medium.isInMemory
         switch transfer.kind {
+        case .flush where isNow:
+            ended.append(EndedTransfer(index: slot, result: medium.file.synchronizeNow()))
         case .flush:
             loop.synchronize(medium.file, target: target, slot: slot)
         case .discard:
@@ -191,7 +212,14 @@ extension BlockWork {
             collectRuns(transfer)
             let offset = transfer.offset &+ UInt64(transfer.done)
             let pages = facts.data.pool.pages
-            if transfer.kind == .read {
+            if isNow {
+                bytesNow &+= runs.byteCount
+                let result =
+                    transfer.kind == .read
+                    ? medium.file.readNow(at: offset, into: pages, runs: runs)
+                    : medium.file.writeNow(at: offset, from: pages, runs: runs)
+                ended.append(EndedTransfer(index: slot, result: result))
+            } else if transfer.kind == .read {
                 loop.read(medium.file, at: offset, into: pages, runs: runs, target: target, slot: slot)
             } else {
                 loop.write(medium.file, at: offset, from: pages, runs: runs, target: target, slot: slot)

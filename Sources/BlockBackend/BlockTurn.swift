@@ -23,6 +23,7 @@ extension BlockWork {
     mutating func beginTurn(mayTakeBuffers: Bool) {
         now = MonotonicClock.nanoseconds
         self.mayTakeBuffers = mayTakeBuffers
+        bytesNow = 0
     }
 
     /// Whether buffers went back since the last time this was asked.
@@ -42,6 +43,7 @@ extension BlockWork {
                 notify = publish() || notify
                 if taken > 0 {
                     worked = true
+                    if bytesNow >= BlockWork.bytesNowPerTurn { break }
                     continue
                 }
                 if try ring.lastLook() == 0 {

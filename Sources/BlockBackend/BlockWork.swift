@@ -30,6 +30,10 @@ struct BlockWork: ~Copyable {
     static let requestBytes = BlockOffer.maxIndirectSegments * SharedPages.pageSize
     /// Chunks of the pool that the largest request needs.
     static let chunksPerRequest = requestBytes / BufferPool.chunkBytes
+    /// Bytes that a turn may have moved itself, to or from an image in memory, when it takes more requests; and how many
+    /// it takes at once. The rest waits in the ring: other queues get their turn first.
+    static let bytesNowPerTurn = 1024 * 1024
+    static let requestsNow = 32
     /// Bytes of the segments of the largest request: one page holds them.
     static let indirectBytes = BlockOffer.maxIndirectSegments * BlockWire.segmentSize
 
@@ -61,6 +65,10 @@ struct BlockWork: ~Copyable {
     var transfers: [DiskTransfer]
     var freeTransfers: [UInt16]
     var runs = IORuns()
+    /// Transfers that ended as they were started; empty between turns.
+    var ended: [EndedTransfer] = []
+    /// Bytes that this turn moved itself.
+    var bytesNow = 0
 
     // Lists of slots; all but `starved` and `settled` are empty between turns.
     var fresh: [UInt16] = []
@@ -112,6 +120,7 @@ struct BlockWork: ~Copyable {
         ready.reserveCapacity(slots)
         arrived.reserveCapacity(slots)
         settled.reserveCapacity(slots)
+        ended.reserveCapacity(BlockWork.requestsNow)
     }
 
     /// The bytes that hold a request's segments.

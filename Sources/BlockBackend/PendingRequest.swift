@@ -85,3 +85,10 @@ struct DiskTransfer: Sendable {
     /// Bytes moved so far.
     var done: Int
 }
+
+/// A transfer, by its index, that ended while it was started.
+struct EndedTransfer: Sendable {
+    var index: UInt32
+    /// As in a completion: bytes moved, or a negated `errno`.
+    var result: Int32
+}

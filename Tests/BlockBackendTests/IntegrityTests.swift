@@ -17,8 +17,10 @@ extension SimulatedDiskTests {
             var persistent = false
             var abi = BlockABI.native
             var blockSize: Int?
+            var inMemory = false
             var testDescription: String {
                 "\(queues) queues, order \(order), \(persistent ? "persistent" : "copied"), \(abi.rawValue), \(blockSize ?? 512)"
+                    + (inMemory ? ", in memory" : "")
             }
         }
 
@@ -27,6 +29,7 @@ extension SimulatedDiskTests {
             Shape(queues: 4, order: 3), Shape(queues: 2, order: 4, persistent: true), Shape(order: 4),
             Shape(abi: .x86_32), Shape(persistent: true, abi: .arm), Shape(queues: 3, blockSize: 4096),
             Shape(order: 2, persistent: true, blockSize: 4096),
+            Shape(inMemory: true), Shape(queues: 2, order: 4, persistent: true, inMemory: true),
         ]
 
         @Test(arguments: shapes)
@@ -38,7 +41,8 @@ extension SimulatedDiskTests {
                 ringOrder: shape.order,
                 persistent: shape.persistent,
                 abi: shape.abi,
-                offer: BlockOffer(maxQueues: 4, logicalBlockSize: shape.blockSize)
+                offer: BlockOffer(maxQueues: 4, logicalBlockSize: shape.blockSize),
+                inMemory: shape.inMemory
             )
             #expect(try await scene.frontend.backendKey("sectors") == "\(sectors)")
             #expect(try await scene.frontend.backendKey("sector-size") == "\(shape.blockSize ?? 512)")
@@ -107,8 +111,9 @@ extension SimulatedDiskTests {
         }
 
         /// More data in flight than the loop has buffers: requests wait, nothing fails, nothing starves.
-        @Test func buffersRunOut() async throws {
-            let scene = try await Scene(sectors: 65536, ringOrder: 1)
+        @Test(arguments: [false, true])
+        func buffersRunOut(inMemory: Bool) async throws {
+            let scene = try await Scene(sectors: 65536, ringOrder: 1, inMemory: inMemory)
             let frontend = scene.frontend
             frontend.fillSegments(page: 300, frontend.segments(page: 0, bytes: 1 << 20))
             for index in 0..<40 {

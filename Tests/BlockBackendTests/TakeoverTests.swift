@@ -15,11 +15,11 @@ extension SimulatedDiskTests {
     struct TakeoverTests {
         let disk = DevicePath(kind: .vbd3, domain: guestDomain, index: 51712)
 
-        @Test(arguments: [false, true])
-        func nothingIsLostOverManyDeaths(persistent: Bool) async throws {
+        @Test(arguments: [false, true], [false, true])
+        func nothingIsLostOverManyDeaths(persistent: Bool, inMemory: Bool) async throws {
             let bed = try TestBed()
             let sectors = 4096
-            let image = try bed.makeImage(sectors: sectors)
+            let image = try bed.makeImage(sectors: sectors, inMemory: inMemory)
             try await bed.makeDevice(disk, image: image)
             var (backend, life) = bed.start(disk)
             let frontend = try TestFrontend(bed.guest, disk, queues: 2, ringOrder: 1, dataPages: 256)

@@ -28,13 +28,14 @@ final class Scene {
         abi: BlockABI = .native,
         offer: BlockOffer = BlockOffer(maxQueues: 4),
         image: FilePath? = nil,
+        inMemory: Bool = false,
         mode: String = "w",
         extra: [String: String] = [:],
         connects: Bool = true
     ) async throws {
         bed = try TestBed()
         self.sectors = sectors
-        self.image = try image ?? bed.makeImage(sectors: sectors)
+        self.image = try image ?? bed.makeImage(sectors: sectors, inMemory: inMemory)
         try await bed.makeDevice(Scene.victimPath, image: self.image, mode: mode, extra: extra)
         try await bed.makeDevice(Scene.bystanderPath, image: try bed.makeImage("b.img", sectors: 256))
         let victim = bed.start(Scene.victimPath, offer: offer)

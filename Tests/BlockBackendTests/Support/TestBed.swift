@@ -68,7 +68,11 @@ final class TestBed: Sendable {
             environment.controlLoop.shutDown()
         }
         try? FileManager.default.removeItem(atPath: folder.string)
+        try? FileManager.default.removeItem(atPath: memoryFolder.string)
     }
+
+    /// For images in memory.
+    private var memoryFolder: FilePath { FilePath("/dev/shm").appending(folder.lastComponent ?? "xenback-test") }
 
     static func makeEnvironment(
         _ hypervisor: any Hypervisor,
@@ -95,9 +99,10 @@ final class TestBed: Sendable {
         retired.withLock { $0.append(old) }
     }
 
-    /// Makes an image file of `sectors` sectors of 512 bytes.
-    func makeImage(_ name: String = "a.img", sectors: Int) throws -> FilePath {
-        let path = folder.appending(name)
+    /// Makes an image file of `sectors` sectors of 512 bytes, on a disk's file system or on tmpfs.
+    func makeImage(_ name: String = "a.img", sectors: Int, inMemory: Bool = false) throws -> FilePath {
+        if inMemory { try Files.makeDirectory(memoryFolder, permissions: [.ownerReadWriteExecute]) }
+        let path = (inMemory ? memoryFolder : folder).appending(name)
         let file = try FileDescriptor.open(
             path,
             .readWrite,
