@@ -16,14 +16,16 @@ public struct JournalLayout: Hashable, Sendable {
     let form: Form
     let queueCount: Int
     let slotsPerQueue: Int
+    /// Bytes of what a connection must remember beside its requests (`JournalState`).
+    var stateBytes = 0
 
     /// One `QueueJournal` for each queue.
     public static func slots(_ slotsPerQueue: Int, queues: Int) -> JournalLayout {
         JournalLayout(form: .slots, queueCount: queues, slotsPerQueue: slotsPerQueue)
     }
-    /// One `RingJournal` for each ring.
-    public static func rings(_ rings: Int, slots: Int) -> JournalLayout {
-        JournalLayout(form: .rings, queueCount: rings, slotsPerQueue: slots)
+    /// One `RingJournal` for each ring, and room for a `JournalState`.
+    public static func rings(_ rings: Int, slots: Int, stateBytes: Int = 0) -> JournalLayout {
+        JournalLayout(form: .rings, queueCount: rings, slotsPerQueue: slots, stateBytes: stateBytes)
     }
 
     var queueBytes: Int {
@@ -40,7 +42,8 @@ public struct JournalLayout: Hashable, Sendable {
 /// ports and ABI, and a journal with another identity is worthless and removed.
 ///
 /// Layout: magic at 0, version at 8, queues at 12, slots per queue at 16, length of the identity at 20, form at 24,
-/// identity from 64; then from 4096 each queue (`QueueJournal` or `RingJournal`), behind one another.
+/// bytes of state at 28, identity from 64; then from 4096 each queue (`QueueJournal` or `RingJournal`), behind one
+/// another; then the state.
 public final class RequestJournal: Sendable {
     private static let magic: UInt64 = 0x316C_6A62_6E65_78  // "xenbjl1"
     private static let version: UInt32 = 1
@@ -83,6 +86,7 @@ public final class RequestJournal: Sendable {
         header.set32(UInt32(layout.slotsPerQueue), at: 16)
         header.set32(UInt32(text.count), at: 20)
         header.set32(layout.form.rawValue, at: 24)
+        header.set32(UInt32(layout.stateBytes), at: 28)
         pages.write(text, at: identityOffset)
         // The magic last: a journal without it was never finished.
         header.storeRelease(UInt32(truncatingIfNeeded: magic >> 32), at: 4)
@@ -107,7 +111,7 @@ public final class RequestJournal: Sendable {
         let text = Array(identity.utf8)
         guard header.u64(0) == magic, header.u32(8) == version, header.u32(12) == UInt32(layout.queueCount),
             header.u32(16) == UInt32(layout.slotsPerQueue), header.u32(20) == UInt32(text.count),
-            header.u32(24) == layout.form.rawValue
+            header.u32(24) == layout.form.rawValue, header.u32(28) == UInt32(layout.stateBytes)
         else { return nil }
         for (index, byte) in text.enumerated() where header.u8(identityOffset + index) != byte { return nil }
         return RequestJournal(path, pages, layout, trace: nil)
@@ -128,6 +132,12 @@ public final class RequestJournal: Sendable {
         return RingJournal(pages: pages, base: base(index), slotCount: layout.slotsPerQueue)
     }
 
+    /// What the connection remembers beside its requests.
+    public var state: JournalState {
+        let base = RequestJournal.headerBytes + layout.queueCount * layout.queueBytes
+        return JournalState(pages: pages, base: base, byteCount: layout.stateBytes)
+    }
+
     private func base(_ index: Int) -> Int {
         precondition(index >= 0 && index < layout.queueCount)
         return RequestJournal.headerBytes + index * layout.queueBytes
@@ -145,7 +155,9 @@ public final class RequestJournal: Sendable {
         self.trace = trace
     }
 
-    private static func size(_ layout: JournalLayout) -> Int { headerBytes + layout.queueCount * layout.queueBytes }
+    private static func size(_ layout: JournalLayout) -> Int {
+        headerBytes + layout.queueCount * layout.queueBytes + JournalState.fileBytes(layout.stateBytes)
+    }
 
     private static func open(_ path: FilePath, options: FileDescriptor.OpenOptions) throws(Errno) -> FileDescriptor {
         do {

@@ -63,8 +63,8 @@ extension BlockBackend {
             for name in BlockConnection.ringKeys(values, offer) { values[name] = try store.read("\(frontend)/\(name)") }
             return values
         }
-        do throws(BlockConnectionFault) {
-            return try BlockConnection(values, offer)
+        do throws(FrontendKeyFault) {
+            return try BlockConnection(FrontendKeys(values), offer)
         } catch {
             throw BackendFailure(.frontend, "the frontend's keys: \(error)")
         }

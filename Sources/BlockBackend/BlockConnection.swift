@@ -1,5 +1,6 @@
 // What frontend and backend agreed on: rings, ports, ABI. Every number of the frontend is checked here, once.
 
+internal import BackendCore
 internal import SharedRing
 internal import XenWire
 
@@ -28,13 +29,6 @@ public struct BlockOffer: Hashable, Sendable {
         self.persistentGrants = persistentGrants
         self.logicalBlockSize = logicalBlockSize
     }
-}
-
-/// A key of the frontend that makes no sense: the device is closed.
-struct BlockConnectionFault: Error, Hashable, Sendable, CustomStringConvertible {
-    let key: String
-    let problem: String
-    var description: String { "\(key) \(problem)" }
 }
 
 /// The negotiated facts of one connection; immutable.
@@ -82,7 +76,7 @@ extension BlockConnection {
 
     /// Keys to read next; none if the first are wrong already. At most 16 × 17.
     static func ringKeys(_ common: [String: String], _ offer: BlockOffer) -> [String] {
-        guard let shape = try? Shape(common, offer) else { return [] }
+        guard let shape = try? Shape(FrontendKeys(common), offer) else { return [] }
         return (0..<shape.queueCount).flatMap { queue in
             let prefix = shape.prefix(queue)
             return shape.referenceKeys.map { prefix + $0 } + [prefix + BusKeys.eventChannel]
@@ -90,41 +84,36 @@ extension BlockConnection {
     }
 
     /// - Parameter keys: the values of both rounds, read once each.
-    init(_ keys: [String: String], _ offer: BlockOffer) throws(BlockConnectionFault) {
+    init(_ keys: FrontendKeys, _ offer: BlockOffer) throws(FrontendKeyFault) {
         let shape = try Shape(keys, offer)
         guard let abi = BlockABI(protocolKey: keys[BlockKeys.protocol]) else {
-            throw BlockConnectionFault(
-                key: BlockKeys.protocol,
-                problem: "is unknown: \(quoted(keys[BlockKeys.protocol]))"
-            )
+            let text = FrontendKeys.quoted(keys[BlockKeys.protocol])
+            throw FrontendKeyFault(BlockKeys.protocol, "is unknown: \(text)")
         }
-        var seenReferences: Set<UInt32> = []
-        var seenPorts: Set<UInt32> = []
+        var seenReferences: Set<GrantReference> = []
+        var seenPorts: Set<EventChannelPort> = []
         var queues: [Queue] = []
         for index in 0..<shape.queueCount {
             let prefix = shape.prefix(index)
             var references: [GrantReference] = []
             for name in shape.referenceKeys {
-                let reference = try number(keys, prefix + name, in: 0...UInt32.max)
+                let reference = try keys.reference(prefix + name)
                 guard seenReferences.insert(reference).inserted else {
-                    throw BlockConnectionFault(key: prefix + name, problem: "repeats grant \(reference)")
+                    throw FrontendKeyFault(prefix + name, "repeats grant \(reference.rawValue)")
                 }
-                references.append(GrantReference(reference))
+                references.append(reference)
             }
             let key = prefix + BusKeys.eventChannel
-            let port = try number(keys, key, in: 1...BlockConnection.largestPort)
+            let port = try keys.port(key)
             guard seenPorts.insert(port).inserted else {
-                throw BlockConnectionFault(key: key, problem: "repeats port \(port)")
+                throw FrontendKeyFault(key, "repeats port \(port.rawValue)")
             }
-            queues.append(Queue(references: references, port: EventChannelPort(port)))
+            queues.append(Queue(references: references, port: port))
         }
         self.abi = abi
         self.queues = queues
         usesPersistentGrants = offer.persistentGrants && keys[BlockKeys.featurePersistent] == "1"
     }
-
-    /// Ports of the FIFO ABI: 2¹⁷ (public/event_channel.h, EVTCHN_FIFO_NR_CHANNELS).
-    private static let largestPort: UInt32 = (1 << 17) - 1
 
     /// How many queues and pages: what the common keys say.
     private struct Shape {
@@ -132,16 +121,16 @@ extension BlockConnection {
         /// nil: the single page of `ring-ref`.
         let pageOrder: Int?
 
-        init(_ keys: [String: String], _ offer: BlockOffer) throws(BlockConnectionFault) {
+        init(_ keys: FrontendKeys, _ offer: BlockOffer) throws(FrontendKeyFault) {
             if keys[BusKeys.multiQueueNumQueues] != nil {
                 queueCount = Int(
-                    try number(keys, BusKeys.multiQueueNumQueues, in: 1...UInt32(offer.maxQueues))
+                    try keys.number(BusKeys.multiQueueNumQueues, in: 1...UInt32(offer.maxQueues))
                 )
             } else {
                 queueCount = 1
             }
             if keys[BlockKeys.ringPageOrder] != nil {
-                pageOrder = Int(try number(keys, BlockKeys.ringPageOrder, in: 0...UInt32(offer.maxRingPageOrder)))
+                pageOrder = Int(try keys.number(BlockKeys.ringPageOrder, in: 0...UInt32(offer.maxRingPageOrder)))
             } else {
                 pageOrder = nil
             }
@@ -155,28 +144,4 @@ extension BlockConnection {
             return (0..<(1 << pageOrder)).map { BlockKeys.ringReference($0) }
         }
     }
-}
-
-private func number(
-    _ keys: [String: String],
-    _ key: String,
-    in range: ClosedRange<UInt32>
-) throws(BlockConnectionFault) -> UInt32 {
-    guard let text = keys[key] else { throw BlockConnectionFault(key: key, problem: "is missing") }
-    guard let number = UInt32(decimal: text) else {
-        throw BlockConnectionFault(key: key, problem: "is not a number: \(quoted(text))")
-    }
-    guard range.contains(number) else {
-        throw BlockConnectionFault(
-            key: key,
-            problem: "is \(number), allowed are \(range.lowerBound) … \(range.upperBound)"
-        )
-    }
-    return number
-}
-
-/// A frontend's text as a log line can bear it: short, printable ASCII only.
-private func quoted(_ text: String?) -> String {
-    let printable = (text ?? "").unicodeScalars.prefix(32).map { (0x20..<0x7F).contains($0.value) ? $0 : "?" }
-    return "'\(String(String.UnicodeScalarView(printable)))'"
 }

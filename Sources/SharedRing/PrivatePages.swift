@@ -69,6 +69,15 @@ public final class PrivatePages: @unchecked Sendable {
         return try body(unsafe RawSpan(_unsafeBytes: buffer))
     }
 
+    /// Copies `count` bytes from `source` of other private pages to `target` of these.
+    @inlinable
+    public func copy(from pages: PrivatePages, at source: Int, count: Int, to target: Int) {
+        precondition(count >= 0 && source >= 0 && count <= pages.byteCount &- source)
+        precondition(target >= 0 && count <= byteCount &- target)
+        // SAFETY: both ranges were checked just above; copyMemory allows them to overlap.
+        unsafe base.advanced(by: target).copyMemory(from: pages.base.advanced(by: source), byteCount: count)
+    }
+
     /// Copies bytes in from an array.
     public func write(_ bytes: [UInt8], at offset: Int) {
         precondition(offset >= 0 && bytes.count <= byteCount &- offset)

@@ -1,5 +1,6 @@
 // The frontend's keys: every number is checked, nothing traps.
 
+internal import BackendCore
 internal import Testing
 internal import XenWire
 
@@ -8,11 +9,11 @@ internal import XenWire
 @Suite struct ConnectionTests {
     let offer = BlockOffer(maxQueues: 4)
 
-    private func connect(_ keys: [String: String]) -> Result<BlockConnection, BlockConnectionFault> {
+    private func connect(_ keys: [String: String]) -> Result<BlockConnection, FrontendKeyFault> {
         // The second round must ask for exactly what the parser then looks at.
         let asked = Set(BlockConnection.commonKeys + BlockConnection.ringKeys(keys, offer))
-        return Result { () throws(BlockConnectionFault) in
-            try BlockConnection(keys.filter { asked.contains($0.key) }, offer)
+        return Result { () throws(FrontendKeyFault) in
+            try BlockConnection(FrontendKeys(keys.filter { asked.contains($0.key) }), offer)
         }
     }
 
@@ -51,7 +52,7 @@ internal import XenWire
     func wrongKeysAreFaults(key: String, value: String?) {
         var keys = single
         keys[key] = value
-        #expect(throws: BlockConnectionFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
     }
 
     @Test func repeatedGrantsAndPortsAreFaults() {
@@ -60,11 +61,11 @@ internal import XenWire
             keys["queue-\(queue)/event-channel"] = "\(queue + 5)"
             keys["queue-\(queue)/ring-ref"] = "9"
         }
-        #expect(throws: BlockConnectionFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
         keys["queue-1/ring-ref"] = "10"
         #expect(throws: Never.self) { try connect(keys).get() }
         keys["queue-1/event-channel"] = "5"
-        #expect(throws: BlockConnectionFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
     }
 
     @Test func aFrontendsTextIsHarmlessInALog() throws {
