@@ -17,12 +17,14 @@ struct DemoServiceOptions: ParsableArguments {
     @Option var machine: String
     @Option var runDirectory: String
     @Option var logLevel: String = "warning"
+    /// A settings file, for tests of its being read again.
+    @Option var settings: String?
     /// A device whose backend kills its worker as soon as it is made, as `vbd3/51712`: for tests of the three strikes.
     @Option var poison: String?
 
     var service: ServiceOptions {
         ServiceOptions(
-            .fixed(Configuration()),
+            settings.map { .file(FilePath($0)) } ?? .fixed(Configuration()),
             runDirectory: FilePath(runDirectory),
             logLevel: Logger.Level(rawValue: logLevel)
         )
@@ -32,6 +34,7 @@ struct DemoServiceOptions: ParsableArguments {
     var words: [String] {
         ["--machine", machine, "--run-directory", runDirectory, "--log-level", logLevel]
             + (poison.map { ["--poison", $0] } ?? [])
+            + (settings.map { ["--settings", $0] } ?? [])
     }
 
     /// Broker and workers end with the machine: nobody else would end them.

@@ -27,11 +27,16 @@ private struct AnyDisk: DeviceClass {
 @Suite(.serialized, .timeLimit(.minutes(2)))
 struct BrokerTests {
     /// A broker whose workers are `sleep`; the domain's number is part of the command.
-    private func broker(_ host: SimulatedHost, command: [String] = ["/bin/sleep"]) -> (Broker, Task<Void, Never>) {
+    private func broker(
+        _ host: SimulatedHost,
+        command: [String] = ["/bin/sleep"],
+        workerLimit: Int = 1024
+    ) -> (Broker, Task<Void, Never>) {
         let setting = BrokerSetting(
             run: host.run,
             workerCommand: { command + ["100\($0)"] },
-            build: "this build"
+            build: "this build",
+            workerLimit: workerLimit
         )
         let broker = Broker(
             loop: host.loop,
@@ -101,6 +106,29 @@ struct BrokerTests {
         let (broker, task) = broker(host, command: ["/nonexistent/xenbackd"])
         try await host.attach(1)
         try await eventually("the pause") { await broker.phase(of: DomainID(1)!) == .backingOff }
+        await broker.stop()
+        await task.value
+    }
+
+    @Test func aDomainBeyondTheLimitGetsItsWorkerWhenAnotherLeaves() async throws {
+        let host = try SimulatedHost()
+        for number in 1...3 { try host.machine.createDomain(DomainID(UInt16(number))!) }
+        let (broker, task) = broker(host, workerLimit: 2)
+        let first = try await host.attach(1)
+        try await host.attach(2)
+        try await eventually("two workers") {
+            let (one, two) = (await self.process(broker, 1), await self.process(broker, 2))
+            return one != nil && two != nil
+        }
+        try await host.attach(3)
+        try await eventually("the pause") { await broker.phase(of: DomainID(3)!) == .backingOff }
+        #expect(await process(broker, 3) == nil)
+        #expect(await broker.refused == [DomainID(3)!])
+        try host.machine.destroyDomain(DomainID(1)!)
+        try await host.dom0.store.remove("\(first)")
+        try await eventually("its worker", within: .seconds(30)) { await self.process(broker, 3) != nil }
+        #expect(await broker.refused.isEmpty)
+        #expect(await process(broker, 2) != nil)
         await broker.stop()
         await task.value
     }

@@ -22,15 +22,30 @@ final class Services: @unchecked Sendable {
     let host: SimulatedHost
     private(set) var broker: ChildProcess?
     private let poison: String?
+    private let hasSettings: Bool
     private let program: String
 
-    /// - Parameter program: another copy of `xenback` is another build.
-    init(poison: String? = nil) throws {
+    /// - Parameter settings: the text of a settings file.
+    init(poison: String? = nil, settings: String? = nil) throws {
         host = try SimulatedHost()
         self.poison = poison
+        hasSettings = settings != nil
         program = Services.xenback
         try host.machine.listen(at: machine)
+        if let settings { try write(settings: settings) }
         try startBroker()
+    }
+
+    private var settingsFile: FilePath { host.run.path.appending("xenbackd.toml") }
+
+    func write(settings: String) throws {
+        let file = try FileDescriptor.open(
+            settingsFile,
+            .writeOnly,
+            options: [.create, .truncate],
+            permissions: .ownerReadWrite
+        )
+        try file.closeAfter { _ = try file.writeAll(settings.utf8) }
     }
 
     /// Beside the test bundle.
@@ -45,6 +60,7 @@ final class Services: @unchecked Sendable {
         words += ["--run-directory", host.run.path.string]
         words += ["--log-level", unsafe getenv("TEST_LOG") == nil ? "critical" : "debug"]
         if let poison { words += ["--poison", poison] }
+        if hasSettings { words += ["--settings", settingsFile.string] }
         broker = try ChildProcess(spawning: words)
     }
 
@@ -100,23 +116,29 @@ final class Services: @unchecked Sendable {
     func guest(_ number: UInt16, megabytes: Int = 16) async throws -> Guest {
         let domain = try #require(DomainID(number))
         try host.machine.createDomain(domain)
-        let image = host.directory.appending("disk-\(number).img")
+        let image = try makeImage("disk-\(number).img", megabytes: megabytes)
+        let frontend = try await attach(domain, 51712, "vdev=xvda,format=raw,target=\(image)")
+        return Guest(domain: domain, frontend: frontend, path: DevicePath(kind: .vbd, domain: domain, index: 51712))
+    }
+
+    func makeImage(_ name: String, megabytes: Int) throws -> FilePath {
+        let image = host.directory.appending(name)
         let file = try FileDescriptor.open(image, .readWrite, options: .create, permissions: .ownerReadWrite)
-        try file.resize(to: Int64(megabytes) << 20)
-        try file.close()
-        let frontend = BlockFrontend(
-            try host.machine.hypervisor(for: domain),
-            loop: host.loop,
-            index: 51712
-        )
-        async let attached = call(BlockAttach(domain: "\(number)", disk: "vdev=xvda,format=raw,target=\(image)"))
+        try file.closeAfter { try file.resize(to: Int64(megabytes) << 20) }
+        return image
+    }
+
+    /// Attaches a disk through the control socket; the guest's driver connects.
+    func attach(_ domain: DomainID, _ index: UInt32, _ line: String) async throws -> BlockFrontend {
+        let frontend = BlockFrontend(try host.machine.hypervisor(for: domain), loop: host.loop, index: index)
+        async let attached = call(BlockAttach(domain: "\(domain)", disk: line))
         try await eventually("the guest's nodes") {
-            try await self.host.dom0.store.read("/local/domain/\(number)/device/vbd/51712/backend") != nil
+            try await self.host.dom0.store.read("/local/domain/\(domain)/device/vbd/\(index)/backend") != nil
         }
         try await frontend.connect()
         let reply = try await attached
-        #expect(reply.device.path == "backend/vbd/\(number)/51712")
-        return Guest(domain: domain, frontend: frontend, path: DevicePath(kind: .vbd, domain: domain, index: 51712))
+        #expect(reply.device.path == "backend/vbd/\(domain)/\(index)")
+        return frontend
     }
 }
 

@@ -70,6 +70,34 @@ extension SimulatedDiskTests {
             try await scene.end(victimServes: false)
         }
 
+        /// ext4 on a loop device, shut down in the middle: the kernel answers each read, write and flush with EIO, as after
+        /// the loss of its disk.
+        @Test(.enabled(if: getuid() == 0))
+        func theFileSystemFails() async throws {
+            let base = "/tmp/xenback-failing-\(UUID().uuidString)"
+            let make = "truncate -s 16M \(base).img && mkfs.ext4 -q -F \(base).img && mkdir \(base)"
+            defer { _ = unsafe system("umount -l \(base); rmdir \(base); rm -f \(base).img") }
+            let isMounted = unsafe system("\(make) && mount -o loop \(base).img \(base) 2>/dev/null") == 0
+            guard isMounted else { return print("not run: no ext4 on a loop device") }
+            let image = FilePath("\(base)/disk.img")
+            #expect(unsafe system("dd if=/dev/zero of=\(image) bs=1M count=1 status=none && sync") == 0)
+            let scene = try await Scene(sectors: 2048, image: image)
+            let data = [UInt8](repeating: 1, count: 4096)
+            #expect(try await scene.frontend.write(data, at: 0) == .okay)
+            let root = try FileDescriptor.open(FilePath(base), .readOnly)
+            // EXT4_IOC_SHUTDOWN: _IOR('X', 125, __u32); 2: the log is not written out.
+            var how: UInt32 = 2
+            try root.closeAfter { #expect(unsafe ioctl(root.rawValue, 0x8004_587D, &how) == 0) }
+            for index in 0..<5 {
+                let page = scene.frontend.segments(page: 0, bytes: 4096)
+                #expect(try await scene.frontend.ask(.read, sector: UInt64(index * 8), segments: page) == .error)
+                #expect(try await scene.frontend.write(data, at: UInt64(index * 8)) == .error)
+            }
+            #expect(await scene.counter("host-failures") == 10)
+            #expect(scene.bed.logs.count("storage failed") == 1, "\(scene.bed.logs.all)")
+            try await scene.end(victimServes: false)
+        }
+
         @Test func theHypervisorRefusesToCopy() async throws {
             let scene = try await Scene()
             let page = scene.frontend.segments(page: 0, bytes: 4096)
