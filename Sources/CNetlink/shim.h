@@ -18,3 +18,18 @@
 #include <netlink/netlink.h>
 #include <netlink/socket.h>
 #include <netlink/route/link.h>
+#include <netlink/attr.h>
+#include <netlink/msg.h>
+#include <netlink/route/addr.h>
+#include <netlink/route/link/bridge.h>
+#include <netlink/route/route.h>
+#include <linux/if_link.h>
+#include <linux/rtnetlink.h>
+
+// linux/if_bridge.h, which brings linux/in6.h against netinet/in.h's types.
+struct netlink_bridge_vlan {
+    uint16_t flags, identifier;
+};
+#define NETLINK_BRIDGE_VLAN_INFO 2     // IFLA_BRIDGE_VLAN_INFO
+#define NETLINK_BRIDGE_VLAN_PVID 2     // BRIDGE_VLAN_INFO_PVID
+#define NETLINK_BRIDGE_VLAN_UNTAGGED 4 // BRIDGE_VLAN_INFO_UNTAGGED

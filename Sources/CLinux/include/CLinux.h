@@ -47,4 +47,5 @@
 #include "Spawn.h"
 #include "ServiceSignals.h"
 #include "Threads.h"
+#include "Tun.h"
 #include "UnixSocket.h"

@@ -1,0 +1,88 @@
+// TAP interfaces of the running kernel: made, taken over from a predecessor, put in place, taken away.
+
+/// The network of the host, in the namespace of the thread that calls.
+///
+/// An interface outlives the process that made it, and is told from a stranger's by its alias: the plan's `owner`. It
+/// is found by that alias wherever a script of the toolstack has renamed it to.
+public struct KernelNetwork: NetworkHost {
+    /// What all interfaces of this service have in front of their alias.
+    public static let ownerPrefix = "xenback "
+    /// The numerically largest unicast address: a bridge, which takes the lowest of its ports' addresses for its own,
+    /// never takes this one.
+    static let address: [UInt8] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff]
+
+    let openVSwitch: OpenVSwitch
+
+    public init() { self.init(openVSwitch: OpenVSwitch()) }
+
+    init(openVSwitch: OpenVSwitch) { self.openVSwitch = openVSwitch }
+
+    /// Makes the interface or takes over the one with the plan's owner.
+    ///
+    /// Without a placement a new interface is left down and a predecessor's untouched: the toolstack's script renames
+    /// the first, which Linux before 6.2 refuses once it is up, and has set up the second.
+    /// - Throws: `.busy` if the name is somebody else's, `.notFound` if the bridge is not there, `.invalid` for names and
+    ///   numbers that cannot be, `.host` for what the kernel says.
+    public func open(_ plan: InterfacePlan) throws(NetworkFailure) -> any PacketDevice {
+        try InterfaceName.check(plan)
+        let netlink = try NetlinkSocket()
+        let found = try KernelNetwork.find(plan, netlink)
+        let link = if let found { found } else { try KernelNetwork.create(plan, netlink) }
+        do throws(NetworkFailure) {
+            if found == nil || plan.placement != nil {
+                try netlink.change(link, LinkChange(address: KernelNetwork.address, mtu: plan.mtu))
+            }
+            try place(link, plan, netlink)
+        } catch {
+            if found == nil { try? netlink.delete(link) }
+            throw error
+        }
+        return TapDevice(link, netlink: netlink)
+    }
+
+    public func remove(_ plan: InterfacePlan) throws(NetworkFailure) {
+        try InterfaceName.check(plan)
+        let netlink = try NetlinkSocket()
+        guard let link = try netlink.links().first(where: { $0.alias == plan.owner }) else { return }
+        if case .openVSwitch = plan.placement { try? openVSwitch.remove(link.name) }
+        try netlink.delete(link)
+    }
+
+    /// The interfaces of this service, of living devices and of dead ones.
+    public static func leftovers() throws(NetworkFailure) -> [(name: String, owner: String)] {
+        try NetlinkSocket().links()
+            .filter { $0.alias.hasPrefix(ownerPrefix) && $0.kind == "tun" }
+            .map { ($0.name, $0.alias) }
+    }
+
+    /// The predecessor's interface, or nil if there is none and the name is free.
+    private static func find(
+        _ plan: InterfacePlan,
+        _ netlink: borrowing NetlinkSocket
+    ) throws(NetworkFailure) -> Link? {
+        let links = try netlink.links()
+        if let own = links.first(where: { $0.alias == plan.owner && $0.kind == "tun" }) { return own }
+        guard let other = links.first(where: { $0.name == plan.name }) else { return nil }
+        let whose = other.alias.isEmpty ? "is not ours" : "belongs to '\(other.alias)'"
+        throw NetworkFailure(
+            .busy,
+            "interface \(plan.name) exists already and \(whose); rename or remove it (ip link delete \(plan.name)), "
+                + "or give the card another vifname"
+        )
+    }
+
+    /// Makes a persistent interface that is marked as ours before it can outlive us.
+    private static func create(
+        _ plan: InterfacePlan,
+        _ netlink: borrowing NetlinkSocket
+    ) throws(NetworkFailure) -> Link {
+        let file = try TapQueue.create(plan.name)
+        guard var link = try netlink.link(named: plan.name) else {
+            throw NetworkFailure(.notFound, "interface \(plan.name) is gone: somebody deleted it")
+        }
+        try netlink.change(link, LinkChange(alias: plan.owner))
+        link.alias = plan.owner
+        try TapQueue.keep(file, link.name)
+        return link
+    }
+}
