@@ -2,7 +2,8 @@
 # The words in which a scenario's dom0 part is written. Nothing here waits for a fixed time: it polls, with a limit.
 
 logs=/share/logs
-# ours, kernel (xen-blkback on loop) or qdisk (QEMU): who serves the disks of disk_line. Set by `run --backend`.
+# ours, kernel (xen-blkback on loop, xen-netback) or qdisk (QEMU): who serves the disks of disk_line and the network cards. Set by
+# `run --backend`.
 RIG_BACKEND=ours
 # All limits are multiplied by this. Set by `run --patience`.
 RIG_PATIENCE=1
@@ -110,7 +111,8 @@ loop_of() {
     echo "$device"
 }
 load_kernel_blkback() { modprobe -a loop && modprobe --ignore-install xen-blkback; }
-[[ $RIG_BACKEND == kernel ]] && load_kernel_blkback
+load_kernel_netback() { modprobe --ignore-install xen-netback; }
+[[ $RIG_BACKEND == kernel ]] && load_kernel_blkback && load_kernel_netback
 
 image_changes_mark() { stat -c %y "$1"; }
 # image_changes IMAGE: succeeds once the guest's next write is in the image; fails after 60 s.
@@ -160,10 +162,10 @@ contains() {
     [[ $status == 0 && $output == *"$words"* ]]
 }
 
-# no_backends: no directory of a disk is left below any backend.
+# no_backends: no directory of a device is left below any backend.
 no_backends() {
     local kind domain
-    for kind in vbd vbd3; do
+    for kind in vbd vbd3 vif; do
         for domain in $(xenstore-list "/local/domain/0/backend/$kind" 2>/dev/null); do
             [[ -z $(xenstore-list "/local/domain/0/backend/$kind/$domain" 2>/dev/null) ]] || {
                 echo "backend/$kind/$domain is still there"
@@ -174,13 +176,146 @@ no_backends() {
 }
 
 #
+# Networks
+#
+
+# make_bridge NAME ADDRESS…: a bridge with dom0's addresses on it, up at once.
+make_bridge() {
+    local name=$1 address
+    shift
+    ip link add name "$name" type bridge stp_state 0 forward_delay 0
+    echo 0 >"/proc/sys/net/ipv6/conf/$name/accept_dad"
+    for address in "$@"; do ip address add "$address" dev "$name"; done
+    ip link set "$name" up
+}
+
+# make_host NAME BRIDGE ADDRESS…: a host of its own (a network namespace) behind the bridge, on a cable without any offload: its end
+# computes and checks every checksum, and no segment is longer than its MTU, so what was left for hardware to do must be right.
+make_host() {
+    local name=$1 bridge=$2 address
+    shift 2
+    ip netns add "$name"
+    ip link add "to-$name" type veth peer name eth0 netns "$name"
+    ethtool -K "to-$name" tx off tso off gso off sg off gro off >/dev/null
+    ip link set "to-$name" master "$bridge" up
+    in_host "$name" ethtool -K eth0 rx off tx off tso off gso off sg off gro off >/dev/null
+    in_host "$name" sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad'
+    for address in "$@"; do ip -n "$name" address add "$address" dev eth0; done
+    ip -n "$name" link set lo up
+    ip -n "$name" link set eth0 up
+}
+# in_host NAME COMMAND…: NAME "" is dom0 itself.
+in_host() {
+    local name=$1
+    shift
+    if [[ -z $name ]]; then "$@"; else ip netns exec "$name" "$@"; fi
+}
+
+# nic_line LAST [EXTRA]: the xl line of a network card whose MAC ends with the byte LAST.
+nic_line() { echo "mac=00:16:3e:00:00:$1,bridge=xenbr0${2:+,$2}"; }
+
+# attach_nic GUEST LINE: `xl network-attach` wants the words of a line one by one, and takes no notice of what follows a comma.
+attach_nic() {
+    local words
+    IFS=, read -ra words <<<"$2"
+    xl network-attach "$(guest_id "$1")" "${words[@]}"
+}
+# vif GUEST [INDEX]: the interface in dom0.
+vif() { echo "vif$(guest_id "$1").${2:-0}"; }
+# counter INTERFACE NAME: one of the kernel's statistics, from the interface's own view: its rx is what the guest sent.
+counter() { cat "/sys/class/net/$1/statistics/$2"; }
+on_bridge() { [[ -e /sys/class/net/$1/brif/$2 ]]; }
+
+# netback_queues NUMBER: how many queues the backend offers to network cards that are attached from now on.
+netback_queues() {
+    case $RIG_BACKEND in
+    kernel) echo "$1" >/sys/module/xen_netback/parameters/max_queues ;;
+    ours) set_ours net queues "$1" ;;
+    esac
+}
+# set_ours SECTION KEY VALUE: a setting of xenbackd, read at once.
+set_ours() {
+    local file=/etc/xenback/xenbackd.toml
+    sed -i "/^$2 *=/d" $file
+    if grep -q "^\[$1\]" $file; then sed -i "s/^\[$1\]/&\n$2 = $3/" $file; else printf '[%s]\n%s = %s\n' "$1" "$2" "$3" >>$file; fi
+    kill -HUP "$(broker_pid)"
+}
+
+# nic_key GUEST INDEX KEY: what the backend published. nic_says GUEST INDEX STATE.
+nic_key() { xenstore-read "/local/domain/0/backend/vif/$(guest_id "$1")/$2/$3"; }
+nic_says() { [[ $(nic_key "$1" "$2" state) == "$3" ]]; }
+
+# replies HOST ADDRESS [OPTION…]: ping from there; each request must be answered.
+replies() {
+    local host=$1 address=$2
+    shift 2
+    in_host "$host" ping -q -c 5 -i 0.1 -W 5 "$@" "$address"
+}
+
+# make_data FILE MIB: bytes that are nowhere the same, from one random MiB: an emulated CPU makes few of them in a second.
+make_data() {
+    local number
+    head -c 1M /dev/urandom >"$1.part"
+    for ((number = 0; number < $2; number++)); do
+        printf '%08d' "$number"
+        cat "$1.part"
+    done >"$1"
+    rm "$1.part"
+}
+# guest_sends GUEST FILE ADDRESS [HOST [FIRST]]: over TCP to dom0 or to a host of make_host, after the command FIRST in the guest; both
+# ends must compute the same sum.
+guest_sends() {
+    local receiver sum
+    rm -f /run/rig/received
+    # Not through in_host: what is killed must be socat itself.
+    ${4:+ip netns exec "$4"} socat -u TCP6-LISTEN:5001,ipv6only=0,reuseaddr OPEN:/run/rig/received,creat,trunc >/dev/null &
+    receiver=$!
+    sum=$(guest "$1" "${5:+$5 >/dev/null && }send $2 $3") || { kill $receiver && echo "$sum" && return 1; }
+    wait $receiver
+    same_sum "$sum" "$(sha256sum </run/rig/received)"
+}
+# guest_receives GUEST FILE ADDRESS [HOST]: the other way; ADDRESS is the guest's. /run/rig/mean: bytes a packet, as it saw them.
+guest_receives() {
+    local sum
+    guest_begin "$1" receive receive
+    in_host "${4:-}" timeout 120 socat -u -b 65536 "OPEN:$2" "TCP:$3:5001,retry=100,interval=0.1" || return
+    sum=$(guest_end "$1" receive 60) || { echo "$sum" && return 1; }
+    echo "${sum##*mean }" >/run/rig/mean
+    same_sum "$sum" "$(sha256sum <"$2")"
+}
+same_sum() {
+    echo "sent and received: $1 $2"
+    [[ ${1%% *} == "${2%% *}" && ${#1} -ge 64 ]]
+}
+
+# capture_begin NAME INTERFACE [HOST] FILTER: tcpdump, listening when this returns. capture_end NAME.
+capture_begin() {
+    ${3:+ip netns exec "$3"} tcpdump -Z root -i "$2" -w "/run/rig/$1.pcap" -U -n -s 0 -B 16384 "${4:-}" 2>"/run/rig/$1.tcpdump" &
+    echo $! >"/run/rig/$1.pid"
+    wait_until 20 grep -q listening "/run/rig/$1.tcpdump"
+}
+capture_end() {
+    kill "$(<"/run/rig/$1.pid")"
+    wait "$(<"/run/rig/$1.pid")"
+    tcpdump -n -vv -r "/run/rig/$1.pcap" >"/run/rig/$1.text" 2>/dev/null
+    note "$1: $(captured "$1")"
+}
+# captured NAME: "PACKETS LONGEST RIGHT WRONG" of TCP: how many, the longest payload, and what tcpdump says of their checksums.
+captured() {
+    awk '/Flags \[/ { packets++; if ($NF + 0 > longest) longest = $NF + 0 }
+        /cksum 0x[0-9a-f]+ \(correct\)/ { right++ } /cksum 0x[0-9a-f]+ \(incorrect/ { wrong++ }
+        END { print packets + 0, longest + 0, right + 0, wrong + 0 }' "/run/rig/$1.text"
+}
+
+#
 # Guests
 #
 
 # Domain ids by guest name. Every process costs 0.1 s here, so nothing is asked twice.
 declare -A guest_ids
+guest_nics=()
 
-# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_extra (lines) before, or
+# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_nics, guest_extra (lines) before, or
 # idle_guests=yes: a kernel that only waits, for scenarios that are about xl and not about the guest.
 guest_config() {
     local name=$1 type=$2 line
@@ -201,6 +336,9 @@ guest_config() {
         echo "${guest_extra:-}"
         echo 'disk=['
         for line in "$@"; do echo "  '$line',"; done
+        echo ']'
+        echo 'vif=['
+        for line in "${guest_nics[@]}"; do echo "  '$line',"; done
         echo ']'
     } >"/run/rig/$name.cfg"
 }
@@ -337,6 +475,17 @@ worker_pid() { pgrep -f "(^|/)xenbackd .*--domain[ =]$1( |\$)" | head -n 1; }
 # kill_worker DOMID: SIGKILL.
 kill_worker() { kill -9 "$(worker_pid "$1")"; }
 kill_broker() { kill -9 "$(broker_pid)"; }
+# stop_ours: no process of ours is left, and none comes back before restart_ours. For the quick start.
+stop_ours() {
+    touch /run/rig/stop-broker
+    pkill -9 -x xenbackd
+    wait_until 10 refuses pgrep -x xenbackd
+}
+restart_ours() {
+    rm -f /run/rig/stop-broker
+    supervise_broker &
+    wait_until 20 xenback list
+}
 # resident PID: KiB.
 resident() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 # wakeups PID: voluntary context switches of all its threads so far.

@@ -37,3 +37,90 @@ measure() {
     *write) tail -n 1 /tmp/measure | awk -F';' '{ print $49, $48, $81 }' ;;
     esac
 }
+
+#
+# Networks
+#
+
+# net_up ADDRESS…: eth0 with these addresses, once the link is there.
+net_up() {
+    wait_for 20 test -e /sys/class/net/eth0 || { echo "no eth0" && return 1; }
+    echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
+    for address in "$@"; do ip address add "$address" dev eth0 || return; done
+    ip link set eth0 up && wait_for 20 grep -q 1 /sys/class/net/eth0/carrier
+}
+
+# nic_reload PARAMETER…: the frontend's module goes and comes back. It is held as long as its driver has a device.
+nic_reload() {
+    for nic in /sys/bus/xen/drivers/vif/vif-*; do echo "${nic##*/}" >/sys/bus/xen/drivers/vif/unbind; done
+    rmmod xen_netfront && [ ! -e /sys/class/net/eth0 ] && insmod "$(grep xen-netfront /modules)" "$@"
+}
+# queues: how many eth0 uses. The driver leaves its receiving ones at what it made room for.
+queues() { ls -d /sys/class/net/eth0/queues/tx-* | wc -l; }
+
+# busybox's shell runs busybox's own ping when it is only named, and that one cannot forbid fragments.
+ping() { /usr/bin/ping "$@"; }
+# pings ADDRESS SIZE…: five requests of each size, no answer may be missing.
+pings() {
+    address=$1
+    shift
+    for size in "$@"; do
+        ping -q -c 5 -i 0.1 -W 5 -s "$size" "$address" >/tmp/ping && grep -q ' 0% packet loss' /tmp/ping || {
+            echo "size $size:" && cat /tmp/ping && return 1
+        }
+    done
+}
+
+# make_data FILE MIB: as dom0's.
+make_data() {
+    head -c 1048576 /dev/urandom >"$1.part"
+    for number in $(seq -w "$2"); do echo "$number" && cat "$1.part"; done >"$1"
+    rm "$1.part"
+}
+# send FILE ADDRESS: to a listening port 5001; the file's sum. receive: one connection's bytes; their sum and the mean size of the
+# packets that eth0 took in meanwhile.
+send() { socat -u -b 65536 "OPEN:$1" "TCP:$2:5001,retry=100,interval=0.1" && sha256sum <"$1"; }
+receive() {
+    bytes=$(cat /sys/class/net/eth0/statistics/rx_bytes)
+    packets=$(cat /sys/class/net/eth0/statistics/rx_packets)
+    timeout 120 socat -u TCP6-LISTEN:5001,ipv6only=0,reuseaddr OPEN:/tmp/received,creat,trunc || return
+    bytes=$(($(cat /sys/class/net/eth0/statistics/rx_bytes) - bytes))
+    packets=$(($(cat /sys/class/net/eth0/statistics/rx_packets) - packets))
+    sha256sum </tmp/received && echo "mean $((bytes / packets))"
+    rm /tmp/received
+}
+
+# stream ADDRESS OPTION…: what iperf3's receiver saw: "Mbit/s", for UDP also "LOST SENT".
+stream() {
+    address=$1
+    shift
+    iperf3 -c "$address" -f m "$@" >/tmp/stream 2>&1 || { cat /tmp/stream && return 1; }
+    awk '/receiver/ { rate = ""; lost = ""; for (i = 2; i <= NF; i++) {
+            if ($i == "Mbits/sec") rate = $(i - 1); if ($i ~ /^[0-9]+\/[0-9]+$/) { lost = $i; sub("/", " ", lost) } } }
+        END { print rate, lost; exit rate <= 0 }' /tmp/stream
+}
+
+# flood ADDRESS [BYTES [DEVICE]]: small UDP packets by the kernel's packet generator, as fast as the card takes them, until told.
+flood() {
+    load_spare_modules
+    pktgen kpktgend_0 rem_device_all "add_device eth0"
+    pktgen eth0 "count 0" "clone_skb 0" "pkt_size ${2:-60}" "delay 0" "dst $1" \
+        "dst_mac $(neighbour "$1")" "udp_dst_min 9" "udp_dst_max 9"
+    rm -f /run/rig/enough
+    echo start >/proc/net/pktgen/pgctrl &
+    wait_for 300 test -e /run/rig/enough
+    echo stop >/proc/net/pktgen/pgctrl
+    wait
+}
+pktgen() {
+    file=/proc/net/pktgen/$1
+    shift
+    for word in "$@"; do echo "$word" >"$file" || { echo "pktgen refuses $word" && return 1; }; done
+}
+# neighbour ADDRESS: its MAC.
+neighbour() {
+    ping -q -c 1 -W 5 "$1" >/dev/null && ip neigh show "$1" | sed -n 's/.*lladdr \([^ ]*\).*/\1/p'
+}
+load_spare_modules() {
+    [ -e /proc/net/pktgen ] || while read -r module; do insmod "$module"; done </spare-modules
+}
