@@ -23,6 +23,17 @@ static inline int unix_socket(int nonblocking) {
     return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0), 0);
 }
 
+// Keeps the bounds of packets.
+static inline int unix_packet_socket(int nonblocking) {
+    return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0), 0);
+}
+
+// Room for what was sent and not yet read. More than net.core.wmem_max needs CAP_NET_ADMIN; without it there is less.
+static inline void unix_widen(int fd, int bytes) {
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) < 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
 static inline int unix_bind(int fd, const char *path) {
     struct sockaddr_un address;
     return unix_address(&address, path) ? -1 : bind(fd, (const struct sockaddr *)&address, sizeof address);
