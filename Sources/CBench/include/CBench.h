@@ -39,6 +39,28 @@ static inline uint64_t bench_ticks(void) {
 #endif
 }
 
+// The next block of a workload, of `count`: pseudo-random (xorshift64*), or one behind the other. `position` begins above 0.
+static inline uint64_t bench_next_block(uint64_t *position, uint64_t count, bool random) {
+    if (!random) return (*position)++ % count;
+    *position ^= *position >> 12;
+    *position ^= *position << 25;
+    *position ^= *position >> 27;
+    return (*position * 0x2545F4914F6CDD1Du >> 11) % count;
+}
+
+// Transfers of one file.
+struct bench_io {
+    int descriptor;
+    uint32_t block;           // bytes of each
+    uint32_t depth;           // in flight at once
+    uint64_t byte_count;      // of the file
+    bool random, writing;
+};
+
+// Runs them for `duration` nanoseconds through an io_uring of its own. Latencies in nanoseconds go to `samples`, the last
+// `sample_count` of them. Returns how many there were, or a negated errno value.
+int64_t bench_uring(const struct bench_io *io, uint64_t duration, uint64_t *samples, uint64_t sample_count);
+
 // Calls since the program began, of all threads.
 struct bench_counts {
     uint64_t allocations;     // malloc, calloc, realloc, aligned_alloc, posix_memalign
