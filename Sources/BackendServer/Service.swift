@@ -3,7 +3,9 @@
 public import BackendCore
 internal import BlockBackend
 internal import HostIO
+internal import HostNetwork
 public import Logging
+internal import NetBackend
 public import SystemPackage
 internal import XenWire
 
@@ -89,8 +91,13 @@ public let standardClasses: ClassFactory = { configuration in
         maxRingPageOrder: block.ringPageOrder,
         persistentGrants: block.persistentGrants
     )
-    return [BlockClass(vbd: vbd, servesQdisk: block.qdisk, offer: offer)]
+    let disks = BlockClass(vbd: vbd, servesQdisk: block.qdisk, offer: offer)
+    let cards = NetClass(offer: NetOffer(maxQueues: usualQueues), host: KernelNetwork())
+    return [disks, cards]
 }
+
+/// min(processors, 8), as in Linux's netback.
+var usualQueues: Int { min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), 8) }
 
 /// min(processors, 4).
 var usualLoops: Int { min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), 4) }

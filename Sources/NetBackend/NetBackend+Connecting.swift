@@ -1,0 +1,170 @@
+// Attaching to a frontend's rings, and letting go of them.
+
+internal import BackendCore
+internal import HostIO
+internal import HostNetwork
+internal import Hypervisor
+internal import Logging
+internal import SharedRing
+internal import XenWire
+
+extension NetBackend {
+    var features: [(String, String)] {
+        [
+            (NetKeys.featureScatterGather, "1"),
+            (NetKeys.featureSegmentationV4, "1"),
+            (NetKeys.featureSegmentationV6, "1"),
+            (NetKeys.featureChecksumOffloadV6, "1"),
+            (NetKeys.featureReceiveCopy, "1"),
+            (NetKeys.featureReceiveFlip, "0"),
+            (NetKeys.featureMulticastControl, "1"),
+            (NetKeys.featureDynamicMulticastControl, "1"),
+            (NetKeys.featureSplitEventChannels, "1"),
+            (NetKeys.featureControlRing, "1"),
+            (BusKeys.multiQueueMaxQueues, "\(offer.maxQueues)"),
+        ]
+    }
+
+    func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
+        guard let interface else { throw BackendFailure(.host, "no interface") }
+        let connection = try await negotiate()
+        let journal = try openJournal(
+            identity: connection.identity(domain: try await domainIdentity()),
+            layout: .rings(2 * connection.queues.count + 1, slots: NetWire.transmitSlots, stateBytes: NetBoard.stateBytes),
+            isTakeover: isTakeover
+        )
+        let alarm = BreakdownAlarm(signal)
+        let board = NetBoard(connection, interface, journal)
+        self.alarm = alarm
+        self.board = board
+        try await applyRate()
+        let devices: [PacketQueue]
+        do throws(NetworkFailure) {
+            devices = try interface.openQueues(connection.queues.count)
+            try interface.setOffloads(connection.offloads)
+            try interface.setCarrier(true)
+        } catch {
+            throw BackendFailure(error)
+        }
+        try await openQueues(connection, journal, devices, board, alarm, isTakeover: isTakeover)
+        self.connection = connection
+        return connection.summary
+    }
+
+    private func negotiate() async throws(BackendFailure) -> NetConnection {
+        let (frontend, offer) = (keys?.frontend ?? path.frontend, offer)
+        let values = await persist("read the frontend's keys") {
+            (store) throws(HypervisorFailure) -> [String: String] in
+            var values: [String: String] = [:]
+            for name in NetConnection.commonKeys { values[name] = try store.read("\(frontend)/\(name)") }
+            for name in NetConnection.ringKeys(values, offer) { values[name] = try store.read("\(frontend)/\(name)") }
+            return values
+        }
+        do throws(FrontendKeyFault) {
+            return try NetConnection(FrontendKeys(values), offer)
+        } catch {
+            throw BackendFailure(.frontend, "the frontend's keys: \(error)")
+        }
+    }
+
+    private func openQueues(
+        _ connection: NetConnection,
+        _ journal: RequestJournal,
+        _ devices: [PacketQueue],
+        _ board: NetBoard,
+        _ alarm: BreakdownAlarm,
+        isTakeover: Bool
+    ) async throws(BackendFailure) {
+        let mark = mark
+        for (index, wanted) in connection.queues.enumerated() {
+            let facts = NetQueueFacts(
+                path: path,
+                index: index,
+                grants: environment.hypervisor.grants,
+                data: try environment.dataLoop(device: path.index, queue: index),
+                board: board,
+                offloads: connection.offloads,
+                interface: interface?.name ?? "",
+                alarm: alarm,
+                mark: mark
+            )
+            let queue = NetQueue(facts)
+            queues.append(queue)
+            let opening = NetQueue.Opening(
+                connection: connection,
+                transmitRing: try mapRing([wanted.transmitRing]),
+                receiveRing: try mapRing([wanted.receiveRing]),
+                journal: journal,
+                device: devices[index],
+                log: FaultLog(life.logger),
+                isTakeover: isTakeover
+            )
+            try await queue.open(opening)
+        }
+        guard let wanted = connection.control, let first = queues.first else { return }
+        let control = NetControlQueue(first.facts, queueCount: connection.queues.count)
+        self.control = control
+        try await control.open(
+            ring: try mapRing([wanted.ring]),
+            port: wanted.port,
+            journal: journal.ring(2 * connection.queues.count),
+            isTakeover: isTakeover,
+            log: FaultLog(life.logger)
+        )
+    }
+
+    func disconnect() async {
+        if let control { await control.close() }
+        control = nil
+        for queue in queues {
+            pastMetrics.merge(await queue.account().metrics)
+            await queue.close()
+        }
+        queues = []
+        connection = nil
+        alarm = nil
+        board = nil
+        guard !life.isDraining, let interface else { return }
+        do throws(NetworkFailure) {
+            try interface.setCarrier(false)
+        } catch {
+            // Gone already, or it will be: nobody is served by it.
+            life.logger.debug("\(error)")
+        }
+    }
+
+    func release() async { await disconnect() }
+
+    // MARK: keys that may change
+
+    func keysChanged() async {
+        guard board != nil else { return }
+        do throws(BackendFailure) {
+            try await applyRate()
+        } catch {
+            life.log.failure(error.text)
+        }
+        let key = "\(keys?.frontend ?? path.frontend)/\(NetKeys.requestMulticastControl)"
+        let text = await persist("read \(key)") { (store) throws(HypervisorFailure) in try store.read(key) }
+        board?.setFiltering(FrontendKeys([key: text].compactMapValues { $0 }).flag(key))
+    }
+
+    /// Reads `rate` and applies it: all queues of the card share it.
+    private func applyRate() async throws(BackendFailure) {
+        let text = await readKeys([NetKeys.rate])[NetKeys.rate]
+        guard let board, board.rateText != text else { return }
+        if let text, !text.isEmpty {
+            guard let rate = TransmitRate(text: text) else {
+                throw BackendFailure(
+                    .invalid,
+                    "rate=\(FrontendKeys.quoted(text)) is not bytes,microseconds; the card goes on without a limit"
+                )
+            }
+            board.setRate(rate, text: text)
+        } else {
+            board.setRate(nil, text: text)
+        }
+        life.say("rate \(text ?? "unlimited")")
+        for queue in queues { await queue.rateChanged() }
+    }
+}

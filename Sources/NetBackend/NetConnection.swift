@@ -1,0 +1,184 @@
+// What frontend and backend agreed on: rings, ports, offloads. Every number of the frontend is checked here, once.
+
+internal import BackendCore
+internal import HostNetwork
+internal import XenWire
+
+/// What this backend offers to every frontend, before any frontend is there.
+public struct NetOffer: Hashable, Sendable {
+    /// Who puts the host's interface into its bridge or route.
+    public enum Placement: String, Hashable, Sendable, CaseIterable {
+        /// libxl's script in dom0; we ourselves in a driver domain.
+        case automatic
+        /// Always the toolstack's script.
+        case script
+        /// Always we; the toolstack's script is not waited for.
+        case native
+    }
+
+    /// 1 … 16.
+    public let maxQueues: Int
+    public let placement: Placement
+
+    /// Values outside their range are brought into it.
+    public init(maxQueues: Int, placement: Placement = .automatic) {
+        self.maxQueues = min(max(maxQueues, 1), 16)
+        self.placement = placement
+    }
+}
+
+/// The negotiated facts of one connection; immutable.
+struct NetConnection: Hashable, Sendable {
+    struct Queue: Hashable, Sendable {
+        let transmitRing: GrantReference
+        let receiveRing: GrantReference
+        /// The frontend's ports; one and the same if it has but one.
+        let transmitPort: EventChannelPort
+        let receivePort: EventChannelPort
+    }
+    struct Control: Hashable, Sendable {
+        let ring: GrantReference
+        let port: EventChannelPort
+    }
+    let queues: [Queue]
+    let control: Control?
+    /// What the frontend takes.
+    let accepts: ReceiveFeatures
+    /// false: it never notifies when it posts buffers.
+    let notifiesOfBuffers: Bool
+    /// Multicast only for addresses that it added, from the beginning.
+    let requestsMulticastControl: Bool
+
+    /// For people.
+    var summary: String {
+        var parts = ["\(queues.count) queue(s)"]
+        if queues.contains(where: { $0.transmitPort != $0.receivePort }) { parts.append("split event channels") }
+        for (feature, name) in NetConnection.featureNames where accepts.contains(feature) { parts.append(name) }
+        if control != nil { parts.append("control ring") }
+        return parts.joined(separator: ", ")
+    }
+
+    private static let featureNames: [(ReceiveFeatures, String)] = [
+        (.scatterGather, "sg"), (.segmentationV4, "gso-tcpv4"), (.segmentationV6, "gso-tcpv6"),
+        (.checksumV4, "csum"), (.checksumV6, "csum-ipv6"),
+    ]
+
+    /// What makes this connection this one, for the journal.
+    /// - Parameter domain: the frontend's domain as nobody else can be.
+    func identity(domain: String) -> String {
+        var text = "domain=\(domain)"
+        for queue in queues {
+            text += ";tx=\(queue.transmitRing.rawValue):\(queue.transmitPort.rawValue)"
+            text += ";rx=\(queue.receiveRing.rawValue):\(queue.receivePort.rawValue)"
+        }
+        if let control { text += ";ctrl=\(control.ring.rawValue):\(control.port.rawValue)" }
+        return text
+    }
+
+    /// What the host may leave undone in packets for this frontend. Where one family lacks what the other has, we do
+    /// the work (`InternetChecksum`), since the host knows only one switch for both.
+    var offloads: PacketOffloads {
+        guard !accepts.isDisjoint(with: [.checksumV4, .checksumV6]) else { return [] }
+        var offloads: PacketOffloads = .checksum
+        if accepts.contains(.segmentationV4) { offloads.insert(.segmentationV4) }
+        if accepts.contains(.segmentationV6) { offloads.insert(.segmentationV6) }
+        return offloads
+    }
+}
+
+// Reading the frontend's keys, in two rounds: what the second must read depends on the first.
+extension NetConnection {
+    /// Keys below the frontend's directory to read first.
+    static let commonKeys = [
+        BusKeys.multiQueueNumQueues, NetKeys.requestReceiveCopy, NetKeys.featureReceiveNotify,
+        NetKeys.featureScatterGather, NetKeys.featureSegmentationV4, NetKeys.featureSegmentationV6,
+        NetKeys.featureNoChecksumOffload, NetKeys.featureChecksumOffloadV6, NetKeys.requestMulticastControl,
+        NetKeys.controlRingReference, NetKeys.eventChannelControl,
+    ]
+    private static let queueKeys = [
+        NetKeys.transmitRingReference, NetKeys.receiveRingReference, NetKeys.eventChannelTransmit,
+        NetKeys.eventChannelReceive, BusKeys.eventChannel,
+    ]
+
+    /// Keys to read next; none if the first are wrong already. At most 16 × 5.
+    static func ringKeys(_ common: [String: String], _ offer: NetOffer) -> [String] {
+        guard let count = try? queueCount(FrontendKeys(common), offer) else { return [] }
+        return (0..<count).flatMap { queue in queueKeys.map { prefix(queue, of: count) + $0 } }
+    }
+
+    /// - Parameter keys: the values of both rounds, read once each.
+    init(_ keys: FrontendKeys, _ offer: NetOffer) throws(FrontendKeyFault) {
+        guard keys.flag(NetKeys.requestReceiveCopy) else {
+            throw FrontendKeyFault(NetKeys.requestReceiveCopy, "is not 1: the frontend wants pages flipped")
+        }
+        let count = try NetConnection.queueCount(keys, offer)
+        var queues: [Queue] = []
+        var seen = SeenNumbers()
+        for index in 0..<count {
+            queues.append(try Queue(keys, NetConnection.prefix(index, of: count), &seen))
+        }
+        if keys[NetKeys.controlRingReference] != nil {
+            control = Control(
+                ring: try seen.reference(keys, NetKeys.controlRingReference),
+                port: try seen.port(keys, NetKeys.eventChannelControl)
+            )
+        } else {
+            control = nil
+        }
+        self.queues = queues
+        var features: ReceiveFeatures = []
+        if keys.flag(NetKeys.featureScatterGather) { features.insert(.scatterGather) }
+        if keys.flag(NetKeys.featureSegmentationV4) { features.insert(.segmentationV4) }
+        if keys.flag(NetKeys.featureSegmentationV6) { features.insert(.segmentationV6) }
+        if !keys.flag(NetKeys.featureNoChecksumOffload) { features.insert(.checksumV4) }
+        if keys.flag(NetKeys.featureChecksumOffloadV6) { features.insert(.checksumV6) }
+        accepts = features.usable
+        notifiesOfBuffers = keys.flag(NetKeys.featureReceiveNotify)
+        requestsMulticastControl = keys.flag(NetKeys.requestMulticastControl)
+    }
+
+    private static func queueCount(_ keys: FrontendKeys, _ offer: NetOffer) throws(FrontendKeyFault) -> Int {
+        guard keys[BusKeys.multiQueueNumQueues] != nil else { return 1 }
+        return Int(try keys.number(BusKeys.multiQueueNumQueues, in: 1...UInt32(offer.maxQueues)))
+    }
+
+    /// One queue has its keys in the frontend's directory itself (netif.h, "multi-queue").
+    private static func prefix(_ queue: Int, of count: Int) -> String {
+        count == 1 ? "" : "\(BusKeys.queue(queue))/"
+    }
+}
+
+/// Grants and ports that were named already: each may be named once.
+private struct SeenNumbers {
+    private var references: Set<GrantReference> = []
+    private var ports: Set<EventChannelPort> = []
+
+    mutating func reference(_ keys: FrontendKeys, _ key: String) throws(FrontendKeyFault) -> GrantReference {
+        let reference = try keys.reference(key)
+        guard references.insert(reference).inserted else {
+            throw FrontendKeyFault(key, "repeats grant \(reference.rawValue)")
+        }
+        return reference
+    }
+
+    mutating func port(_ keys: FrontendKeys, _ key: String) throws(FrontendKeyFault) -> EventChannelPort {
+        let port = try keys.port(key)
+        guard ports.insert(port).inserted else { throw FrontendKeyFault(key, "repeats port \(port.rawValue)") }
+        return port
+    }
+}
+
+extension NetConnection.Queue {
+    fileprivate init(_ keys: FrontendKeys, _ prefix: String, _ seen: inout SeenNumbers) throws(FrontendKeyFault) {
+        transmitRing = try seen.reference(keys, prefix + NetKeys.transmitRingReference)
+        receiveRing = try seen.reference(keys, prefix + NetKeys.receiveRingReference)
+        let isSplit = keys[prefix + NetKeys.eventChannelTransmit] != nil
+        if isSplit {
+            transmitPort = try seen.port(keys, prefix + NetKeys.eventChannelTransmit)
+            receivePort = try seen.port(keys, prefix + NetKeys.eventChannelReceive)
+        } else {
+            transmitPort = try seen.port(keys, prefix + BusKeys.eventChannel)
+            receivePort = transmitPort
+        }
+    }
+}

@@ -1,0 +1,85 @@
+// What the toolstack wants of a network card: the backend directory's keys, read once and turned into a value.
+
+internal import BackendCore
+internal import HostNetwork
+internal import XenWire
+
+/// The toolstack's half of a card's keys (xl-network-configuration(5), libxl_nic.c).
+struct NetDeviceKeys: Hashable, Sendable {
+    /// Keys to read.
+    static let names = [
+        BusKeys.frontend, BusKeys.script, NetKeys.mac, NetKeys.mtu, NetKeys.interfaceName, NetKeys.bridge, NetKeys.vlan,
+        NetKeys.ip, NetKeys.gatewayDevice, NetKeys.rate,
+    ]
+
+    /// Absolute path of the frontend's directory.
+    var frontend: String
+    /// The hotplug script's name, without its folder; nil: the toolstack runs none.
+    var script: String?
+    /// The frontend's address, for people: the card is told by the toolstack, not by us.
+    var mac: String?
+    var interface: String
+    var mtu: String?
+    var bridge: String?
+    var vlan: String?
+    var addresses: [String]
+    var gatewayDevice: String?
+    var rate: String?
+
+    init(_ keys: BackendKeys) {
+        frontend = keys[BusKeys.frontend] ?? keys.path.frontend
+        script = keys[BusKeys.script].flatMap { $0.split(separator: "/").last.map(String.init) }
+        mac = keys[NetKeys.mac]
+        interface = NetDeviceKeys.present(keys[NetKeys.interfaceName]) ?? "vif\(keys.path.domain).\(keys.path.index)"
+        mtu = NetDeviceKeys.present(keys[NetKeys.mtu])
+        bridge = NetDeviceKeys.present(keys[NetKeys.bridge])
+        vlan = NetDeviceKeys.present(keys[NetKeys.vlan])
+        addresses = (keys[NetKeys.ip] ?? "").split(separator: " ").map(String.init)
+        gatewayDevice = NetDeviceKeys.present(keys[NetKeys.gatewayDevice])
+        rate = NetDeviceKeys.present(keys[NetKeys.rate])
+    }
+
+    private static func present(_ text: String?) -> String? { text?.isEmpty ?? true ? nil : text }
+
+    /// The interface that is asked for.
+    /// - Parameter isNative: no script puts it into its place, we do.
+    /// - Throws: `.invalid` for keys that make no sense, with what to mend.
+    func plan(owner: String, isNative: Bool) throws(BackendFailure) -> InterfacePlan {
+        if let mac, MACAddress(text: mac) == nil {
+            throw BackendFailure(.invalid, "mac=\(FrontendKeys.quoted(mac)) is no address like 00:16:3e:12:34:56")
+        }
+        return InterfacePlan(
+            name: interface,
+            owner: owner,
+            mtu: try number(NetKeys.mtu, mtu, in: 68...65535) ?? 1500,
+            placement: isNative ? try placement() : nil
+        )
+    }
+
+    /// As the script of that name would have it.
+    private func placement() throws(BackendFailure) -> InterfacePlan.Placement? {
+        switch script {
+        case "vif-route", "vif-nat": return .routed(addresses: addresses, gatewayDevice: gatewayDevice)
+        case "vif-openvswitch": return bridge.map { .openVSwitch($0) }
+        default:
+            guard let bridge else { return nil }
+            let tag = try number(NetKeys.vlan, vlan, in: 1...4094)
+            return .bridge(name: bridge, vlan: tag.map { UInt16(truncatingIfNeeded: $0) })
+        }
+    }
+
+    private func number(
+        _ key: String,
+        _ text: String?,
+        in range: ClosedRange<UInt32>
+    ) throws(BackendFailure) -> UInt32? {
+        guard let text else { return nil }
+        guard let number = UInt32(decimal: text), range.contains(number) else {
+            throw BackendFailure(
+                .invalid,
+                "\(key)=\(FrontendKeys.quoted(text)) is not a number from \(range.lowerBound) to \(range.upperBound)"
+            )
+        }
+        return number
+    }
+}

@@ -1,0 +1,114 @@
+// The stages of a packet that look at it: what the host, or the frontend, is to be told of it. Pure but for the packet.
+
+internal import BackendCore
+internal import HostNetwork
+internal import SharedRing
+internal import XenWire
+
+/// What becomes of a packet for the frontend.
+enum ReceiveVerdict {
+    case deliver
+    /// In a form that the frontend does not take, or in none at all.
+    case unfit
+    /// Multicast that the frontend did not ask for.
+    case filtered
+}
+
+enum NetPipeline {
+    /// What to tell the host of a packet whose pieces lie in `scratch.frames`.
+    ///
+    /// Headers lie in the first piece, as a rule. Where a frontend scattered them they are put together to be looked at;
+    /// the host puts the first `headerLength` bytes into one piece in any case (XSA-423).
+    static func transmit(_ record: TransmitRecord, _ scratch: NetScratch) throws(OffloadFault) -> VirtioNetHeader {
+        let first = scratch.pieces[record.pieceStart]
+        var view = scratch.frames.slot(at: first.offset, byteCount: first.byteCount)
+        var headers = PacketHeaders(parsing: view, count: first.byteCount)
+        let isScattered = headers.fault == .truncated && record.pieceCount > 1
+        if isScattered {
+            let count = gather(record, scratch)
+            view = scratch.headers.slot(at: NetScratch.gather, byteCount: count)
+            headers = PacketHeaders(parsing: view, count: count)
+        }
+        let offload = try TransmitOffload(
+            flags: record.flags,
+            segmentation: record.segmentation,
+            headers: headers,
+            byteCount: record.byteCount
+        )
+        if offload.makesBlank {
+            InternetChecksum.makeBlank(view, headers: headers, count: record.byteCount)
+            if isScattered { scatter(record, scratch, field: headers.checksumField ?? 0) }
+        }
+        return offload.header
+    }
+
+    /// Copies the first bytes of a packet to one place.
+    /// - Returns: how many.
+    private static func gather(_ record: TransmitRecord, _ scratch: NetScratch) -> Int {
+        var count = 0
+        for piece in record.pieceStart..<record.pieceStart &+ record.pieceCount {
+            let (offset, byteCount) = scratch.pieces[piece]
+            let part = min(byteCount, NetScratch.gatherBytes &- count)
+            if part == 0 { break }
+            scratch.headers.copy(from: scratch.frames, at: offset, count: part, to: NetScratch.gather &+ count)
+            count &+= part
+        }
+        return count
+    }
+
+    /// Copies the two bytes at `field` back to where they came from, perhaps one to each of two pieces.
+    private static func scatter(_ record: TransmitRecord, _ scratch: NetScratch, field: Int) {
+        for byte in field..<field &+ 2 {
+            var start = 0
+            for piece in record.pieceStart..<record.pieceStart &+ record.pieceCount {
+                let (offset, byteCount) = scratch.pieces[piece]
+                if byte < start &+ byteCount {
+                    scratch.frames.copy(
+                        from: scratch.headers,
+                        at: NetScratch.gather &+ byte,
+                        count: 1,
+                        to: offset &+ byte &- start
+                    )
+                    break
+                }
+                start &+= byteCount
+            }
+        }
+    }
+
+    /// What to tell the frontend of a packet; a checksum that it wants complete is completed.
+    /// - Parameter packet: all of it, from the destination address on.
+    static func receive(
+        _ record: inout ReceiveRecord,
+        _ packet: Slot,
+        _ header: VirtioNetHeader,
+        _ features: ReceiveFeatures,
+        _ board: NetBoard
+    ) -> ReceiveVerdict {
+        guard packet.byteCount >= NetWire.minFirstSize, packet.byteCount <= NetWire.maxPacket else { return .unfit }
+        if board.isFiltering {
+            let destination = MACAddress(packet, at: 0)
+            if destination.isGroup, !destination.isBroadcast, !board.wants(destination) {
+                return .filtered
+            }
+        }
+        let isPlain = !header.needsHeaders
+        let headers = PacketHeaders(parsing: packet, count: isPlain ? 0 : packet.byteCount)
+        do throws(OffloadFault) {
+            let offload = try ReceiveOffload(
+                header: header,
+                headers: headers,
+                byteCount: packet.byteCount,
+                features: features
+            )
+            if let blank = offload.blank {
+                InternetChecksum.complete(packet, start: blank.start, field: blank.field, count: packet.byteCount)
+            }
+            record.flags = offload.flags
+            record.segmentation = offload.segmentation
+            return .deliver
+        } catch {
+            return .unfit
+        }
+    }
+}

@@ -1,0 +1,272 @@
+// One queue's turns: an actor on a data loop that is entered once per event, readable interface or timer.
+
+internal import BackendCore
+internal import HostIO
+internal import HostNetwork
+internal import Hypervisor
+internal import SharedRing
+internal import XenWire
+
+/// A transmit and a receive ring with their event channels and one queue of the interface.
+actor NetQueue {
+    nonisolated let facts: NetQueueFacts
+    // nil before `open` and after `close`.
+    private var transmit: NetTransmit?
+    private var receive: NetReceive?
+    private var device: PacketQueue?
+    private var target: TargetID?
+    private var ports: Ports?
+    private var stall = StallClock(notifiesOfBuffers: true)
+    private var patience = EventPatience()
+    /// The transmit port is masked until a rate allows more.
+    private var isThrottled = false
+    /// false after a fault.
+    private var isTaking = false
+
+    /// Our ends of the frontend's ports; the same one twice if it has but one.
+    private struct Ports {
+        var transmit: EventChannelPort
+        var receive: EventChannelPort
+        var isSplit: Bool { transmit != receive }
+    }
+
+    /// Slots of completions.
+    private enum Slot {
+        static let readable: UInt32 = 0
+        static let transmit: UInt32 = 1
+        static let receive: UInt32 = 2
+        static let unmask: UInt32 = 3
+        static let stall: UInt32 = 4
+    }
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe facts.data.loop.asUnownedSerialExecutor() }
+
+    init(_ facts: NetQueueFacts) { self.facts = facts }
+
+    /// What a queue is opened on.
+    struct Opening: Sendable {
+        let connection: NetConnection
+        let transmitRing: SharedPages
+        let receiveRing: SharedPages
+        let journal: RequestJournal
+        let device: PacketQueue
+        let log: FaultLog
+        let isTakeover: Bool
+    }
+
+    /// Binds the ports and begins to serve.
+    func open(_ opening: Opening) throws(BackendFailure) {
+        let wanted = opening.connection.queues[facts.index]
+        func published(_ pages: SharedPages) -> UInt32? {
+            opening.isTakeover ? BackRing.publishedResponses(in: pages) : nil
+        }
+        transmit = NetTransmit(
+            facts,
+            pages: opening.transmitRing,
+            journal: opening.journal.ring(2 * facts.index),
+            published: published(opening.transmitRing),
+            device: opening.device,
+            log: opening.log
+        )
+        receive = NetReceive(
+            facts,
+            pages: opening.receiveRing,
+            journal: opening.journal.ring(2 * facts.index + 1),
+            published: published(opening.receiveRing),
+            device: opening.device,
+            accepts: opening.connection.accepts,
+            log: opening.log
+        )
+        do throws(JournalFault) {
+            try transmit?.answerLost()
+            try receive?.answerLost()
+        } catch {
+            throw BackendFailure(.frontend, "queue \(facts.index): ring and journal disagree (\(error))")
+        }
+        _ = try scratch()
+        try bind(wanted)
+        device = opening.device
+        stall = StallClock(notifiesOfBuffers: opening.connection.notifiesOfBuffers)
+        isTaking = true
+        if let target { facts.data.loop.watchReadable(opening.device.file.descriptor, target: target, slot: Slot.readable) }
+        if opening.isTakeover, let ports {
+            // The predecessor may have published without notifying.
+            facts.data.channels.notify(ports.transmit)
+            if ports.isSplit { facts.data.channels.notify(ports.receive) }
+        }
+        transmitTurn()
+        receiveTurn()
+    }
+
+    private func bind(_ wanted: NetConnection.Queue) throws(BackendFailure) {
+        let (data, domain) = (facts.data, facts.path.domain)
+        target = data.loop.attach(self)
+        do throws(HypervisorFailure) {
+            let transmit = try data.bind(wanted.transmitPort, of: domain, to: self)
+            ports = Ports(transmit: transmit, receive: transmit)
+            if wanted.receivePort != wanted.transmitPort {
+                ports?.receive = try data.bind(wanted.receivePort, of: domain, to: self)
+            }
+        } catch {
+            throw BackendFailure(.host, "queue \(facts.index): \(error)")
+        }
+    }
+
+    private func scratch() throws(BackendFailure) -> NetScratch {
+        try facts.data.common { () throws(BackendFailure) in try NetScratch() }
+    }
+
+    /// Gives everything back. A turn never suspends, so nothing is under way; a packet that was held is lost.
+    func close() {
+        isTaking = false
+        if let target {
+            if let device { facts.data.loop.unwatch(device.file.descriptor, target: target, slot: Slot.readable) }
+            facts.data.loop.detach(target)
+        }
+        if let ports {
+            facts.data.unbind(ports.transmit)
+            if ports.isSplit { facts.data.unbind(ports.receive) }
+        }
+        target = nil
+        ports = nil
+        transmit = nil
+        receive = nil
+        device = nil
+    }
+
+    /// What a queue tells for a report.
+    struct Account: Sendable {
+        var metrics = NetMetrics()
+        var lastFault: String?
+        var lastFailure: String?
+    }
+
+    func account() -> Account {
+        var account = Account()
+        if transmit == nil { return account }
+        account.metrics = transmit?.metrics ?? NetMetrics()
+        account.metrics.merge(receive?.metrics ?? NetMetrics())
+        account.lastFault = transmit?.log.lastFault ?? receive?.log.lastFault
+        account.lastFailure = transmit?.log.lastFailure ?? receive?.log.lastFailure
+        return account
+    }
+
+    /// The rate changed: who waited for it looks again.
+    func rateChanged() {
+        guard isThrottled else { return }
+        transmitTurn()
+    }
+}
+
+// Turns: synchronous, entered by the loop.
+extension NetQueue: QueueTurns, CompletionTarget {
+    nonisolated func eventArrived(_ port: EventChannelPort) { assumeIsolated { $0.event(port) } }
+
+    nonisolated func buffersFreed() {}
+
+    nonisolated func completed(_ completions: borrowing CompletionBatch) {
+        // The batch cannot enter the closure; its items are plain values on the stack of this call.
+        assumeIsolated { $0.completionsArrived(completions) }
+    }
+
+    private func event(_ port: EventChannelPort) {
+        guard isTaking, let ports else { return }
+        var worked = false
+        if port == ports.transmit, !isThrottled { worked = transmitTurn() }
+        if port == ports.receive, receive?.isWaiting ?? false { worked = receiveTurn() || worked }
+        guard isTaking else { return }
+        if let pause = patience.rest(worked: worked), let target {
+            facts.data.loop.after(pause, target: target, slot: Slot.unmask)
+        } else {
+            facts.data.channels.unmask(port)
+        }
+    }
+
+    private func completionsArrived(_ completions: borrowing CompletionBatch) {
+        var (transmits, receives) = (false, false)
+        for position in 0..<completions.count {
+            switch completions[position].slot {
+            case Slot.readable:
+                receive?.mayHaveInput = true
+                receives = true
+            case Slot.transmit:
+                isThrottled = false
+                transmits = true
+            case Slot.receive: receives = true
+            case Slot.unmask: unmask()
+            case Slot.stall: stalled()
+            default: break
+            }
+        }
+        if transmits { transmitTurn() }
+        if receives, !(receive?.isWaiting ?? true) { receiveTurn() }
+    }
+
+    private func unmask() {
+        guard let ports else { return }
+        facts.data.channels.unmask(ports.transmit)
+        if ports.isSplit { facts.data.channels.unmask(ports.receive) }
+    }
+
+    @discardableResult
+    private func transmitTurn() -> Bool {
+        guard isTaking, transmit != nil, let scratch = try? scratch() else { return false }
+        facts.mark?.begin(lane: 1 + facts.index)
+        defer { facts.mark?.end(lane: 1 + facts.index) }
+        var notify = false
+        let end = transmit?.turn(scratch, notify: &notify)
+        if notify, let ports { facts.data.channels.notify(ports.transmit) }
+        return ended(end, again: Slot.transmit)
+    }
+
+    @discardableResult
+    private func receiveTurn() -> Bool {
+        guard isTaking, receive != nil, let scratch = try? scratch() else { return false }
+        facts.mark?.begin(lane: 1 + facts.index)
+        defer { facts.mark?.end(lane: 1 + facts.index) }
+        var notify = false
+        let end = receive?.turn(scratch, notify: &notify)
+        if notify, let ports { facts.data.channels.notify(ports.receive) }
+        if case .waiting? = end { beginStall() } else { endStall() }
+        return ended(end, again: Slot.receive)
+    }
+
+    /// - Returns: whether the turn did anything.
+    private func ended(_ end: NetTurnEnd?, again slot: UInt32) -> Bool {
+        switch end {
+        case .idle(let worked)?: return worked
+        case .more?:
+            if let target { facts.data.loop.after(.zero, target: target, slot: slot) }
+        case .throttled(let nanoseconds)?:
+            isThrottled = true
+            if let target { facts.data.loop.after(.nanoseconds(Int64(clamping: nanoseconds)), target: target, slot: slot) }
+        case .waiting?: break
+        case .broken(let breakdown)?:
+            isTaking = false
+            facts.alarm.raise(breakdown)
+        case nil: return false
+        }
+        return true
+    }
+
+    // MARK: a frontend that posts no buffers
+
+    private func beginStall() {
+        guard let wait = stall.begin(now: MonotonicClock.nanoseconds), let target else { return }
+        facts.data.loop.after(wait, target: target, slot: Slot.stall)
+    }
+
+    private func endStall() {
+        if stall.end() { facts.board.carrier(queue: facts.index, isUp: true) }
+    }
+
+    private func stalled() {
+        guard isTaking, let scratch = try? scratch() else { return }
+        // It may never tell of buffers (feature-rx-notify = 0): look.
+        receiveTurn()
+        guard receive?.isWaiting ?? false, let action = stall.elapsed(now: MonotonicClock.nanoseconds) else { return }
+        if action.drains { receive?.drain(scratch) }
+        if action.dropsCarrier { facts.board.carrier(queue: facts.index, isUp: false) }
+        if let target { facts.data.loop.after(action.next, target: target, slot: Slot.stall) }
+    }
+}

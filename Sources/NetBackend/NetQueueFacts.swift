@@ -1,0 +1,27 @@
+// What a queue is made with and never changes.
+
+internal import BackendCore
+internal import HostNetwork
+internal import Hypervisor
+internal import XenWire
+
+/// The surroundings of one queue of one card.
+struct NetQueueFacts: Sendable {
+    let path: DevicePath
+    /// 0 … number of queues − 1.
+    let index: Int
+    let grants: any GrantTable
+    let data: DataLoop
+    let board: NetBoard
+    let offloads: PacketOffloads
+    let interface: String
+    let alarm: BreakdownAlarm
+    let mark: DeviceMark?
+
+    /// The host did not take or give a packet. Being down or full is its right; being gone ends the connection.
+    func refused(errno: Int32) {
+        // EBADFD, ENODEV: tun.c, a queue without its interface.
+        guard errno == 77 || errno == 19 else { return }
+        alarm.raise(.host("the interface \(interface) was deleted; the device needs to be attached again"))
+    }
+}

@@ -1,0 +1,302 @@
+// Packets for the frontend: host → frames → copies into its pages → responses in ring order, a batch at a time.
+
+internal import BackendCore
+internal import HostNetwork
+internal import Hypervisor
+internal import SharedRing
+internal import XenWire
+
+/// The receive ring of one queue with its journal. Owned by the queue, given out `inout` once per batch.
+///
+/// A packet is read only when the slots that the largest one takes are posted: what the frontend cannot take stays in
+/// the interface's own queue, which is bounded and drops for it (XSA-392). With fewer slots one packet is read and
+/// held until there are enough.
+struct NetReceive: ~Copyable {
+    private let facts: NetQueueFacts
+    private var ring: BackRing
+    private var journal: RingJournal
+    private let device: PacketQueue
+    private let accepts: ReceiveFeatures
+    /// The ring has fewer slots than the next packet needs.
+    private(set) var isWaiting = false
+    /// One packet that found too few slots, in memory of its own.
+    private var held: HeldPacket?
+    /// The interface may have packets: it said so, and was not found empty since.
+    var mayHaveInput = true
+    var metrics = NetMetrics()
+    var log: FaultLog
+
+    private struct HeldPacket {
+        let memory: PrivatePages
+        var byteCount: Int
+        var isFull: Bool
+    }
+
+    /// - Parameter published: where a predecessor's answers ended; nil for a new ring.
+    init(
+        _ facts: NetQueueFacts,
+        pages: SharedPages,
+        journal: consuming RingJournal,
+        published: UInt32?,
+        device: PacketQueue,
+        accepts: ReceiveFeatures,
+        log: FaultLog
+    ) {
+        self.facts = facts
+        ring = BackRing(
+            pages: pages,
+            stride: NetWire.receiveStride,
+            consumed: journal.consumed,
+            produced: published ?? 0
+        )
+        self.journal = journal
+        self.device = device
+        self.accepts = accepts
+        self.log = log
+    }
+
+    /// Buffers that a predecessor took go back to the frontend as errors; it posts them again.
+    mutating func answerLost() throws(JournalFault) {
+        let count = try journal.unanswered(published: ring.responseProducer)
+        for _ in 0..<count { put([], -1) }
+        if count > 0 { _ = ring.publish() }
+    }
+
+    /// One batch.
+    mutating func turn(_ scratch: NetScratch, notify: inout Bool) -> NetTurnEnd {
+        metrics.receiveTurns &+= 1
+        scratch.clear()
+        do throws(RingFault) {
+            _ = try ring.poll()
+            deliverHeld(scratch)
+            var end = receive(scratch)
+            finish(scratch, notify: &notify)
+            isWaiting = false
+            if case .waiting = end {
+                metrics.receiveWaits &+= 1
+                // Only now is the frontend asked to tell us of buffers: at other times its event is of no use.
+                isWaiting = try ring.lastLook() < slotsWanted
+                if !isWaiting { end = .more }
+            }
+            return end
+        } catch {
+            return .broken(.frontend("\(error)"))
+        }
+    }
+
+    /// Drops what the frontend does not take.
+    mutating func drain(_ scratch: NetScratch) {
+        held?.isFull = false
+        for _ in 0..<32 {
+            scratch.clear()
+            let found = read(scratch, count: NetScratch.packets)
+            metrics.receiveStalled &+= UInt64(truncatingIfNeeded: found)
+            if found < NetScratch.packets { break }
+        }
+    }
+
+    /// Slots that must be posted before the next turn can do anything.
+    private var slotsWanted: UInt32 {
+        guard let held, held.isFull else { return 1 }
+        return UInt32(truncatingIfNeeded: (held.byteCount &+ 4095) / 4096 &+ 2)
+    }
+
+    // MARK: host → frames
+
+    private mutating func receive(_ scratch: NetScratch) -> NetTurnEnd {
+        if held?.isFull ?? false { return .waiting }
+        guard mayHaveInput else { return .idle(worked: !scratch.receive.isEmpty) }
+        let free = Int(ring.waiting)
+        let count = min(NetScratch.packets, free / slotsPerPacket)
+        if count == 0 { return free == 0 ? .waiting : receiveOne(scratch) }
+        let start = scratch.receive.count
+        let found = read(scratch, count: count)
+        for index in 0..<found {
+            let result = scratch.batch.result(index)
+            if result <= 0 { continue }
+            let frame = Int(result) &- PacketQueue.headerBytes
+            deliver(scratch, header: NetScratch.header(index), frame: NetScratch.frame(index), byteCount: frame)
+        }
+        if found < count { mayHaveInput = false }
+        return mayHaveInput ? .more : .idle(worked: scratch.receive.count > start)
+    }
+
+    /// Reads up to `count` packets; `mayHaveInput` is false afterwards if there were fewer.
+    private mutating func read(_ scratch: NetScratch, count: Int) -> Int {
+        scratch.batch.removeAll()
+        for index in 0..<count {
+            scratch.batch.beginPacket()
+            scratch.batch.add(
+                scratch.headers,
+                offset: NetScratch.header(index),
+                byteCount: PacketQueue.headerBytes
+            )
+            scratch.batch.add(scratch.frames, offset: NetScratch.frame(index), byteCount: NetScratch.frameBytes)
+        }
+        let found = scratch.batch.receive(from: device)
+        if found < count { mayHaveInput = false }
+        for index in 0..<found {
+            let result = scratch.batch.result(index)
+            if result < 0, result != -11 { facts.refused(errno: -result) }
+        }
+        return found
+    }
+
+    /// With few slots left: one packet, which is held if it does not fit.
+    private mutating func receiveOne(_ scratch: NetScratch) -> NetTurnEnd {
+        let found = read(scratch, count: 1)
+        guard found == 1, scratch.batch.result(0) > 0 else { return .idle(worked: false) }
+        let byteCount = Int(scratch.batch.result(0)) &- PacketQueue.headerBytes
+        if (byteCount &+ 4095) / 4096 &+ 2 <= Int(ring.waiting) {
+            deliver(scratch, header: NetScratch.header(0), frame: NetScratch.frame(0), byteCount: byteCount)
+            return .more
+        }
+        hold(scratch, byteCount)
+        return .waiting
+    }
+
+    private mutating func hold(_ scratch: NetScratch, _ byteCount: Int) {
+        let header = NetScratch.headerStride
+        if held == nil {
+            guard let memory = try? PrivatePages(byteCount: NetScratch.frameBytes + header) else {
+                metrics.receiveStalled &+= 1
+                return
+            }
+            held = HeldPacket(memory: memory, byteCount: 0, isFull: false)
+        }
+        held?.memory.copy(from: scratch.headers, at: NetScratch.header(0), count: PacketQueue.headerBytes, to: 0)
+        held?.memory.copy(from: scratch.frames, at: NetScratch.frame(0), count: byteCount, to: header)
+        held?.byteCount = byteCount
+        held?.isFull = true
+    }
+
+    private mutating func deliverHeld(_ scratch: NetScratch) {
+        guard let held, held.isFull, (held.byteCount &+ 4095) / 4096 &+ 2 <= Int(ring.waiting) else { return }
+        // Back into the scratch, behind what a batch of this turn can use.
+        let last = NetScratch.packets &- 1
+        scratch.headers.copy(from: held.memory, at: 0, count: PacketQueue.headerBytes, to: NetScratch.header(last))
+        scratch.frames.copy(
+            from: held.memory,
+            at: NetScratch.headerStride,
+            count: held.byteCount,
+            to: NetScratch.frame(last)
+        )
+        self.held?.isFull = false
+        deliver(scratch, header: NetScratch.header(last), frame: NetScratch.frame(last), byteCount: held.byteCount)
+    }
+
+    /// Slots that the largest packet takes with what was negotiated; the interface's own MTU may be jumbo.
+    private var slotsPerPacket: Int {
+        if !facts.offloads.isDisjoint(with: [.segmentationV4, .segmentationV6]) { return NetScratch.largestSlots }
+        return accepts.contains(.scatterGather) ? 4 : 1
+    }
+
+    // MARK: frames → copies
+
+    /// Takes slots for a packet, and puts its copies into the batch.
+    private mutating func deliver(_ scratch: NetScratch, header: Int, frame: Int, byteCount: Int) {
+        var record = ReceiveRecord(
+            first: ring.requestConsumer,
+            byteCount: byteCount,
+            flags: [],
+            copyStart: facts.data.copies.count
+        )
+        let packet = scratch.frames.slot(at: frame, byteCount: byteCount)
+        let virtio = VirtioNetHeader(decoding: scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount))
+        switch NetPipeline.receive(&record, packet, virtio, accepts, facts.board) {
+        case .deliver: break
+        case .unfit:
+            metrics.receiveUnfit &+= 1
+            return
+        case .filtered:
+            metrics.receiveFiltered &+= 1
+            return
+        }
+        guard record.slotCount <= Int(ring.waiting), accepts.contains(.scatterGather) || record.pageCount == 1 else {
+            metrics.receiveUnfit &+= 1
+            return
+        }
+        for number in 0..<record.slotCount {
+            let slot = journal.slot(ring.requestConsumer)
+            ring.takeNext(into: slot, count: NetWire.receiveStride)
+            let isExtra = number != 0 && number <= record.extraCount
+            if isExtra { continue }
+            let page = number == 0 ? 0 : number &- record.extraCount
+            let start = page &* 4096
+            facts.data.copies.add(
+                reference: ReceiveRequest(decoding: slot).reference,
+                pageOffset: 0,
+                byteCount: UInt16(truncatingIfNeeded: min(4096, byteCount &- start)),
+                intoGrant: true,
+                pages: scratch.frames,
+                privateOffset: frame &+ start
+            )
+        }
+        scratch.receive.append(record)
+    }
+
+    // MARK: copies → responses
+
+    private mutating func finish(_ scratch: NetScratch, notify: inout Bool) {
+        guard !scratch.receive.isEmpty else { return }
+        journal.commit(consumed: ring.requestConsumer)
+        defer { facts.data.copies.clear() }
+        metrics.count(copies: facts.data.copies.count)
+        var failed = false
+        do throws(HypervisorFailure) {
+            try facts.grants.copy(&facts.data.copies, with: facts.path.domain)
+        } catch {
+            failed = true
+            log.failure("cannot copy packets: \(error)")
+        }
+        for record in scratch.receive { answer(record, failed: failed) }
+        let asked = ring.publish()
+        metrics.notified(asked)
+        if asked { notify = true }
+        facts.mark?.progressed()
+    }
+
+    private mutating func answer(_ record: ReceiveRecord, failed: Bool) {
+        var isGood = !failed
+        for page in 0..<record.pageCount {
+            let status = failed ? GrantStatus.okay : facts.data.copies.status(of: record.copyStart &+ page)
+            let isLast = page &+ 1 == record.pageCount
+            var flags: ReceiveFlags = page == 0 ? record.flags : []
+            if !isLast { flags.insert(.moreData) }
+            if page == 0, record.extraCount > 0 { flags.insert(.extraInfo) }
+            let bytes = isLast ? record.byteCount &- page &* 4096 : 4096
+            if status != .okay {
+                isGood = false
+                log.fault("queue \(facts.index): a posted page cannot be written: status \(status.rawValue)")
+            }
+            put(flags, status == .okay && !failed ? Int16(truncatingIfNeeded: bytes) : -1)
+            if page == 0 { putExtras(record) }
+        }
+        if isGood {
+            metrics.receivePackets &+= 1
+            metrics.receiveBytes &+= UInt64(truncatingIfNeeded: record.byteCount)
+            if record.segmentation != nil { metrics.receiveSegmented &+= 1 }
+        } else {
+            metrics.receiveFaults &+= 1
+        }
+    }
+
+    /// The answer goes into the slot that its request came from, with that request's id.
+    private mutating func put(_ flags: ReceiveFlags, _ status: Int16) {
+        let request = ReceiveRequest(decoding: journal.slot(ring.responseProducer))
+        ring.put(
+            ReceiveResponse.words(id: request.id, offset: 0, flags: flags, status: status),
+            count: NetWire.receiveStride
+        )
+    }
+
+    private mutating func putExtras(_ record: ReceiveRecord) {
+        if let segmentation = record.segmentation {
+            let word = ExtraInfo.segmentation(segmentation).word(more: record.hash != nil)
+            ring.put(WireWords(low: word, high: 0), count: NetWire.receiveStride)
+        }
+        if let hash = record.hash {
+            ring.put(WireWords(low: ExtraInfo.hash(hash).word(), high: 0), count: NetWire.receiveStride)
+        }
+    }
+}

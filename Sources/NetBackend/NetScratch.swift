@@ -1,0 +1,112 @@
+// What all queues of one data loop share between two turns: memory for frames, and lists that keep their room.
+
+internal import BackendCore
+internal import HostNetwork
+internal import SharedRing
+internal import SystemPackage
+internal import XenWire
+
+/// A packet on its way from a transmit ring to the host.
+struct TransmitRecord {
+    /// Ring index of its first slot.
+    var first: UInt32
+    /// Slots to answer, extras included.
+    var slotCount: UInt32
+    var extraCount: UInt32
+    var byteCount = 0
+    var flags: TransmitFlags = []
+    var segmentation: Segmentation?
+    /// Its pieces in `NetScratch.pieces`, and with the same numbers its copies in the batch.
+    var pieceStart = 0
+    var pieceCount = 0
+    var status: TransmitStatus = .okay
+    /// Its place in the batch to the host; -1: it is not sent.
+    var place = -1
+}
+
+/// A packet on its way from the host into a receive ring.
+struct ReceiveRecord {
+    /// Ring index of its first slot.
+    var first: UInt32
+    var byteCount: Int
+    var flags: ReceiveFlags
+    var segmentation: Segmentation?
+    var hash: PacketHash?
+    /// Its first copy in the batch; one for each page.
+    var copyStart: Int
+
+    /// Slots of data.
+    var pageCount: Int { (byteCount &+ 4095) / 4096 }
+    var extraCount: Int { (segmentation == nil ? 0 : 1) &+ (hash == nil ? 0 : 1) }
+    var slotCount: Int { pageCount &+ extraCount }
+}
+
+/// Frames and lists of one loop's turns. A turn never suspends, so they are nobody's between two turns.
+final class NetScratch: @unchecked Sendable {
+    /// Packets that one turn carries in one direction.
+    static let packets = 64
+    /// Room for the largest frame with two VLAN tags, in whole pages.
+    static let frameBytes = 17 * 4096
+    /// Slots that the largest frame takes: its pages, and two extras.
+    static let largestSlots = 19
+    /// Room of one `virtio_net_hdr`.
+    static let headerStride = 16
+    /// Where headers that lie scattered are put together to be looked at.
+    static let gatherBytes = 512
+
+    /// Resident as it is used: quiet cards need a few pages of it.
+    let frames: PrivatePages
+    let headers: PrivatePages
+    var batch: PacketBatch
+    /// Bytes of packets in `frames`: (offset, bytes).
+    var pieces: [(offset: Int, byteCount: Int)] = []
+    var transmit: [TransmitRecord] = []
+    var receive: [ReceiveRecord] = []
+    private var cursor = 0
+
+    init() throws(BackendFailure) {
+        do throws(Errno) {
+            frames = try PrivatePages(byteCount: NetScratch.packets * NetScratch.frameBytes)
+            headers = try PrivatePages(byteCount: NetScratch.packets * NetScratch.headerStride + NetScratch.gatherBytes)
+            batch = try PacketBatch(
+                packets: NetScratch.packets,
+                runs: NetScratch.packets * PacketBatch.runsPerPacket
+            )
+        } catch {
+            throw BackendFailure(.host, "no memory for packets: \(error)")
+        }
+        pieces.reserveCapacity(1024)
+        transmit.reserveCapacity(NetScratch.packets)
+        receive.reserveCapacity(NetScratch.packets)
+    }
+
+    func clear() {
+        pieces.removeAll(keepingCapacity: true)
+        transmit.removeAll(keepingCapacity: true)
+        receive.removeAll(keepingCapacity: true)
+        batch.removeAll()
+        cursor = 0
+    }
+
+    /// Another packet of any size fits.
+    func hasRoom(_ copies: borrowing GrantCopyBatch) -> Bool {
+        transmit.count < NetScratch.packets
+            && cursor &+ NetScratch.frameBytes &+ 4096 &* 3 <= frames.byteCount
+            && copies.count &+ NetWire.maxFurtherSlots &+ 1 <= copies.capacity
+    }
+
+    /// A place for `count` bytes (1 … 4096) inside one page: a copy that crosses none is one operation for Xen.
+    func place(_ count: Int) -> Int {
+        let left = 4096 &- cursor & 4095
+        if count > left { cursor &+= left }
+        defer { cursor = (cursor &+ count &+ 15) & ~15 }
+        return cursor
+    }
+
+    /// Where frame `index` of a receive batch lies.
+    static func frame(_ index: Int) -> Int { index &* frameBytes }
+    /// Where header `index` lies.
+    static func header(_ index: Int) -> Int { index &* headerStride }
+    /// Where scattered headers are put together.
+    static var gather: Int { packets &* headerStride }
+}
