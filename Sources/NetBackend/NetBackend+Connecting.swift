@@ -30,7 +30,11 @@ extension NetBackend {
         let connection = try await negotiate()
         let journal = try openJournal(
             identity: connection.identity(domain: try await domainIdentity()),
-            layout: .rings(2 * connection.queues.count + 1, slots: NetWire.transmitSlots, stateBytes: NetBoard.stateBytes),
+            layout: .rings(
+                2 * connection.queues.count + 1,
+                slots: NetWire.transmitSlots,
+                stateBytes: NetSettings.byteCount
+            ),
             isTakeover: isTakeover
         )
         let alarm = BreakdownAlarm(signal)
@@ -102,14 +106,13 @@ extension NetBackend {
             try await queue.open(opening)
         }
         guard let wanted = connection.control, let first = queues.first else { return }
-        let control = NetControlQueue(first.facts, queueCount: connection.queues.count)
+        let control = NetControlQueue(first.facts)
         self.control = control
         try await control.open(
-            ring: try mapRing([wanted.ring]),
+            pages: try mapRing([wanted.ring]),
             port: wanted.port,
             journal: journal.ring(2 * connection.queues.count),
-            isTakeover: isTakeover,
-            log: FaultLog(life.logger)
+            isTakeover: isTakeover
         )
     }
 

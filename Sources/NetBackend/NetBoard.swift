@@ -2,38 +2,50 @@
 
 internal import BackendCore
 internal import HostNetwork
+internal import SharedRing
 internal import Synchronization
 internal import XenWire
 
 /// Shared by all queues of one connection, on whatever loops they run. What is not used costs a queue one load.
 final class NetBoard: Sendable {
-    /// Room in the journal for what a frontend set once: hash and multicast addresses.
-    static let stateBytes = 2048
+    /// Packets of other queues that may wait for one.
+    private static let parcelLimit = 64
 
     private struct Rate {
         var text: String?
         var bucket: CreditBucket?
     }
-    private struct Settings {
-        var filter = MulticastFilter()
-        var hash: HashSettings
+    /// A packet that came to one queue and belongs to another.
+    struct Parcel: Sendable {
+        let header: [UInt8]
+        let frame: [UInt8]
+    }
+    private struct Inbox {
+        var parcels: [Parcel] = []
+        var wake: (@Sendable () -> Void)?
     }
 
     private let device: any PacketDevice
     private let journal: JournalState
+    private let queueCount: Int
     private let rate = Mutex(Rate())
-    private let settings: Mutex<Settings>
+    private let settings: Mutex<NetSettings>
+    private let inboxes: Mutex<[Inbox]>
     private let stalled = Mutex<Set<Int>>([])
     private let limited = Atomic(false)
     private let filtering: Atomic<Bool>
-    private let hashing = Atomic(false)
+    private let hashing: Atomic<Bool>
 
     /// Takes over what a predecessor's journal remembers.
     init(_ connection: NetConnection, _ device: any PacketDevice, _ journal: RequestJournal) {
         self.device = device
         self.journal = journal.state
-        settings = Mutex(Settings(hash: HashSettings(queueCount: connection.queues.count)))
+        queueCount = connection.queues.count
+        let remembered = NetSettings(remembered: journal.state.load(), queues: queueCount)
+        hashing = Atomic(remembered.hash.isActive)
+        settings = Mutex(remembered)
         filtering = Atomic(connection.requestsMulticastControl)
+        inboxes = Mutex(Array(repeating: Inbox(), count: queueCount))
     }
 
     // MARK: rate
@@ -45,19 +57,20 @@ final class NetBoard: Sendable {
     func setRate(_ limit: TransmitRate?, text: String?) {
         rate.withLock { rate in
             rate.text = text
-            rate.bucket = limit.map { CreditBucket($0, now: MonotonicClock.nanoseconds) }
+            rate.bucket = limit.map { CreditBucket(rate: $0, now: MonotonicClock.nanoseconds) }
         }
         limited.store(limit != nil, ordering: .relaxed)
     }
-}
 
-extension NetBoard {
-    /// Runs `body` on the limit, if there is one.
-    func pause() -> UInt64? {
-        rate.withLock { $0.bucket?.pause(now: MonotonicClock.nanoseconds) }
-    }
-    func charge(_ byteCount: Int) {
-        rate.withLock { $0.bucket?.charge(byteCount, now: MonotonicClock.nanoseconds) }
+    /// Pays for a packet.
+    /// - Returns: nil if it is paid for; otherwise how long to wait before the next try.
+    func pay(_ byteCount: Int) -> Duration? {
+        rate.withLock { rate in
+            let now = MonotonicClock.nanoseconds
+            guard let time = rate.bucket?.take(byteCount, now: now) else { return nil }
+            // Not longer than a second at once: the rate may be raised.
+            return .nanoseconds(Int64(min(time &- now, 1_000_000_000)))
+        }
     }
 
     // MARK: multicast
@@ -67,14 +80,84 @@ extension NetBoard {
 
     func setFiltering(_ isFiltering: Bool) { filtering.store(isFiltering, ordering: .relaxed) }
 
-    /// - Returns: false if the list is full.
-    func change(_ request: MulticastRequest) -> Bool {
+    func change(_ request: MulticastRequest) -> TransmitStatus {
         settings.withLock { settings in
-            settings.filter.perform(request)
+            defer { journal.save(settings.bytes) }
+            return settings.filter.perform(request)
         }
     }
-    func wants(_ address: MACAddress) -> Bool { settings.withLock { $0.filter.contains(address) } }
+    func passes(_ destination: MACAddress) -> Bool {
+        !destination.isGroup || settings.withLock { $0.filter.passes(destination) }
+    }
     var multicastCount: Int { settings.withLock { $0.filter.count } }
+
+    // MARK: hash
+
+    /// Whether packets are spread over the queues by the frontend's hash.
+    var isHashing: Bool { hashing.load(ordering: .relaxed) }
+
+    /// Begins with a control request.
+    func plan(_ request: ControlRequest) -> ControlPlan {
+        settings.withLock { settings in
+            let plan = settings.hash.plan(request, queues: queueCount)
+            if request.type == .setHashKey, case .answer = plan { settings.key = [] }
+            remember(settings)
+            return plan
+        }
+    }
+
+    /// Goes on with a control request whose granted bytes were copied.
+    func finish(_ request: ControlRequest, _ bytes: Slot) -> ControlResponse {
+        settings.withLock { settings in
+            let response = settings.hash.finish(request, bytes: bytes, queues: queueCount)
+            if request.type == .setHashKey, response.status == ControlStatus.success.rawValue {
+                settings.key = (0..<bytes.byteCount).map { bytes.u8($0) }
+            }
+            remember(settings)
+            return response
+        }
+    }
+
+    private func remember(_ settings: NetSettings) {
+        hashing.store(settings.hash.isActive, ordering: .relaxed)
+        journal.save(settings.bytes)
+    }
+
+    /// A packet's hash, and whose it is by it.
+    func steering(_ packet: Slot, _ headers: PacketHeaders) -> (hash: PacketHash, queue: Int)? {
+        settings.withLock { settings in
+            guard let hash = settings.hash.hash(of: packet, headers: headers) else { return nil }
+            return (hash, settings.hash.queue(for: hash, queues: queueCount))
+        }
+    }
+
+    /// Gives a packet to another queue. One that does not keep up loses packets.
+    func post(_ packet: Slot, _ header: Slot, to queue: Int) {
+        let parcel = Parcel(
+            header: (0..<header.byteCount).map { header.u8($0) },
+            frame: (0..<packet.byteCount).map { packet.u8($0) }
+        )
+        let wake = inboxes.withLock { inboxes -> (@Sendable () -> Void)? in
+            guard queue < inboxes.count, inboxes[queue].parcels.count < NetBoard.parcelLimit else { return nil }
+            inboxes[queue].parcels.append(parcel)
+            return inboxes[queue].parcels.count == 1 ? inboxes[queue].wake : nil
+        }
+        wake?()
+    }
+
+    func onParcels(queue: Int, _ wake: (@Sendable () -> Void)?) {
+        inboxes.withLock { $0[queue].wake = wake }
+    }
+
+    func takeParcels(queue: Int, limit: Int) -> [Parcel] {
+        let (taken, wake) = inboxes.withLock { inboxes -> ([Parcel], (@Sendable () -> Void)?) in
+            let taken = Array(inboxes[queue].parcels.prefix(limit))
+            inboxes[queue].parcels.removeFirst(taken.count)
+            return (taken, inboxes[queue].parcels.isEmpty ? nil : inboxes[queue].wake)
+        }
+        wake?()
+        return taken
+    }
 
     // MARK: carrier
 

@@ -7,7 +7,8 @@ internal import XenWire
 
 /// What becomes of a packet for the frontend.
 enum ReceiveVerdict {
-    case deliver
+    /// To the queue that the frontend's hash names; nil: to whichever has it.
+    case deliver(queue: Int?)
     /// In a form that the frontend does not take, or in none at all.
     case unfit
     /// Multicast that the frontend did not ask for.
@@ -86,14 +87,9 @@ enum NetPipeline {
         _ board: NetBoard
     ) -> ReceiveVerdict {
         guard packet.byteCount >= NetWire.minFirstSize, packet.byteCount <= NetWire.maxPacket else { return .unfit }
-        if board.isFiltering {
-            let destination = MACAddress(packet, at: 0)
-            if destination.isGroup, !destination.isBroadcast, !board.wants(destination) {
-                return .filtered
-            }
-        }
-        let isPlain = !header.needsHeaders
-        let headers = PacketHeaders(parsing: packet, count: isPlain ? 0 : packet.byteCount)
+        if board.isFiltering, !board.passes(MACAddress(packet, at: 0)) { return .filtered }
+        let looksAtHeaders = header.needsHeaders || board.isHashing
+        let headers = PacketHeaders(parsing: packet, count: looksAtHeaders ? packet.byteCount : 0)
         do throws(OffloadFault) {
             let offload = try ReceiveOffload(
                 header: header,
@@ -106,7 +102,9 @@ enum NetPipeline {
             }
             record.flags = offload.flags
             record.segmentation = offload.segmentation
-            return .deliver
+            guard board.isHashing, let steering = board.steering(packet, headers) else { return .deliver(queue: nil) }
+            record.hash = steering.hash
+            return .deliver(queue: steering.queue)
         } catch {
             return .unfit
         }

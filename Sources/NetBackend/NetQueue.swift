@@ -88,7 +88,11 @@ actor NetQueue {
         device = opening.device
         stall = StallClock(notifiesOfBuffers: opening.connection.notifiesOfBuffers)
         isTaking = true
-        if let target { facts.data.loop.watchReadable(opening.device.file.descriptor, target: target, slot: Slot.readable) }
+        let loop = facts.data.loop
+        facts.board.onParcels(queue: facts.index) { loop.perform { self.assumeIsolated { $0.parcelsArrived() } } }
+        if let target {
+            facts.data.loop.watchReadable(opening.device.file.descriptor, target: target, slot: Slot.readable)
+        }
         if opening.isTakeover, let ports {
             // The predecessor may have published without notifying.
             facts.data.channels.notify(ports.transmit)
@@ -119,6 +123,7 @@ actor NetQueue {
     /// Gives everything back. A turn never suspends, so nothing is under way; a packet that was held is lost.
     func close() {
         isTaking = false
+        facts.board.onParcels(queue: facts.index, nil)
         if let target {
             if let device { facts.data.loop.unwatch(device.file.descriptor, target: target, slot: Slot.readable) }
             facts.data.loop.detach(target)
@@ -149,6 +154,11 @@ actor NetQueue {
         account.lastFault = transmit?.log.lastFault ?? receive?.log.lastFault
         account.lastFailure = transmit?.log.lastFailure ?? receive?.log.lastFailure
         return account
+    }
+
+    /// Another queue has packets for this one.
+    private func parcelsArrived() {
+        if isTaking { receiveTurn() }
     }
 
     /// The rate changed: who waited for it looks again.
@@ -237,9 +247,9 @@ extension NetQueue: QueueTurns, CompletionTarget {
         case .idle(let worked)?: return worked
         case .more?:
             if let target { facts.data.loop.after(.zero, target: target, slot: slot) }
-        case .throttled(let nanoseconds)?:
+        case .throttled(let pause)?:
             isThrottled = true
-            if let target { facts.data.loop.after(.nanoseconds(Int64(clamping: nanoseconds)), target: target, slot: slot) }
+            if let target { facts.data.loop.after(pause, target: target, slot: slot) }
         case .waiting?: break
         case .broken(let breakdown)?:
             isTaking = false

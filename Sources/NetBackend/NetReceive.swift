@@ -69,6 +69,7 @@ struct NetReceive: ~Copyable {
         do throws(RingFault) {
             _ = try ring.poll()
             deliverHeld(scratch)
+            deliverParcels(scratch)
             var end = receive(scratch)
             finish(scratch, notify: &notify)
             isWaiting = false
@@ -172,17 +173,33 @@ struct NetReceive: ~Copyable {
 
     private mutating func deliverHeld(_ scratch: NetScratch) {
         guard let held, held.isFull, (held.byteCount &+ 4095) / 4096 &+ 2 <= Int(ring.waiting) else { return }
-        // Back into the scratch, behind what a batch of this turn can use.
-        let last = NetScratch.packets &- 1
-        scratch.headers.copy(from: held.memory, at: 0, count: PacketQueue.headerBytes, to: NetScratch.header(last))
-        scratch.frames.copy(
-            from: held.memory,
-            at: NetScratch.headerStride,
-            count: held.byteCount,
-            to: NetScratch.frame(last)
-        )
+        let (header, frame) = (NetScratch.header(NetScratch.heldPlace), NetScratch.frame(NetScratch.heldPlace))
+        scratch.headers.copy(from: held.memory, at: 0, count: PacketQueue.headerBytes, to: header)
+        scratch.frames.copy(from: held.memory, at: NetScratch.headerStride, count: held.byteCount, to: frame)
         self.held?.isFull = false
-        deliver(scratch, header: NetScratch.header(last), frame: NetScratch.frame(last), byteCount: held.byteCount)
+        deliver(scratch, header: header, frame: frame, byteCount: held.byteCount)
+    }
+
+    /// Takes in what other queues were given for this one. What finds no slots is dropped: it waited for long already.
+    private mutating func deliverParcels(_ scratch: NetScratch) {
+        guard facts.board.isHashing else { return }
+        for (number, parcel) in facts.board.takeParcels(queue: facts.index, limit: NetScratch.parcels).enumerated() {
+            let place = NetScratch.parcelPlace &+ number
+            let byteCount = parcel.frame.count
+            guard (byteCount &+ 4095) / 4096 &+ 2 <= Int(ring.waiting) else {
+                metrics.receiveStalled &+= 1
+                continue
+            }
+            scratch.headers.write(parcel.header, at: NetScratch.header(place))
+            scratch.frames.write(parcel.frame, at: NetScratch.frame(place))
+            deliver(
+                scratch,
+                header: NetScratch.header(place),
+                frame: NetScratch.frame(place),
+                byteCount: byteCount,
+                isParcel: true
+            )
+        }
     }
 
     /// Slots that the largest packet takes with what was negotiated; the interface's own MTU may be jumbo.
@@ -194,7 +211,13 @@ struct NetReceive: ~Copyable {
     // MARK: frames → copies
 
     /// Takes slots for a packet, and puts its copies into the batch.
-    private mutating func deliver(_ scratch: NetScratch, header: Int, frame: Int, byteCount: Int) {
+    private mutating func deliver(
+        _ scratch: NetScratch,
+        header: Int,
+        frame: Int,
+        byteCount: Int,
+        isParcel: Bool = false
+    ) {
         var record = ReceiveRecord(
             first: ring.requestConsumer,
             byteCount: byteCount,
@@ -203,8 +226,14 @@ struct NetReceive: ~Copyable {
         )
         let packet = scratch.frames.slot(at: frame, byteCount: byteCount)
         let virtio = VirtioNetHeader(decoding: scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount))
-        switch NetPipeline.receive(&record, packet, virtio, accepts, facts.board) {
-        case .deliver: break
+        let verdict = NetPipeline.receive(&record, packet, virtio, accepts, facts.board)
+        switch verdict {
+        case .deliver(let queue):
+            if let queue, queue != facts.index, !isParcel {
+                metrics.receiveSteered &+= 1
+                facts.board.post(packet, scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount), to: queue)
+                return
+            }
         case .unfit:
             metrics.receiveUnfit &+= 1
             return

@@ -45,6 +45,8 @@ struct ReceiveRecord {
 final class NetScratch: @unchecked Sendable {
     /// Packets that one turn carries in one direction.
     static let packets = 64
+    /// Packets of other queues that one turn takes in.
+    static let parcels = 16
     /// Room for the largest frame with two VLAN tags, in whole pages.
     static let frameBytes = 17 * 4096
     /// Slots that the largest frame takes: its pages, and two extras.
@@ -66,8 +68,8 @@ final class NetScratch: @unchecked Sendable {
 
     init() throws(BackendFailure) {
         do throws(Errno) {
-            frames = try PrivatePages(byteCount: NetScratch.packets * NetScratch.frameBytes)
-            headers = try PrivatePages(byteCount: NetScratch.packets * NetScratch.headerStride + NetScratch.gatherBytes)
+            frames = try PrivatePages(byteCount: NetScratch.places * NetScratch.frameBytes)
+            headers = try PrivatePages(byteCount: NetScratch.gather + NetScratch.gatherBytes)
             batch = try PacketBatch(
                 packets: NetScratch.packets,
                 runs: NetScratch.packets * PacketBatch.runsPerPacket
@@ -103,10 +105,17 @@ final class NetScratch: @unchecked Sendable {
         return cursor
     }
 
-    /// Where frame `index` of a receive batch lies.
+    /// Places for frames: a batch, a packet that was held, parcels.
+    private static let places = packets + 1 + parcels
+    /// The place of a packet that was held.
+    static let heldPlace = packets
+    /// Where parcels begin.
+    static let parcelPlace = packets + 1
+
+    /// Where frame `index` lies.
     static func frame(_ index: Int) -> Int { index &* frameBytes }
     /// Where header `index` lies.
     static func header(_ index: Int) -> Int { index &* headerStride }
     /// Where scattered headers are put together.
-    static var gather: Int { packets &* headerStride }
+    static var gather: Int { places &* headerStride }
 }

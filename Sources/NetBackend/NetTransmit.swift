@@ -12,8 +12,8 @@ enum NetTurnEnd {
     case idle(worked: Bool)
     /// There is more; others first.
     case more
-    /// Transmit: the rate allows no more for so long (nanoseconds).
-    case throttled(UInt64)
+    /// Transmit: the rate allows no more for so long.
+    case throttled(Duration)
     /// Receive: the frontend has posted too few buffers.
     case waiting
     case broken(Breakdown)
@@ -29,6 +29,8 @@ struct NetTransmit: ~Copyable {
     private var journal: RingJournal
     private var parser = TransmitParser()
     private let device: PacketQueue
+    /// Bytes of the last packet, which must be paid for before the next is taken.
+    private var unpaid = 0
     var metrics = NetMetrics()
     var log: FaultLog
 
@@ -107,10 +109,11 @@ struct NetTransmit: ~Copyable {
     private mutating func gather(_ scratch: NetScratch) -> NetTurnEnd {
         while ring.waiting != 0 {
             guard scratch.hasRoom(facts.data.copies) else { return .more }
-            if facts.board.isLimited, let pause = facts.board.pause() {
+            if unpaid > 0, let pause = facts.board.pay(unpaid) {
                 metrics.transmitThrottled &+= 1
                 return .throttled(pause)
             }
+            unpaid = 0
             do {
                 try takePacket(scratch)
             } catch {
@@ -141,7 +144,7 @@ struct NetTransmit: ~Copyable {
         switch step {
         case .packet: place(&record, scratch)
         case .multicast(let request):
-            if !facts.board.change(request) { record.status = .error }
+            record.status = facts.board.change(request)
         case .dropped(let fault):
             record.status = .error
             metrics.transmitFaults &+= 1
@@ -170,9 +173,7 @@ struct NetTransmit: ~Copyable {
             )
             scratch.pieces.append((offset, Int(fragment.byteCount)))
         }
-        if facts.board.isLimited {
-            facts.board.charge(parser.byteCount)
-        }
+        if facts.board.isLimited { unpaid = parser.byteCount }
     }
 
     // MARK: copies → host
