@@ -5,7 +5,8 @@ public struct MulticastFilter: Hashable, Sendable {
     /// `XEN_NETBK_MCAST_MAX`
     public static let capacity = 64
 
-    @usableFromInline private(set) var addresses: [MACAddress] = []
+    /// In the order in which they were added.
+    public private(set) var addresses: [MACAddress] = []
 
     public init() { addresses.reserveCapacity(MulticastFilter.capacity) }
 
