@@ -7,8 +7,9 @@ internal import XenWire
 
 /// What becomes of a packet for the frontend.
 enum ReceiveVerdict {
-    /// To the queue that the frontend's hash names; nil: to whichever has it.
-    case deliver(queue: Int?)
+    case deliver
+    /// The frontend's hash gives it to another queue. It was not touched.
+    case elsewhere(queue: Int)
     /// In a form that the frontend does not take, or in none at all.
     case unfit
     /// Multicast that the frontend did not ask for.
@@ -78,18 +79,25 @@ enum NetPipeline {
     }
 
     /// What to tell the frontend of a packet; a checksum that it wants complete is completed.
-    /// - Parameter packet: all of it, from the destination address on.
+    /// - Parameters:
+    ///   - packet: all of it, from the destination address on.
+    ///   - own: the queue that has it; nil if that must deliver it whatever the hash says.
     static func receive(
         _ record: inout ReceiveRecord,
         _ packet: Slot,
         _ header: VirtioNetHeader,
         _ features: ReceiveFeatures,
-        _ board: NetBoard
+        _ board: NetBoard,
+        own: Int?
     ) -> ReceiveVerdict {
         guard packet.byteCount >= NetWire.minFirstSize, packet.byteCount <= NetWire.maxPacket else { return .unfit }
         if board.isFiltering, !board.passes(MACAddress(packet, at: 0)) { return .filtered }
         let looksAtHeaders = header.needsHeaders || board.isHashing
         let headers = PacketHeaders(parsing: packet, count: looksAtHeaders ? packet.byteCount : 0)
+        if board.isHashing, let steering = board.steering(packet, headers) {
+            if let own, own != steering.queue { return .elsewhere(queue: steering.queue) }
+            record.hash = steering.hash
+        }
         do throws(OffloadFault) {
             let offload = try ReceiveOffload(
                 header: header,
@@ -102,9 +110,7 @@ enum NetPipeline {
             }
             record.flags = offload.flags
             record.segmentation = offload.segmentation
-            guard board.isHashing, let steering = board.steering(packet, headers) else { return .deliver(queue: nil) }
-            record.hash = steering.hash
-            return .deliver(queue: steering.queue)
+            return .deliver
         } catch {
             return .unfit
         }

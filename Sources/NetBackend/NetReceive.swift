@@ -226,14 +226,14 @@ struct NetReceive: ~Copyable {
         )
         let packet = scratch.frames.slot(at: frame, byteCount: byteCount)
         let virtio = VirtioNetHeader(decoding: scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount))
-        let verdict = NetPipeline.receive(&record, packet, virtio, accepts, facts.board)
-        switch verdict {
-        case .deliver(let queue):
-            if let queue, queue != facts.index, !isParcel {
-                metrics.receiveSteered &+= 1
-                facts.board.post(packet, scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount), to: queue)
-                return
-            }
+        let own = isParcel ? nil : facts.index
+        switch NetPipeline.receive(&record, packet, virtio, accepts, facts.board, own: own) {
+        case .deliver: break
+        case .elsewhere(let queue):
+            metrics.receiveSteered &+= 1
+            let words = scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount)
+            facts.board.post(packet, words, to: queue)
+            return
         case .unfit:
             metrics.receiveUnfit &+= 1
             return

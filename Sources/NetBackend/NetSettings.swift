@@ -32,7 +32,9 @@ struct NetSettings {
         put(UInt64(key.count), at: 8, count: 4)
         put(UInt64(hash.mapping.count), at: 12, count: 4)
         put(UInt64(filter.addresses.count), at: 16, count: 4)
-        for (index, byte) in key.prefix(NetSettings.keyBytes).enumerated() { bytes[NetSettings.headBytes + index] = byte }
+        for (index, byte) in key.prefix(NetSettings.keyBytes).enumerated() {
+            bytes[NetSettings.headBytes + index] = byte
+        }
         for (index, queue) in hash.mapping.enumerated() {
             put(UInt64(queue), at: NetSettings.mappingStart + 4 * index, count: 4)
         }
@@ -44,7 +46,9 @@ struct NetSettings {
 
     /// Makes the settings anew by the requests that would make them, so that nothing is believed unchecked.
     init(remembered bytes: [UInt8], queues: Int) {
-        guard bytes.count == NetSettings.byteCount, let pages = try? PrivatePages(byteCount: bytes.count) else { return }
+        guard bytes.count == NetSettings.byteCount, let pages = try? PrivatePages(byteCount: bytes.count) else {
+            return
+        }
         pages.write(bytes, at: 0)
         let all = pages.slot(at: 0, byteCount: bytes.count)
         let keyCount = min(all.u32(8), UInt32(NetSettings.keyBytes))
