@@ -236,7 +236,7 @@ netback_queues() {
 # set_ours SECTION KEY VALUE: a setting of xenbackd, read at once.
 set_ours() {
     local file=/etc/xenback/xenbackd.toml
-    sed -i "/^$2 *=/d" $file
+    sed -i "/^\[$1\]/,/^\[/{/^$2 *=/d}" $file
     if grep -q "^\[$1\]" $file; then sed -i "s/^\[$1\]/&\n$2 = $3/" $file; else printf '[%s]\n%s = %s\n' "$1" "$2" "$3" >>$file; fi
     kill -HUP "$(broker_pid)"
 }

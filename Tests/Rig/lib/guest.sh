@@ -64,6 +64,8 @@ ping() { /usr/bin/ping "$@"; }
 pings() {
     address=$1
     shift
+    # Unjudged: what waits for the neighbour's address may be dropped on a slow machine.
+    ping -q -c 1 -W 10 "$address" >/dev/null
     for size in "$@"; do
         ping -q -c 5 -i 0.1 -W 5 -s "$size" "$address" >/tmp/ping && grep -q ' 0% packet loss' /tmp/ping || {
             echo "size $size:" && cat /tmp/ping && return 1
