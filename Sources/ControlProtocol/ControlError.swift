@@ -5,6 +5,7 @@ public enum ControlError: Error, Equatable, Sendable {
     // org.xenback.control
     case noSuchDomain(String)
     case noSuchDevice(domain: String, device: String)
+    case ambiguousDevice(domain: String, device: String, candidates: [String])
     case badDiskLine(reason: String, position: Int)
     case deviceFailed(reason: String)
     case timedOut(reason: String)
@@ -26,6 +27,7 @@ public enum ControlError: Error, Equatable, Sendable {
         switch self {
         case .noSuchDomain: "org.xenback.control.NoSuchDomain"
         case .noSuchDevice: "org.xenback.control.NoSuchDevice"
+        case .ambiguousDevice: "org.xenback.control.AmbiguousDevice"
         case .badDiskLine: "org.xenback.control.BadDiskLine"
         case .deviceFailed: "org.xenback.control.DeviceFailed"
         case .timedOut: "org.xenback.control.TimedOut"
@@ -50,6 +52,8 @@ extension ControlError: CustomStringConvertible {
         case .noSuchDomain(let domain): "no domain '\(domain)' (xl list shows the domains of this host)"
         case .noSuchDevice(let domain, let device):
             "domain \(domain) has no device '\(device)' of ours (xenback list shows them all)"
+        case .ambiguousDevice(let domain, let device, let candidates):
+            "domain \(domain) has several devices '\(device)'; say which: \(candidates.joined(separator: " or "))"
         case .badDiskLine(let reason, let position): "disk line, character \(position + 1): \(reason)"
         case .deviceFailed(let reason), .timedOut(let reason), .workerUnavailable(let reason),
             .notSupported(let reason):
@@ -82,6 +86,8 @@ extension ControlError {
         switch self {
         case .noSuchDomain(let domain): Parameters(domain: domain)
         case .noSuchDevice(let domain, let device): Parameters(domain: domain, device: device)
+        case .ambiguousDevice(let domain, let device, let candidates):
+            Parameters(domain: domain, device: device, reason: candidates.joined(separator: ", "))
         case .badDiskLine(let reason, let position): Parameters(reason: reason, position: position)
         case .deviceFailed(let reason), .timedOut(let reason), .workerUnavailable(let reason),
             .notSupported(let reason), .malformedMessage(let reason):
@@ -99,6 +105,11 @@ extension ControlError {
         let known: [ControlError] = [
             .noSuchDomain(parameters.domain ?? "?"),
             .noSuchDevice(domain: parameters.domain ?? "?", device: parameters.device ?? "?"),
+            .ambiguousDevice(
+                domain: parameters.domain ?? "?",
+                device: parameters.device ?? "?",
+                candidates: reason.split(separator: ", ").map(String.init)
+            ),
             .badDiskLine(reason: reason, position: parameters.position ?? 0),
             .deviceFailed(reason: reason), .timedOut(reason: reason), .workerUnavailable(reason: reason),
             .notSupported(reason: reason), .malformedMessage(reason: reason),

@@ -43,9 +43,20 @@ public struct KernelNetwork: NetworkHost {
     public func remove(_ plan: InterfacePlan) throws(NetworkFailure) {
         try InterfaceName.check(plan)
         let netlink = try NetlinkSocket()
-        guard let link = try netlink.links().first(where: { $0.alias == plan.owner }) else { return }
+        guard let link = try KernelNetwork.own(plan.owner, netlink) else { return }
         if case .openVSwitch = plan.placement { try? openVSwitch.remove(link.name) }
         try netlink.delete(link)
+    }
+
+    /// Takes away what a predecessor left for that owner; no error if it is gone.
+    public static func remove(owner: String) throws(NetworkFailure) {
+        let netlink = try NetlinkSocket()
+        if let link = try own(owner, netlink) { try netlink.delete(link) }
+    }
+
+    /// The interface of an owner, under whatever name.
+    static func own(_ owner: String, _ netlink: borrowing NetlinkSocket) throws(NetworkFailure) -> Link? {
+        try netlink.links().first { $0.alias == owner && $0.kind == "tun" }
     }
 
     /// The interfaces of this service, of living devices and of dead ones.

@@ -18,7 +18,7 @@ public final class ParkedQueue: Sendable {
     /// - Throws: `.notFound` if there is no such interface.
     public init(owner: String) throws(NetworkFailure) {
         let netlink = try NetlinkSocket()
-        guard let link = try netlink.links().first(where: { $0.alias == owner && $0.kind == "tun" }) else {
+        guard let link = try KernelNetwork.own(owner, netlink) else {
             throw NetworkFailure(.notFound, "there is no interface of '\(owner)'")
         }
         file = try TapQueue.attach(link, netlink)

@@ -43,7 +43,8 @@ struct Xenbackd: ParsableCommand {
             BrokerProgram.run(
                 options,
                 hypervisor: { try XenHypervisor() },
-                workerCommand: { handedOn + ["--domain", "\($0)"] }
+                workerCommand: { handedOn + ["--domain", "\($0)"] },
+                keepsInterfaces: true
             )
         }
         guard let domain = DomainID(number) else { throw ValidationError("there is no domain \(number)") }

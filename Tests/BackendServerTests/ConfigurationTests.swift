@@ -13,7 +13,7 @@ import Testing
 
     @Test func anEmptyFileIsTheDefault() throws {
         #expect(try Self.read("") == Configuration())
-        #expect(try Self.read("# nothing\n\n[block]\n") == Configuration())
+        #expect(try Self.read("# nothing\n\n[block]\n[net]\n") == Configuration())
         #expect(try Configuration(fileIfPresent: "/nonexistent/xenbackd.toml") == Configuration())
         #expect(throws: ConfigurationError.self) { try Configuration(file: "/nonexistent/xenbackd.toml") }
     }
@@ -33,6 +33,8 @@ import Testing
         // "As many as the host has processors, at most 4."
         expected.dataLoops = 4
         expected.block.queues = 4
+        // "As many as the host has processors, at most 8."
+        expected.net.queues = 8
         #expect(try Self.read(settings.joined(separator: "\n")) == expected)
     }
 
@@ -48,6 +50,10 @@ import Testing
             queues = 16
             ring-page-order = 0
             persistent-grants = false
+            [net]
+            vif = false
+            queues = 1
+            native-setup = "always"
             """
         let read = try Self.read(text)
         var expected = Configuration()
@@ -58,6 +64,9 @@ import Testing
         expected.block.qdisk = true
         expected.block.kernelVbd = .bind
         expected.block.queues = 16
+        expected.net.vif = false
+        expected.net.queues = 1
+        expected.net.nativeSetup = .always
         expected.block.ringPageOrder = 0
         expected.block.persistentGrants = false
         #expect(read == expected)
@@ -92,6 +101,9 @@ import Testing
         ("[block]\nqueues = 17\n", "x.toml:2:1: ", "queues must be a whole number from 1 to 16, not 17"),
         ("[block]\nring-page-order = -1\n", "x.toml:2:1: ", "from 0 to 4, not -1"),
         ("[block]\nvbd = \"some\"\n", "x.toml:2:1: ", "vbd must be \"script\", \"all\" or \"none\", not \"some\""),
+        ("[net]\nqueues = 0\n", "x.toml:2:1: ", "queues must be a whole number from 1 to 16, not 0"),
+        ("[net]\nvif = \"all\"\n", "x.toml:2:1: ", "vif must be true or false, not a string"),
+        ("[net]\nnative-setup = true\n", "x.toml:2:1: ", "\"driver-domain\", \"always\" or \"never\", not true or false"),
         ("[block]\nvbd = \"all\"\nkernel-vbd = \"bind\"\n", "x.toml:3:1: ", "nothing is left to bind"),
     ])
     func refuses(_ text: String, _ place: String, _ reason: String) {

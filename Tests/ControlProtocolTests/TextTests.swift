@@ -26,9 +26,9 @@ import Testing
         ])
         #expect(
             reply.text == """
-                DOMAIN  NAME         DEVICE  KIND  BACKEND    FRONTEND   WORKER  PHASE    PROBLEM
-                7       web1         xvda    vbd3  connected  connected  4711    serving  -
-                12      a-long-name  51712   vbd3  connected  connected  4711    serving  no?[2Jtrouble?
+                DOMAIN  NAME         DEVICE      KIND  BACKEND    FRONTEND   WORKER  PHASE    PROBLEM
+                7       web1         xvda        vbd3  connected  connected  4711    serving  -
+                12      a-long-name  vbd3/51712  vbd3  connected  connected  4711    serving  no?[2Jtrouble?
 
                 """
         )
@@ -52,6 +52,33 @@ import Testing
             sectors: sectors
         )
         #expect(BlockList.Reply(disks: [disk]).text.contains("  \(text)  "))
+    }
+
+    @Test func cardsAreListedFromTheirReports() {
+        var device = Self.device(7, "web1", nil)
+        device.kind = "vif"
+        device.index = 0
+        let names = ["tx-packets", "tx-bytes", "tx-dropped", "rx-packets", "rx-bytes"]
+        let report = Report(
+            device: device,
+            facts: [
+                .init(name: "mac", value: "00:16:3e:01:02:03"), .init(name: "interface", value: "vif7.0"),
+                .init(name: "mtu", value: "1500"), .init(name: "queues", value: "4"),
+            ],
+            counters: names.enumerated().map { .init(name: $1, value: Int64($0) + 1) }
+        )
+        let text = NetworkList.Reply(cards: [NetworkCard(report, bridge: "xenbr0")]).text
+        let lines = text.split(separator: "\n").map { $0.split(separator: " ").map(String.init) }
+        #expect(lines.count == 2)
+        #expect(
+            lines.last == [
+                "vif/0", "00:16:3e:01:02:03", "connected", "vif7.0", "xenbr0", "1500", "4", "1", "2", "3", "4", "5", "0",
+            ]
+        )
+        #expect(NetworkList.Reply(cards: []).text == "no network cards\n")
+        // A card that has not connected yet.
+        let bare = NetworkCard(Report(device: device))
+        #expect(bare.mac == nil && bare.queues == nil && bare.rxDropped == 0)
     }
 
     @Test func aHistogramShowsItsShape() {

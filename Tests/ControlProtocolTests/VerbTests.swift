@@ -49,6 +49,8 @@ import Testing
         try await Self.roundTrip(BlockAttach(domain: "7", disk: "/a b.img,,xvda"), .init(device: Self.device))
         try await Self.roundTrip(BlockDetach(domain: "7", device: "xvda", force: true), Nothing())
         try await Self.roundTrip(BlockList(domain: "7"), .init(disks: [disk]))
+        let card = NetworkCard(report, bridge: "xenbr0")
+        try await Self.roundTrip(NetworkList(domain: "7"), .init(cards: [card]))
         try await Self.roundTrip(BlockResize(domain: "7", device: "xvda"), .init(sectors: 9))
         try await Self.roundTrip(MediaInsert(domain: "7", device: "hdc", target: "/é.iso"), Nothing())
         try await Self.roundTrip(MediaEject(domain: "7", device: "hdc"), Nothing())
@@ -57,7 +59,8 @@ import Testing
     }
 
     static let errors: [ControlError] = [
-        .noSuchDomain("web"), .noSuchDevice(domain: "7", device: "xvdz"), .badDiskLine(reason: "r", position: 3),
+        .noSuchDomain("web"), .noSuchDevice(domain: "7", device: "xvdz"),
+        .ambiguousDevice(domain: "7", device: "0", candidates: ["pci/0", "vif/0"]), .badDiskLine(reason: "r", position: 3),
         .deviceFailed(reason: "r"), .timedOut(reason: "r"), .workerUnavailable(reason: "r"), .notSupported(reason: "r"),
         .malformedMessage(reason: "r"), .interfaceNotFound("i"), .methodNotFound("m"), .methodNotImplemented("m"),
         .invalidParameter("p"), .permissionDenied, .expectedMore, .other(name: "org.xenback.control.FromTheFuture"),
@@ -83,7 +86,7 @@ import Testing
         let text = ControlInterface.description
         let verbs: [any ControlVerb.Type] = [
             Ping.self, GetVersion.self, List.self, Show.self, BlockAttach.self, BlockDetach.self, BlockList.self,
-            BlockResize.self, MediaInsert.self, MediaEject.self, Hotplug.self,
+            NetworkList.self, BlockResize.self, MediaInsert.self, MediaEject.self, Hotplug.self,
         ]
         #expect(text.contains("\ninterface org.xenback.control\n"))
         for verb in verbs { #expect(text.contains("\nmethod \(verb.name)("), "\(verb.name)") }

@@ -40,6 +40,7 @@ import Testing
         #expect(try text("usr/lib/systemd/system/xenbackd.service").contains("\nExecStart=/usr/sbin/xenbackd\n"))
         #expect(try text("usr/share/bash-completion/completions/xenback").contains("block-attach"))
         #expect(try text("usr/share/doc/xenback/xen-blkback.conf").contains("\nblacklist xen-blkback\n"))
+        #expect(try text("usr/share/doc/xenback/xen-netback.conf").contains("\nblacklist xen-netback\n"))
 
         // What the administrator changed stays; what nobody changed is replaced in silence.
         #expect(try Self.install(words).text.isEmpty)

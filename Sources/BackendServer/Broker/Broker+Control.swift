@@ -25,6 +25,9 @@ extension Broker {
         dispatch.on(BlockList.self) { call throws(ControlError) in
             try await self.forward(call, to: call.domain, none: BlockList.Reply(disks: []))
         }
+        dispatch.on(NetworkList.self) { call throws(ControlError) in
+            try await self.forward(call, to: call.domain, none: NetworkList.Reply(cards: []))
+        }
         dispatch.on(BlockResize.self) { call throws(ControlError) in try await self.forward(call, to: call.domain) }
         dispatch.on(MediaInsert.self) { call throws(ControlError) in try await self.forward(call, to: call.domain) }
         dispatch.on(MediaEject.self) { call throws(ControlError) in try await self.forward(call, to: call.domain) }
@@ -119,7 +122,7 @@ extension Broker {
 
     /// A device as XenStore shows it, without its worker's word.
     private func shown(_ path: DevicePath) async -> Device {
-        let frontend = "/local/domain/\(path.domain)/device/vbd/\(path.index)/state"
+        let frontend = path.frontendKey("state")
         let values = try? await hypervisor.store.perform { (store) throws(HypervisorFailure) in
             (
                 back: try store.read("\(path)/state"), front: try store.read(frontend),
@@ -158,13 +161,11 @@ extension Broker {
         return domain
     }
 
-    /// By number or by name in the guest.
     private func disk(_ text: String, of domain: DomainID) async throws(ControlError) -> DevicePath {
-        for device in listing.devices(of: domain) {
-            if String(device.path.index) == text { return device.path }
-            let node = try? await hypervisor.store.read("\(device.path)/dev")
-            if node == .some(text) { return device.path }
+        var disks: [DeviceName] = []
+        for path in listing.devices(of: domain).map(\.path) where path.kind.isDisk {
+            disks.append(DeviceName(path, node: (try? await hypervisor.store.read("\(path)/dev")) ?? nil))
         }
-        throw .noSuchDevice(domain: "\(domain)", device: text)
+        return try DeviceName.only(text, of: domain, among: disks)
     }
 }

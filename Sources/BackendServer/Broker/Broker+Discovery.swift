@@ -80,6 +80,7 @@ extension Broker {
         for (domain, identity) in found.identities.sorted(by: { $0.key < $1.key }) where !isStopping {
             supervise(domain, .seen(demand(of: domain), identity: identity))
         }
+        if !isStopping { keepInterfaces() }
     }
 
     func demand(of domain: DomainID) -> Demand {

@@ -68,6 +68,7 @@ extension Broker {
             supervise(worker.domain, .seen(demand, identity: identity))
         }
         supervise(worker.domain, .ended(life))
+        workerEnded()
     }
 
     // MARK: three strikes

@@ -16,6 +16,8 @@ struct BrokerSetting: Sendable {
     var build: String
     /// Workers there may be at once.
     var workerLimit = 1024
+    /// Where network cards are the kernel's interfaces; nil: nothing is to be kept or swept (simulations).
+    var interfaces: (any InterfaceKeeper)?
 }
 
 /// Watches `backend/<kind>` and supervises workers. Pinned to its loop; all process and timer events come there.
@@ -38,6 +40,7 @@ actor Broker {
     var listing = DeviceListing()
     /// Closed for good after three strikes, while their directories stay.
     var excluded: Set<DevicePath> = []
+    var interfaces = KeptInterfaces()
     nonisolated let signal = WatchSignal()
     private nonisolated let ending = WatchSignal()
     var watches: [any Watch] = []

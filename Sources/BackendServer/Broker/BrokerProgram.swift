@@ -20,11 +20,13 @@ public enum BrokerProgram {
     ///   - hypervisor: connects to the hypervisor.
     ///   - workerCommand: the command line of a domain's worker, after the program's path.
     ///   - classes: the device classes for a configuration.
+    ///   - keepsInterfaces: the hypervisor's network cards are interfaces of this kernel.
     public static func run(
         _ options: ServiceOptions,
         hypervisor: () throws -> any Hypervisor,
         workerCommand: @escaping @Sendable (DomainID) -> [String],
-        classes: @escaping ClassFactory = standardClasses
+        classes: @escaping ClassFactory = standardClasses,
+        keepsInterfaces: Bool = false
     ) -> Never {
         let service = ServiceStart()
         service.attempt("signals") { try ProcessSignals.begin() }
@@ -37,7 +39,12 @@ public enum BrokerProgram {
         }
         Files.raiseOpenLimit()
         let program = ownProgram()
-        let setting = BrokerSetting(run: run, workerCommand: { [program] + workerCommand($0) }, build: Release.build)
+        let setting = BrokerSetting(
+            run: run,
+            workerCommand: { [program] + workerCommand($0) },
+            build: Release.build,
+            interfaces: keepsInterfaces ? KernelInterfaces() : nil
+        )
         let loop = service.attempt("event loop") { try EventLoop(name: "broker", entries: 64) }
         let hypervisor = service.attempt("hypervisor") { try hypervisor() }
         let broker = Broker(

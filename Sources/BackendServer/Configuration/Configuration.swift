@@ -15,6 +15,7 @@ public struct Configuration: Equatable, Sendable {
     /// Threads a worker may use for data; nil: as many as the host has processors, at most 4.
     public var dataLoops: Int?
     public var block = Block()
+    public var net = Net()
 
     public init() {}
 
@@ -33,6 +34,25 @@ public struct Configuration: Equatable, Sendable {
         public var persistentGrants = true
 
         public init() {}
+    }
+
+    /// `[net]`
+    public struct Net: Equatable, Sendable {
+        /// Whether network cards (devices of kind `vif`) are ours. The kernel's xen-netback must not be loaded then.
+        public var vif = true
+        /// Queues a frontend may use for one card, 1 … 16; nil: as many as the host has processors, at most 8.
+        public var queues: Int?
+        public var nativeSetup = NativeSetup.driverDomain
+
+        public init() {}
+    }
+
+    /// When xenback itself puts a card's interface on its bridge, instead of the toolstack's script.
+    public enum NativeSetup: String, Equatable, Sendable, CaseIterable {
+        /// Where no script runs: outside domain 0.
+        case driverDomain = "driver-domain"
+        case always
+        case never
     }
 
     /// Which devices of kind `vbd` xenback serves.
@@ -83,6 +103,10 @@ extension Configuration {
             block = try Block(&table)
             try table.refuseUnknownKeys()
         }
+        if var table = try top.table("net") {
+            net = try Net(&table)
+            try table.refuseUnknownKeys()
+        }
         try top.refuseUnknownKeys()
     }
 
@@ -113,5 +137,14 @@ extension Configuration.Block {
         if vbd == .all, kernelVbd == .bind {
             throw table.error("nothing is left to bind: vbd = \"all\" takes every disk", at: "kernel-vbd")
         }
+    }
+}
+
+extension Configuration.Net {
+    fileprivate init(_ table: inout ConfigurationReader) throws(ConfigurationError) {
+        self.init()
+        vif = try table.boolean("vif") ?? vif
+        queues = try table.integer("queues", in: 1...16)
+        nativeSetup = try table.choice("native-setup", Configuration.NativeSetup.allCases) ?? nativeSetup
     }
 }

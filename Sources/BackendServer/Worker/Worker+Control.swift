@@ -22,14 +22,16 @@ extension Worker {
             process: Int(getpid())
         )
         dispatch.on(List.self) { _ in
-            List.Reply(devices: await self.reports(nil).map { Device($0.report, $0.context) })
+            List.Reply(devices: await self.reports { _ in true }.map { Device($0.report, $0.context) })
         }
         dispatch.on(Show.self) { call throws(ControlError) in
-            let reports = await self.reports(call.device)
-            if let device = call.device, reports.isEmpty { throw await self.noDevice(device) }
+            let path: DevicePath?
+            if let device = call.device { path = try await self.selected(device).path } else { path = nil }
+            let reports = await self.reports { path == nil || $0 == path }
             return Show.Reply(reports: reports.map { Report($0.report, $0.context) })
         }
         dispatch.on(BlockList.self) { _ in BlockList.Reply(disks: await self.disks()) }
+        dispatch.on(NetworkList.self) { _ in NetworkList.Reply(cards: await self.cards()) }
         dispatch.on(BlockResize.self) { call throws(ControlError) in
             let path = try await self.command(.resize, call.device)
             return BlockResize.Reply(sectors: await self.number(path, "sectors") ?? 0)
@@ -64,7 +66,7 @@ extension Worker {
     }
 
     private func command(_ command: DeviceCommand, _ device: String) async throws(ControlError) -> DevicePath {
-        guard let backend = await selected(device).first else { throw noDevice(device) }
+        let backend = try await selected(device) { $0.isDisk }
         do throws(BackendFailure) {
             try await backend.command(command)
         } catch {
@@ -81,34 +83,32 @@ extension Worker {
 
     private typealias Shown = (report: DeviceReport, context: DeviceContext)
 
-    private func reports(_ device: String?) async -> [Shown] {
+    private func reports(_ isWanted: (DevicePath) -> Bool) async -> [Shown] {
         let name = await value("/local/domain/\(environment.domain)/name")
         var shown: [Shown] = []
-        for backend in await selected(device) {
+        for backend in await devices() where isWanted(backend.path) {
             let context = DeviceContext(domainName: name, node: await node(of: backend.path), worker: getpid())
             shown.append((await backend.report(), context))
         }
         return shown
     }
 
-    /// By its number or by its name in the guest; all for nil.
-    private func selected(_ device: String?) async -> [any DeviceBackend] {
-        let devices = await devices()
-        guard let device else { return devices }
-        var selected: [any DeviceBackend] = []
-        for backend in devices {
-            if String(backend.path.index) == device {
-                selected.append(backend)
-            } else if await node(of: backend.path) == device {
-                selected.append(backend)
-            }
-        }
-        return selected
+    /// The one device that is called so.
+    private func selected(
+        _ text: String,
+        _ isCandidate: (DeviceKind) -> Bool = { _ in true }
+    ) async throws(ControlError) -> any DeviceBackend {
+        let candidates = await devices().filter { isCandidate($0.path.kind) }
+        var names: [DeviceName] = []
+        for backend in candidates { names.append(DeviceName(backend.path, node: await node(of: backend.path))) }
+        let path = try DeviceName.only(text, of: environment.domain, among: names)
+        guard let backend = candidates.first(where: { $0.path == path }) else { throw noDevice(text) }
+        return backend
     }
 
     private func disks() async -> [Disk] {
         var disks: [Disk] = []
-        for (report, context) in await reports(nil) {
+        for (report, context) in await reports({ $0.kind.isDisk }) {
             let path = report.path
             let target = await value("\(path)/params").map(DiskTarget.path) ?? ""
             disks.append(
@@ -123,6 +123,15 @@ extension Worker {
             )
         }
         return disks
+    }
+
+    private func cards() async -> [NetworkCard] {
+        var cards: [NetworkCard] = []
+        for (report, context) in await reports({ $0.kind.hasInterface }) {
+            let bridge = await value("\(report.path)/bridge").flatMap { $0.isEmpty ? nil : $0 }
+            cards.append(NetworkCard(Report(report, context), bridge: bridge))
+        }
+        return cards
     }
 
     private func node(of path: DevicePath) async -> String? { await value("\(path)/dev") }

@@ -8,7 +8,7 @@ extension List.Reply {
             table.add(
                 "\(device.domain)",
                 device.domainName,
-                device.node ?? "\(device.index)",
+                device.shownName,
                 device.kind,
                 device.backendState,
                 device.frontendState,
@@ -57,6 +57,50 @@ extension BlockList.Reply {
     }
 }
 
+extension NetworkList.Reply {
+    public var text: String {
+        if cards.isEmpty { return "no network cards\n" }
+        var table = TextTable(
+            "DEVICE",
+            "MAC",
+            "STATE",
+            "INTERFACE",
+            "BRIDGE",
+            "MTU",
+            "QUEUES",
+            "TX-PACKETS",
+            "TX-BYTES",
+            "TX-DROPPED",
+            "RX-PACKETS",
+            "RX-BYTES",
+            "RX-DROPPED"
+        )
+        for card in cards {
+            table.add(
+                card.device.shownName,
+                card.mac,
+                card.device.backendState,
+                card.interface,
+                card.bridge,
+                card.mtu.map(String.init),
+                card.queues.map(String.init),
+                "\(card.txPackets)",
+                "\(card.txBytes)",
+                "\(card.txDropped)",
+                "\(card.rxPackets)",
+                "\(card.rxBytes)",
+                "\(card.rxDropped)"
+            )
+        }
+        return table.text
+    }
+}
+
+extension Device {
+    /// As a `device` parameter takes it: the name in the guest, or kind and number.
+    var shownName: String { node ?? "\(kind)/\(index)" }
+}
+
 extension Report {
     public var text: String {
         let name = device.domainName.map { " (\($0.printable))" } ?? ""
@@ -69,7 +113,7 @@ extension Report {
         lines.append(("last failure", lastFailure ?? "none"))
         // Counters stand two further in, and their values below the others'.
         let width = (lines.map(\.0.count) + counters.map { $0.name.count + 2 }).max() ?? 0
-        var text = (device.node ?? "device \(device.index)").printable + "\n"
+        var text = device.shownName.printable + "\n"
         for (name, value) in lines { text += "  \(name.printable.padded(width))  \(value.printable)\n" }
         if !counters.isEmpty { text += "  counters\n" }
         for counter in counters { text += "    \(counter.name.printable.padded(width))\(counter.value)\n" }

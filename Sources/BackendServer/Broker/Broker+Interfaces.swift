@@ -1,0 +1,86 @@
+// Interfaces of network cards: their links outlive a worker, they themselves do not outlive their device.
+
+internal import HostIO
+internal import HostNetwork
+internal import Hypervisor
+internal import Logging
+internal import XenWire
+
+/// What the broker holds of interfaces.
+struct KeptInterfaces {
+    /// Connected devices' parked queues; nil while one is being parked, or where that was refused.
+    var parked: [DevicePath: (any Sendable)?] = [:]
+    /// A worker has ended, or a device has gone, since the last look at what is left: or there was none yet.
+    var mustSweep = true
+}
+
+extension Broker {
+    /// After each scan.
+    func keepInterfaces() {
+        guard let keeper = setting.interfaces else { return }
+        let connected = Set(
+            listing.devices.values.lazy
+                .filter { $0.isOurs && $0.path.kind.hasInterface && $0.state == .connected }.map(\.path)
+        )
+        for path in interfaces.parked.keys where !connected.contains(path) {
+            interfaces.parked[path] = nil
+            interfaces.mustSweep = true
+        }
+        for path in connected where interfaces.parked[path] == nil { park(path, keeper) }
+        if interfaces.mustSweep { sweep(keeper) }
+    }
+
+    /// A worker that ended may have left an interface whose device went meanwhile.
+    func workerEnded() {
+        guard setting.interfaces != nil else { return }
+        interfaces.mustSweep = true
+        signal.raise()
+    }
+
+    private func park(_ path: DevicePath, _ keeper: any InterfaceKeeper) {
+        interfaces.parked.updateValue(nil, forKey: path)
+        Task(executorPreference: loop) {
+            let result = await self.loop.blocking {
+                Result { () throws(NetworkFailure) in try keeper.park(path.interfaceOwner) }
+            }
+            await self.parked(path, result)
+        }
+    }
+
+    private func parked(_ path: DevicePath, _ result: Result<any Sendable, NetworkFailure>) {
+        // Disconnected meanwhile.
+        guard interfaces.parked[path] != nil else { return }
+        switch result {
+        case .success(let queue): interfaces.parked.updateValue(queue, forKey: path)
+        case .failure(let failure):
+            log(of: path).warning("its link will not outlive its worker: \(failure)")
+        }
+    }
+
+    /// Removes interfaces whose device is gone. While a worker runs, its domain's interfaces are its own business.
+    private func sweep(_ keeper: any InterfaceKeeper) {
+        interfaces.mustSweep = false
+        let kinds = classes.kinds
+        Task(executorPreference: loop) {
+            let found = await self.loop.blocking { Result { () throws(NetworkFailure) in try keeper.owners() } }
+            switch found {
+            case .failure(let failure): self.log.warning("interfaces that are left over: \(failure)")
+            case .success(let owners):
+                for path in owners.compactMap({ DevicePath(interfaceOwner: $0) }) where kinds.contains(path.kind) {
+                    await self.removeLeftover(path, keeper)
+                }
+            }
+        }
+    }
+
+    private func removeLeftover(_ path: DevicePath, _ keeper: any InterfaceKeeper) async {
+        guard listing.devices[path] == nil, workers[path.domain]?.process == nil, !isStopping else { return }
+        let result = await loop.blocking {
+            Result { () throws(NetworkFailure) in try keeper.remove(path.interfaceOwner) }
+        }
+        switch result {
+        case .success: log(of: path).notice("removed its interface: the device is gone")
+        case .failure(let failure): log(of: path).warning("its device is gone, its interface stays: \(failure)")
+        }
+    }
+}
