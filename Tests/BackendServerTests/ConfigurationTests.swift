@@ -103,7 +103,7 @@ import Testing
         ("[block]\nvbd = \"some\"\n", "x.toml:2:1: ", "vbd must be \"script\", \"all\" or \"none\", not \"some\""),
         ("[net]\nqueues = 0\n", "x.toml:2:1: ", "queues must be a whole number from 1 to 16, not 0"),
         ("[net]\nvif = \"all\"\n", "x.toml:2:1: ", "vif must be true or false, not a string"),
-        ("[net]\nnative-setup = true\n", "x.toml:2:1: ", "\"driver-domain\", \"always\" or \"never\", not true or false"),
+        ("[net]\nnative-setup = true\n", "x.toml:2:1: ", "\"always\" or \"never\", not true or false"),
         ("[block]\nvbd = \"all\"\nkernel-vbd = \"bind\"\n", "x.toml:3:1: ", "nothing is left to bind"),
     ])
     func refuses(_ text: String, _ place: String, _ reason: String) {

@@ -2,6 +2,7 @@
 
 import BackendCore
 import ControlProtocol
+import HostIO
 import HostNetwork
 import Hypervisor
 import SimulatedHypervisor

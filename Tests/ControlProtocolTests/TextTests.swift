@@ -72,7 +72,8 @@ import Testing
         #expect(lines.count == 2)
         #expect(
             lines.last == [
-                "vif/0", "00:16:3e:01:02:03", "connected", "vif7.0", "xenbr0", "1500", "4", "1", "2", "3", "4", "5", "0",
+                "vif/0", "00:16:3e:01:02:03", "connected", "vif7.0", "xenbr0", "1500", "4", "1", "2", "3", "4", "5",
+                "0",
             ]
         )
         #expect(NetworkList.Reply(cards: []).text == "no network cards\n")

@@ -60,7 +60,8 @@ import Testing
 
     static let errors: [ControlError] = [
         .noSuchDomain("web"), .noSuchDevice(domain: "7", device: "xvdz"),
-        .ambiguousDevice(domain: "7", device: "0", candidates: ["pci/0", "vif/0"]), .badDiskLine(reason: "r", position: 3),
+        .ambiguousDevice(domain: "7", device: "0", candidates: ["pci/0", "vif/0"]),
+        .badDiskLine(reason: "r", position: 3),
         .deviceFailed(reason: "r"), .timedOut(reason: "r"), .workerUnavailable(reason: "r"), .notSupported(reason: "r"),
         .malformedMessage(reason: "r"), .interfaceNotFound("i"), .methodNotFound("m"), .methodNotImplemented("m"),
         .invalidParameter("p"), .permissionDenied, .expectedMore, .other(name: "org.xenback.control.FromTheFuture"),
