@@ -9,6 +9,8 @@ RIG_BACKEND=ours
 RIG_PATIENCE=1
 # shellcheck source=/dev/null
 [[ -e /share/settings ]] && source /share/settings
+# libxl's own limit for a script.
+((RIG_PATIENCE == 1)) || export LIBXL_HOTPLUG_TIMEOUT=$((40 * RIG_PATIENCE))
 
 #
 # Saying and checking
