@@ -105,7 +105,8 @@ final class BlockFrontQueue {
         if request.operation != .read, let bytes, let pages {
             pages.copyIn(at: 0, count: request.byteCount, from: bytes, at: offset)
         }
-        let status = await withCheckedContinuation { continuation in
+        let status = await withCheckedContinuation { (continuation: CheckedContinuation<BlockStatus?, Never>) in
+            if isClosed { return continuation.resume(returning: nil) }
             places[index].answer = continuation
             send(request, index)
         }
@@ -119,7 +120,16 @@ final class BlockFrontQueue {
     private func place() async -> Int? {
         if isClosed { return nil }
         if let index = free.popLast() { return index }
-        return await withCheckedContinuation { waiting.append($0) }
+        // Making the continuation can let answers in, so look again.
+        return await withCheckedContinuation { continuation in
+            if isClosed {
+                continuation.resume(returning: nil)
+            } else if let index = free.popLast() {
+                continuation.resume(returning: index)
+            } else {
+                waiting.append(continuation)
+            }
+        }
     }
 
     private func giveBack(_ index: Int) {

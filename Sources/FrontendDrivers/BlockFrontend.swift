@@ -7,7 +7,7 @@ internal import XenWire
 
 /// A block frontend on one loop. It behaves as Linux's blkfront does on the wire and in XenStore; its requests end with
 /// an error, not by themselves, when the connection goes away.
-public actor BlockFrontend {
+public actor BlockFrontend: WokenFrontend {
     public nonisolated let loop: EventLoop
     public nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
     public nonisolated let bus: FrontendBus

@@ -13,6 +13,8 @@ public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
     case badKey(String, value: String?)
     /// The request was answered with an error.
     case answered(BlockStatus)
+    /// The control request was.
+    case refused(ControlResponse)
     /// The backend answers what was not asked.
     case ring(ResponseProducerFault)
     case badResponse(id: UInt64)
@@ -28,6 +30,7 @@ public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
             "the backend is \(saw?.description ?? "gone"), not \(wanted.map(\.description).joined(separator: " or "))"
         case .badKey(let key, let value): "the backend's \(key) is \(value ?? "missing")"
         case .answered(let status): "answered with \(status)"
+        case .refused(let answer): "\(answer.type) answered with \(answer.status)"
         case .ring(let fault): "the ring is wrong: \(fault)"
         case .badResponse(let id): "a response to no request (\(id))"
         case .closed: "not connected"

@@ -4,9 +4,18 @@ internal import HostIO
 internal import Hypervisor
 internal import XenWire
 
+/// A frontend that lives on one loop and is woken there.
+protocol WokenFrontend: Actor {
+    nonisolated var loop: EventLoop { get }
+    /// The event channels' descriptor is readable.
+    func eventsPending()
+    /// The backend's state node changed.
+    func backendChanged() async
+}
+
 /// Enters the frontend, on its loop, when an event channel has fired.
 final class FrontendWaker: CompletionTarget {
-    private weak let frontend: BlockFrontend?
+    private weak let frontend: (any WokenFrontend)?
     private let loop: EventLoop
     private let registration = Registration()
 
@@ -16,7 +25,7 @@ final class FrontendWaker: CompletionTarget {
         var descriptor: CInt = -1
     }
 
-    init(_ frontend: BlockFrontend) {
+    init(_ frontend: any WokenFrontend) {
         self.frontend = frontend
         loop = frontend.loop
     }
@@ -38,7 +47,12 @@ final class FrontendWaker: CompletionTarget {
     }
 
     func completed(_ completions: borrowing CompletionBatch) {
-        frontend?.assumeIsolated { $0.eventsPending() }
+        guard let frontend else { return }
+        wake(frontend)
+    }
+
+    private func wake<Frontend: WokenFrontend>(_ frontend: Frontend) {
+        frontend.assumeIsolated { $0.eventsPending() }
     }
 }
 
@@ -49,7 +63,7 @@ final class BackendMonitor: Sendable {
     private let task: Task<Void, Never>
 
     static func start(
-        _ frontend: BlockFrontend,
+        _ frontend: some WokenFrontend,
         _ store: any XenStore,
         _ backend: String
     ) async throws(FrontendFailure) -> BackendMonitor {
@@ -60,7 +74,7 @@ final class BackendMonitor: Sendable {
         return BackendMonitor(frontend, watch, signal)
     }
 
-    private init(_ frontend: BlockFrontend, _ watch: any Watch, _ signal: WatchSignal) {
+    private init(_ frontend: some WokenFrontend, _ watch: any Watch, _ signal: WatchSignal) {
         self.watch = watch
         self.signal = signal
         task = Task(executorPreference: frontend.loop) { [weak frontend] in
