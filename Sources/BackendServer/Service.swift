@@ -92,8 +92,15 @@ public let standardClasses: ClassFactory = { configuration in
         persistentGrants: block.persistentGrants
     )
     let disks = BlockClass(vbd: vbd, servesQdisk: block.qdisk, offer: offer)
-    let cards = NetClass(offer: NetOffer(maxQueues: usualQueues), host: KernelNetwork())
-    return [disks, cards]
+    guard configuration.net.vif else { return [disks] }
+    let placement: NetOffer.Placement =
+        switch configuration.net.nativeSetup {
+        case .driverDomain: .automatic
+        case .always: .native
+        case .never: .script
+        }
+    let cards = NetOffer(maxQueues: configuration.net.queues ?? usualQueues, placement: placement)
+    return [disks, NetClass(offer: cards, host: KernelNetwork())]
 }
 
 /// min(processors, 8), as in Linux's netback.
