@@ -56,6 +56,7 @@ final class NetworkFrontQueue {
     /// Slots of the largest packet that we take apart or put together.
     static let maxSlots = 20
 
+    /// - Parameter options: buffers within their limits, which `NetworkFrontend` has checked.
     init(
         _ index: Int,
         hypervisor: any Hypervisor,
@@ -64,8 +65,6 @@ final class NetworkFrontQueue {
         split: Bool,
         options: NetworkFrontendOptions
     ) throws(FrontendFailure) {
-        precondition((1...256).contains(options.transmitBuffers) && (1...256).contains(options.receiveBuffers))
-        precondition(options.receiveBuffers & (options.receiveBuffers - 1) == 0)
         self.index = index
         self.options = options
         self.events = events

@@ -38,6 +38,8 @@ public actor NetworkFrontend: WokenFrontend {
         index: UInt32,
         options: NetworkFrontendOptions = .init()
     ) {
+        let (out, back) = (options.transmitBuffers, options.receiveBuffers)
+        precondition((1...256).contains(out) && (1...256).contains(back) && back & (back - 1) == 0)
         self.hypervisor = hypervisor
         self.loop = loop
         self.options = options
