@@ -108,13 +108,20 @@ extension DeviceShell {
         guard !life.isFinished else { return }
         life.isDraining = true
         enqueue(.stop)
-        await withCheckedContinuation { life.stopped.append($0) }
+        // The body looks again: other jobs of this actor may run before it.
+        await withCheckedContinuation { continuation in
+            if life.isFinished { continuation.resume() } else { life.stopped.append(continuation) }
+        }
     }
 
     public func hotplug(_ event: HotplugEvent) async throws(BackendFailure) {
         if life.isFinished, event == .remove { return }
         guard !life.isFinished, !life.isDraining else { throw BackendFailure(.unsupported, "\(path) is going away") }
-        let failure = await withCheckedContinuation { continuation in
+        let failure = await withCheckedContinuation { (continuation: CheckedContinuation<BackendFailure?, Never>) in
+            if life.isFinished {
+                continuation.resume(returning: event == .remove ? nil : BackendFailure(.notFound, "\(path) is gone"))
+                return
+            }
             life.scripts.append(continuation)
             enqueue(event == .add ? .hotplugAdd : .hotplugRemove)
         }

@@ -114,7 +114,10 @@ actor BlockQueue {
     func drain() async {
         isTaking = false
         guard isBusy else { return }
-        await withCheckedContinuation { drained = $0 }
+        // The body looks again: a turn may come before it.
+        await withCheckedContinuation { continuation in
+            if isBusy { drained = continuation } else { continuation.resume() }
+        }
     }
 
     private var isBusy: Bool { (work?.inFlight ?? 0) > 0 }
