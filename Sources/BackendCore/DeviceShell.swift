@@ -128,11 +128,15 @@ extension DeviceShell {
         if let failure { throw failure }
     }
 
-    /// Ends as if the process had been killed, for tests: nothing is finished, nothing is written.
+    /// Ends as if the process had been killed, for tests: nothing is finished, nothing is written. A `connect` on its way
+    /// comes to its end first: what it opens afterwards would serve beside the successor, as no dead process does.
     package func abandon() async {
+        if !life.isFinished {
+            life.isFinished = true
+            signal.raise()
+            await withCheckedContinuation { life.stopped.append($0) }
+        }
         await release()
-        life.isFinished = true
-        signal.raise()
     }
 }
 

@@ -12,7 +12,7 @@ internal import XenWire
 extension SimulatedDiskTests {
     @Suite
     struct LifecycleTests {
-        let disk = DevicePath(kind: .vbd3, domain: guestDomain, index: 51712)
+        let disk = ServedDisk.path
 
         /// What a person is told; empty if it worked.
         private func refusal(_ body: () async throws -> Void) async -> String {
@@ -78,47 +78,34 @@ extension SimulatedDiskTests {
         }
 
         @Test func aKexecedKernelBeginsAgainWithNewRings() async throws {
-            let bed = try TestBed()
-            try await bed.makeDevice(disk, image: try bed.makeImage(sectors: 1024))
-            let (backend, life) = bed.start(disk)
-            let first = try TestFrontend(bed.guest, disk)
-            try #require(try await first.connect())
+            let disk = try await ServedDisk()
             // The new kernel finds 4 and starts over.
-            try await first.setState(.initialising)
-            #expect(try await first.backend(reaches: .initWait), "\(bed.logs.all)")
-            let second = try TestFrontend(bed.guest, disk)
+            try await disk.frontend.setState(.initialising)
+            #expect(try await disk.frontend.backend(reaches: .initWait), "\(disk.bed.logs.all)")
+            let second = try disk.anotherFrontend()
             #expect(try await second.connect())
             #expect(try await second.read(512, at: 0) != nil)
-            await backend.drain()
-            await life.value
+            await disk.stop()
         }
 
         @Test func aResumedGuestConnectsAgainWithoutLeavingFour() async throws {
-            let bed = try TestBed()
-            try await bed.makeDevice(disk, image: try bed.makeImage(sectors: 1024))
-            let (backend, life) = bed.start(disk)
-            let first = try TestFrontend(bed.guest, disk)
-            try #require(try await first.connect())
-            #expect(try await first.write([UInt8](repeating: 9, count: 512), at: 3) == .okay)
+            let disk = try await ServedDisk()
+            let logs = disk.bed.logs
+            #expect(try await disk.frontend.write([UInt8](repeating: 9, count: 512), at: 3) == .okay)
             // The same domain, resumed: new rings and 3, without a goodbye (xen-blkfront.c, `blkfront_resume`).
-            let second = try TestFrontend(bed.guest, disk)
+            let second = try disk.anotherFrontend()
             try await second.publish(second.keys())
-            #expect(await eventually { bed.logs.count("connected:") == 2 }, "\(bed.logs.all)")
-            #expect(bed.logs.count("state closing") == 0)
-            #expect(try await bed.read(disk.key("state")) == "4")
+            #expect(await eventually { logs.count("connected:") == 2 }, "\(logs.all)")
+            #expect(logs.count("state closing") == 0)
+            #expect(try await second.backendKey("state") == "4")
             try await second.setState(.connected)
             #expect(try await second.read(512, at: 3) == [UInt8](repeating: 9, count: 512))
-            await backend.drain()
-            await life.value
+            await disk.stop()
         }
 
         @Test func closeWithRequestsInFlightAnswersThemFirst() async throws {
-            let bed = try TestBed()
-            let image = try bed.makeImage(sectors: 4096)
-            try await bed.makeDevice(disk, image: image)
-            let (backend, life) = bed.start(disk)
-            let frontend = try TestFrontend(bed.guest, disk)
-            try #require(try await frontend.connect())
+            let disk = try await ServedDisk(sectors: 4096)
+            let frontend = disk.frontend
             var load = RandomLoad(frontend, sectors: 4096, seed: 9)
             for _ in 0..<30 { try load.issue() }
             load.push()
@@ -129,19 +116,15 @@ extension SimulatedDiskTests {
             #expect(try await frontend.backend(reaches: .closed))
             try load.collect()
             #expect(load.problems == [])
-            await backend.drain()
-            await life.value
+            await disk.stop()
         }
 
         @Test func aForeignSixEndsItAndIsNotOverwritten() async throws {
-            let bed = try TestBed()
-            try await bed.makeDevice(disk, image: try bed.makeImage(sectors: 1024))
-            let (_, life) = bed.start(disk)
-            let frontend = try TestFrontend(bed.guest, disk)
-            try #require(try await frontend.connect())
-            try await bed.write(disk.key("state"), "6")
-            await life.value
-            #expect(try await bed.read(disk.key("state")) == "6")
+            let disk = try await ServedDisk()
+            let (bed, state) = (disk.bed, ServedDisk.path.key("state"))
+            try await bed.write(state, "6")
+            await disk.ended()
+            #expect(try await bed.read(state) == "6")
             #expect(bed.machine.usage(of: guestDomain)?.pagesMappedByOthers == 0)
         }
 

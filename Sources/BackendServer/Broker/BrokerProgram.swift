@@ -29,11 +29,7 @@ public enum BrokerProgram {
         keepsInterfaces: Bool = false
     ) -> Never {
         let service = ServiceStart()
-        service.attempt("signals") { try ProcessSignals.begin() }
-        let configuration = service.attempt("configuration") { try options.configuration() }
-        let log = service.logger(configuration.logLevel)
-        let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
-        service.attempt("run directory \(run.path)") { try run.prepare() }
+        let (configuration, log, run) = service.prepare(options)
         let lock = service.attempt("another xenbackd runs in \(run.path)") {
             try LockFile(taking: run.brokerLock, text: "\(getpid())\n")
         }
@@ -62,11 +58,7 @@ public enum BrokerProgram {
             }
         } body: {
             let server = ControlServer(at: run.controlSocket, on: loop, dispatch: broker.dispatch(), log: log)
-            do {
-                try server.begin()
-            } catch {
-                log.error("no control socket at \(run.controlSocket): \(error)")
-            }
+            server.begin()
             log.notice("xenbackd \(Release.version) serves domain \(hypervisor.domains.own)'s backends")
             try? ServiceManager.ready()
             Task(executorPreference: loop) { await broker.run() }

@@ -29,8 +29,16 @@ final class ControlServer: @unchecked Sendable {
         self.log = log
     }
 
-    /// Listens from now on; on the loop.
-    func begin() throws(Errno) {
+    /// Listens from now on; on the loop. Where that fails it is logged, and the service goes on without.
+    func begin() {
+        do {
+            try listen()
+        } catch {
+            log.error("no control socket at \(path): \(error)")
+        }
+    }
+
+    private func listen() throws(Errno) {
         precondition(loop.isOnLoop && listener == nil)
         let socket = try UnixSocket.listen(at: path)
         listener = socket

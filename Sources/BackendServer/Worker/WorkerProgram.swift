@@ -22,11 +22,7 @@ public enum WorkerProgram {
         classes: @escaping ClassFactory = standardClasses
     ) -> Never {
         let service = ServiceStart(domain: domain)
-        service.attempt("signals") { try ProcessSignals.begin() }
-        let configuration = service.attempt("configuration") { try options.configuration() }
-        let log = service.logger(configuration.logLevel)
-        let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
-        service.attempt("run directory \(run.path)") { try run.prepare() }
+        let (configuration, log, run) = service.prepare(options)
         let hypervisor = service.attempt("hypervisor") { try hypervisor() }
         guard let identity = service.attempt("domain", { try hypervisor.domains.identity(of: domain) }) else {
             log.notice("the domain is gone; nothing to serve")
@@ -54,11 +50,7 @@ public enum WorkerProgram {
             Task(executorPreference: loop) { await worker.drain() }
         } body: {
             let server = ControlServer(at: run.socket(of: domain), on: loop, dispatch: worker.dispatch(), log: log)
-            do {
-                try server.begin()
-            } catch {
-                log.error("no control socket at \(run.socket(of: domain)): \(error)")
-            }
+            server.begin()
             Task(executorPreference: loop) { await worker.run() }
             await worker.drained()
             server.end()
