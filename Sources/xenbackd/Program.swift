@@ -8,6 +8,13 @@ import XenHypervisor
 import XenWire
 
 @main
+enum Program {
+    static func main() {
+        if let line = WorkerLine(Array(CommandLine.arguments.dropFirst())) { Xenbackd.serve(line) }
+        Xenbackd.main()
+    }
+}
+
 struct Xenbackd: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "xenbackd",
@@ -33,31 +40,38 @@ struct Xenbackd: ParsableCommand {
     var logLevel: Logger.Level?
 
     func run() throws {
-        let options = ServiceOptions(
+        if let domain {
+            guard let domain = DomainID(domain) else { throw ValidationError("there is no domain \(domain)") }
+            Xenbackd.serve(line(for: domain))
+        }
+        let own = self
+        BrokerProgram.run(
+            Xenbackd.options(config: config, runDirectory: runDirectory, logLevel: logLevel),
+            hypervisor: { try XenHypervisor() },
+            workerCommand: { own.line(for: $0).words },
+            keepsInterfaces: true
+        )
+    }
+
+    /// What a worker is told.
+    private func line(for domain: DomainID) -> WorkerLine {
+        WorkerLine(domain: domain, config: config, runDirectory: runDirectory, logLevel: logLevel)
+    }
+
+    fileprivate static func serve(_ line: WorkerLine) -> Never {
+        WorkerProgram.run(
+            options(config: line.config, runDirectory: line.runDirectory, logLevel: line.logLevel),
+            domain: line.domain,
+            hypervisor: { try XenHypervisor() }
+        )
+    }
+
+    private static func options(config: String?, runDirectory: String?, logLevel: Logger.Level?) -> ServiceOptions {
+        ServiceOptions(
             config.map { .file(FilePath($0)) } ?? .usualFile,
             runDirectory: runDirectory.map { FilePath($0) },
             logLevel: logLevel
         )
-        guard let number = domain else {
-            let handedOn = handedOn
-            BrokerProgram.run(
-                options,
-                hypervisor: { try XenHypervisor() },
-                workerCommand: { handedOn + ["--domain", "\($0)"] },
-                keepsInterfaces: true
-            )
-        }
-        guard let domain = DomainID(number) else { throw ValidationError("there is no domain \(number)") }
-        WorkerProgram.run(options, domain: domain, hypervisor: { try XenHypervisor() })
-    }
-
-    /// What a worker is told as well.
-    private var handedOn: [String] {
-        var words: [String] = []
-        if let config { words += ["--config", config] }
-        if let runDirectory { words += ["--run-directory", runDirectory] }
-        if let logLevel { words += ["--log-level", logLevel.rawValue] }
-        return words
     }
 
     private static func level(_ text: String) throws -> Logger.Level {
