@@ -41,7 +41,7 @@ extension NetBackend {
         let board = NetBoard(connection, interface, journal)
         self.alarm = alarm
         self.board = board
-        try await applyRate()
+        await applyRate()
         let devices: [PacketQueue]
         do throws(NetworkFailure) {
             devices = try interface.openQueues(connection.queues.count)
@@ -117,6 +117,17 @@ extension NetBackend {
     }
 
     func disconnect() async {
+        await release()
+        guard !life.isDraining, let interface else { return }
+        do throws(NetworkFailure) {
+            try interface.setCarrier(false)
+        } catch {
+            // Gone already, or it will be: nobody is served by it.
+            life.logger.debug("\(error)")
+        }
+    }
+
+    func release() async {
         if let control { await control.close() }
         control = nil
         for queue in queues {
@@ -127,47 +138,35 @@ extension NetBackend {
         connection = nil
         alarm = nil
         board = nil
-        guard !life.isDraining, let interface else { return }
-        do throws(NetworkFailure) {
-            try interface.setCarrier(false)
-        } catch {
-            // Gone already, or it will be: nobody is served by it.
-            life.logger.debug("\(error)")
-        }
     }
-
-    func release() async { await disconnect() }
 
     // MARK: keys that may change
 
     func keysChanged() async {
         guard board != nil else { return }
-        do throws(BackendFailure) {
-            try await applyRate()
-        } catch {
-            life.log.failure(error.text)
-        }
+        await applyRate()
         let key = "\(keys?.frontend ?? path.frontend)/\(NetKeys.requestMulticastControl)"
         let text = await persist("read \(key)") { (store) throws(HypervisorFailure) in try store.read(key) }
         board?.setFiltering(FrontendKeys([key: text].compactMapValues { $0 }).flag(key))
     }
 
-    /// Reads `rate` and applies it: all queues of the card share it.
-    private func applyRate() async throws(BackendFailure) {
+    /// Reads `rate` and applies it: all queues of the card share it. One that makes no sense is no limit, as for
+    /// xen-netback (`xen_net_read_rate`).
+    private func applyRate() async {
         let text = await readKeys([NetKeys.rate])[NetKeys.rate]
         guard let board, board.rateText != text else { return }
-        if let text, !text.isEmpty {
-            guard let rate = TransmitRate(text: text) else {
-                throw BackendFailure(
-                    .invalid,
-                    "rate=\(FrontendKeys.quoted(text)) is not bytes,microseconds; the card goes on without a limit"
-                )
-            }
-            board.setRate(rate, text: text)
+        let isGiven = !(text?.isEmpty ?? true)
+        let rate = text.flatMap { TransmitRate(text: $0) }
+        board.setRate(rate, text: text)
+        if let text, isGiven, rate == nil {
+            life.log.failure(
+                "rate=\(FrontendKeys.quoted(text)) is not bytes,microseconds; the card goes on without a limit"
+            )
+        } else if isGiven {
+            life.say("rate \(text ?? "")")
         } else {
-            board.setRate(nil, text: text)
+            life.say("rate unlimited")
         }
-        life.say("rate \(text ?? "unlimited")")
         for queue in queues { await queue.rateChanged() }
     }
 }

@@ -164,6 +164,7 @@ actor NetQueue {
     /// The rate changed: who waited for it looks again.
     func rateChanged() {
         guard isThrottled else { return }
+        isThrottled = false
         transmitTurn()
     }
 }

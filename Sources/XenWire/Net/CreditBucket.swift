@@ -27,6 +27,8 @@ public struct TransmitRate: Hashable, Sendable {
 ///
 /// Credit comes at the end of each interval, as xl-network-configuration(5) says, and is kept up to a burst that is large
 /// enough for the largest packet: with less, a slow interface would never send one (xen-netback, `tx_add_credit`).
+/// Beyond xen-netback, the burst is an interval and the largest packet: what was left when a packet had to wait is not lost
+/// at the interval's end, which would cost large packets at 2 MB/s more than a quarter of their rate.
 public struct CreditBucket: Hashable, Sendable {
     /// Bytes that can be saved, whatever the rate.
     public static let minBurst: UInt64 = 131_072
@@ -43,7 +45,10 @@ public struct CreditBucket: Hashable, Sendable {
     }
 
     /// Most that `credit` can be.
-    public var burst: UInt64 { max(CreditBucket.minBurst, rate.bytes) }
+    public var burst: UInt64 {
+        let (interval, overflow) = rate.bytes.addingReportingOverflow(UInt64(NetWire.maxPacket))
+        return max(CreditBucket.minBurst, overflow ? .max : interval)
+    }
     private var interval: UInt64 { UInt64(rate.microseconds) * 1000 }
 
     /// Pays for a packet of `byteCount` bytes.
