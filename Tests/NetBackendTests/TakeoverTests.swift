@@ -1,0 +1,186 @@
+// A backend that dies between two turns, and its successor: no slot is lost, and neither side hears of it.
+
+internal import FrontendDrivers
+internal import SharedRing
+internal import Synchronization
+internal import Testing
+internal import XenWire
+
+@testable internal import NetBackend
+
+extension SimulatedNetworkTests {
+    @Suite struct TakeoverTests {
+        /// Sends numbered frames on a queue until it is told to stop.
+        private func stream(_ scene: NetScene, queue: Int) -> Task<UInt64, any Error> {
+            Task {
+                var number: UInt64 = 0
+                while !Task.isCancelled {
+                    let size = 62 + Int(number * 97 % 6000)
+                    let bytes = Frames.udp(size, number: number, flow: UInt8(queue))
+                    try await scene.frontend.send(bytes, queue: queue)
+                    number += 1
+                }
+                return number
+            }
+        }
+
+        @Test func nothingIsLostOverManyDeaths() async throws {
+            let queues = 2
+            var options = NetworkFrontendOptions()
+            options.queueCount = queues
+            options.transmitBuffers = 32
+            let scene = try await NetScene(options)
+            let wire = try scene.wire
+            let toGuest = Mutex((0..<queues).map { NetworkStream.Receiver(Frames.stream(UInt8(0x10 + $0))) })
+            await scene.frontend.setReceiver { packet in
+                toGuest.withLock { receivers in
+                    for index in receivers.indices { _ = receivers[index].take(packet.slot) }
+                }
+            }
+            var toHost = (0..<queues).map { NetworkStream.Receiver(Frames.stream(UInt8($0))) }
+            func takeAll() {
+                for queue in 0..<queues {
+                    while let frame = wire.receive(queue: queue) {
+                        _ = Frames.edit(frame.bytes) { _ = toHost[queue].take($0) }
+                    }
+                }
+            }
+            let senders = (0..<queues).map { stream(scene, queue: $0) }
+            var sent = [UInt64](repeating: 0, count: queues)
+            func give(_ count: Int) {
+                for queue in 0..<queues {
+                    for _ in 0..<count {
+                        let size = 62 + Int(sent[queue] * 131 % 9000)
+                        let frame = Frames.udp(size, number: sent[queue], flow: UInt8(0x10 + queue))
+                        if wire.send(WireFrame(bytes: frame), queue: queue) { sent[queue] += 1 }
+                    }
+                }
+            }
+            for death in 0..<8 {
+                give(60)
+                if death % 2 == 0 { try await Task.sleep(for: .milliseconds(5)) }
+                try await scene.kill()
+                takeAll()
+                give(20)
+                try scene.revive()
+                let before = toHost.map(\.received).reduce(0, +)
+                let goesOn = await eventually {
+                    takeAll()
+                    return toHost.map(\.received).reduce(0, +) > before + 40
+                }
+                #expect(goesOn, "death \(death)")
+                #expect(try await scene.backendKey("state") == "4")
+            }
+            for sender in senders { sender.cancel() }
+            var numbers: [UInt64] = []
+            for sender in senders { numbers.append(try await sender.value) }
+            for queue in 0..<queues {
+                let status = try await scene.frontend.sendAndWait(Frames.plain(60), queue: queue)
+                #expect(status == 0)
+                takeAll()
+                #expect(toHost[queue].received == numbers[queue], "queue \(queue)")
+                #expect(toHost[queue].wrong == 0 && toHost[queue].late == 0, "queue \(queue)")
+            }
+            let all = sent.map { $0 }
+            // A packet that waited for buffers is lost with its holder: one for each death.
+            let haveArrived = await eventually(within: .seconds(10)) {
+                toGuest.withLock { zip($0, all).allSatisfy { $0.received + 8 >= $1 && $0.next == $1 } }
+            }
+            #expect(haveArrived)
+            #expect(toGuest.withLock { $0.allSatisfy { $0.wrong == 0 && $0.late == 0 } })
+            try await accountsBalance(scene, wire, queues: queues, buffers: 32)
+            #expect(wire.carriers.allSatisfy { $0 })
+            try await scene.end()
+        }
+
+        /// Every id was answered once, every page came back in its place.
+        private func accountsBalance(_ scene: NetScene, _ wire: WireDevice, queues: Int, buffers: Int) async throws {
+            for queue in 0..<queues {
+                let room = try await scene.frontend.sendBurst(256, byteCount: 100, queue: queue) {
+                    Frames.stream().write(UInt64($0), into: $1)
+                }
+                #expect(room >= buffers, "queue \(queue)")
+            }
+            let counted = await scene.frontend.statistics.reduce(NetworkFrontendStatistics(), +)
+            #expect(counted.failedPackets == 0 && counted.badPackets == 0 && counted.misplacedResponses == 0)
+            let fault = await scene.frontend.lastFault
+            #expect(fault == nil)
+        }
+
+        @Test func settingsSurvive() async throws {
+            var options = NetworkFrontendOptions()
+            options.queueCount = 4
+            options.controlRing = true
+            options.multicastControl = true
+            let scene = try await NetScene(options)
+            let wire = try scene.wire
+            let key = (0..<40).map { UInt8($0 * 5 + 1) }
+            try await scene.frontend.setHash(types: .all, key: key, mapping: [3])
+            let wanted = MACAddress(0x01, 0, 0x5E, 1, 2, 3)
+            #expect(try await scene.frontend.multicast(.add(wanted)) == 0)
+            func steered() async throws -> ReceivedPacket {
+                wire.send(WireFrame(bytes: multicast(MACAddress(0x01, 0, 0x5E, 9, 9, 9))))
+                wire.send(WireFrame(bytes: multicast(wanted)))
+                let first = try #require(await scene.frontend.nextPacket())
+                #expect(Array(first.bytes[0..<6]) == Frames.octets(wanted))
+                wire.send(WireFrame(bytes: Frames.tcp(100, blank: false)))
+                return try #require(await scene.frontend.nextPacket())
+            }
+            let before = try await steered()
+            #expect(before.queue == 3 && before.hash?.kind == .ipv4TCP)
+            try await scene.kill()
+            try scene.revive()
+            let after = try await steered()
+            #expect(after == before)
+            // And they can still be changed.
+            let answer = try await scene.frontend.control(.setHashMappingSize, 0)
+            #expect(answer.status == ControlStatus.success.rawValue)
+            try await scene.end()
+        }
+
+        private func multicast(_ address: MACAddress) -> [UInt8] {
+            var bytes = Frames.plain(100)
+            bytes.replaceSubrange(0..<6, with: Frames.octets(address))
+            return bytes
+        }
+
+        /// What a predecessor took and did not answer is answered, once: packets lost, pages given back.
+        @Test func aDeathInsideATurnGivesEverySlotBack() async throws {
+            let card = try await RawCard()
+            let (out, back) = (card.queue.transmit, card.queue.receive)
+            for slot in 0..<20 { card.post(page: 8 + slot % 8, id: UInt16(slot), at: UInt32(slot)) }
+            back.requestProducer = 20
+            back.notify()
+            for id in 0..<4 { try await card.sends(id: UInt16(id)) }
+            let bytes = Frames.plain(60)
+            for _ in 0..<3 { try card.scene.wire.send(WireFrame(bytes: bytes)) }
+            #expect(await back.waitForResponses(upTo: 3))
+            try await card.scene.kill()
+            // As if it had died before the last answers were shown.
+            out.responseProducer = 2
+            back.responseProducer = 1
+            try card.scene.revive()
+            #expect(await out.waitForResponses(upTo: 4))
+            #expect(await back.waitForResponses(upTo: 3))
+            #expect((2..<4).map { card.queue.answer(at: $0).id } == [2, 3])
+            #expect((2..<4).allSatisfy { card.queue.answer(at: $0).status == TransmitStatus.dropped.rawValue })
+            #expect((1..<3).map { card.queue.received(at: $0).id } == [1, 2])
+            #expect((1..<3).allSatisfy { card.queue.received(at: $0).status == -1 })
+            try await card.sends(id: 9)
+            try card.scene.wire.send(WireFrame(bytes: bytes))
+            #expect(await back.waitForResponses(upTo: 4))
+            #expect(card.queue.received(at: 3).status == 60)
+            try await card.end()
+        }
+
+        @Test func aFrontendThatRewroteItsRingIsClosed() async throws {
+            let card = try await RawCard()
+            try await card.sends(id: 1)
+            try await card.scene.kill()
+            card.queue.transmit.responseProducer = 0x8000_0000
+            try card.scene.revive()
+            try await card.scene.isClosed(saying: "disagree")
+            try await card.end(victimServes: false)
+        }
+    }
+}
