@@ -108,7 +108,9 @@ extension SimulatedNetworkTests {
             card.fill(1, Frames.plain(80, seed: 1))
             card.fill(2, Frames.plain(90, seed: 2))
             let slots = bad.slots(card)
-            let answers = await card.statuses([card.slot(50, size: 80, page: 1)] + slots + [card.slot(51, size: 90, page: 2)])
+            let answers = await card.statuses(
+                [card.slot(50, size: 80, page: 1)] + slots + [card.slot(51, size: 90, page: 2)]
+            )
             #expect(answers == [0] + slots.map { _ in -1 } + [0])
             #expect(await (try card.scene.wire).next()?.bytes == Frames.plain(80, seed: 1))
             #expect(await (try card.scene.wire).next()?.bytes == Frames.plain(90, seed: 2))
@@ -146,7 +148,10 @@ extension SimulatedNetworkTests {
         }
 
         /// XSA-423: wherever the frontend cuts, the host is told to put all headers into one piece, and where they end.
-        @Test(arguments: [[14, 20, 20], [20, 7, 1, 30], [33, 1, 1, 1, 14, 4, 1], [14, 36, 1, 1, 1, 1]], [false, true])
+        @Test(
+            arguments: [[14, 20, 20], [20, 7, 1, 30], [33, 1, 1, 1, 14, 4, 1], [14, 36, 1, 1, 1, 1]],
+            [false, true]
+        )
         func headersInPieces(cuts: [Int], blank: Bool) async throws {
             let card = try await RawCard()
             let bytes = Frames.tcp(4000, blank: blank)

@@ -76,7 +76,8 @@ enum Frames {
         var isRight = false
         _ = edit(frame) { slot in
             let parsed = PacketHeaders(parsing: slot, count: slot.byteCount)
-            isRight = parsed.checksumField != nil && InternetChecksum.isRight(slot, headers: parsed, count: slot.byteCount)
+            isRight =
+                parsed.checksumField != nil && InternetChecksum.isRight(slot, headers: parsed, count: slot.byteCount)
         }
         return isRight
     }
