@@ -131,10 +131,11 @@ extension DeviceShell {
     /// Ends as if the process had been killed, for tests: nothing is finished, nothing is written. A `connect` on its way
     /// comes to its end first: what it opens afterwards would serve beside the successor, as no dead process does.
     package func abandon() async {
-        if !life.isFinished {
+        await withCheckedContinuation { continuation in
+            if life.isFinished { return continuation.resume() }
             life.isFinished = true
+            life.stopped.append(continuation)
             signal.raise()
-            await withCheckedContinuation { life.stopped.append($0) }
         }
         await release()
     }
