@@ -101,6 +101,7 @@ extension NetBackend {
                 journal: journal,
                 device: devices[index],
                 log: FaultLog(life.logger),
+                stall: stall,
                 isTakeover: isTakeover
             )
             try await queue.open(opening)

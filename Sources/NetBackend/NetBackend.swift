@@ -16,6 +16,7 @@ actor NetBackend: DeviceShell {
     nonisolated let signal = WatchSignal()
     let offer: NetOffer
     let host: any NetworkHost
+    let stall: StallTimes
     var life: DeviceLife
 
     /// Facts from the toolstack; nil before `run`.
@@ -30,11 +31,19 @@ actor NetBackend: DeviceShell {
     /// Counters of connections that are over.
     var pastMetrics = NetMetrics()
 
-    init(_ path: DevicePath, _ environment: WorkerEnvironment, _ offer: NetOffer, _ host: any NetworkHost) {
+    /// - Parameter stall: other times are for tests.
+    init(
+        _ path: DevicePath,
+        _ environment: WorkerEnvironment,
+        _ offer: NetOffer,
+        _ host: any NetworkHost,
+        stall: StallTimes = .usual
+    ) {
         self.path = path
         self.environment = environment
         self.offer = offer
         self.host = host
+        self.stall = stall
         life = DeviceLife(path, environment)
     }
 

@@ -51,6 +51,7 @@ actor NetQueue {
         let journal: RequestJournal
         let device: PacketQueue
         let log: FaultLog
+        let stall: StallTimes
         let isTakeover: Bool
     }
 
@@ -86,7 +87,7 @@ actor NetQueue {
         _ = try scratch()
         try bind(wanted)
         device = opening.device
-        stall = StallClock(notifiesOfBuffers: opening.connection.notifiesOfBuffers)
+        stall = StallClock(notifiesOfBuffers: opening.connection.notifiesOfBuffers, times: opening.stall)
         isTaking = true
         let loop = facts.data.loop
         facts.board.onParcels(queue: facts.index) { loop.perform { self.assumeIsolated { $0.parcelsArrived() } } }
@@ -251,7 +252,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
         case .throttled(let pause)?:
             isThrottled = true
             if let target { facts.data.loop.after(pause, target: target, slot: slot) }
-        case .waiting?: break
+        case .waiting(let worked)?: return worked
         case .broken(let breakdown)?:
             isTaking = false
             facts.alarm.raise(breakdown)

@@ -72,9 +72,15 @@ struct NetReceive: ~Copyable {
             deliverParcels(scratch)
             var end = receive(scratch)
             finish(scratch, notify: &notify)
+            let worked = !scratch.receive.isEmpty
+            // Who had no buffers and has none yet still waits, also when what waited for them was dropped: only buffers
+            // end a stall.
+            if isWaiting, !worked, ring.waiting == 0 { end = .waiting(worked: false) }
+            let wasWaiting = isWaiting
             isWaiting = false
             if case .waiting = end {
-                metrics.receiveWaits &+= 1
+                end = .waiting(worked: worked)
+                if !wasWaiting { metrics.receiveWaits &+= 1 }
                 // Only now is the frontend asked to tell us of buffers: at other times its event is of no use.
                 isWaiting = try ring.lastLook() < slotsWanted
                 if !isWaiting { end = .more }
@@ -87,6 +93,7 @@ struct NetReceive: ~Copyable {
 
     /// Drops what the frontend does not take.
     mutating func drain(_ scratch: NetScratch) {
+        if held?.isFull ?? false { metrics.receiveStalled &+= 1 }
         held?.isFull = false
         for _ in 0..<32 {
             scratch.clear()
@@ -105,11 +112,11 @@ struct NetReceive: ~Copyable {
     // MARK: host → frames
 
     private mutating func receive(_ scratch: NetScratch) -> NetTurnEnd {
-        if held?.isFull ?? false { return .waiting }
+        if held?.isFull ?? false { return .waiting(worked: false) }
         guard mayHaveInput else { return .idle(worked: !scratch.receive.isEmpty) }
         let free = Int(ring.waiting)
         let count = min(NetScratch.packets, free / slotsPerPacket)
-        if count == 0 { return free == 0 ? .waiting : receiveOne(scratch) }
+        if count == 0 { return free == 0 ? .waiting(worked: false) : receiveOne(scratch) }
         let start = scratch.receive.count
         let found = read(scratch, count: count)
         for index in 0..<found {
@@ -153,7 +160,7 @@ struct NetReceive: ~Copyable {
             return .more
         }
         hold(scratch, byteCount)
-        return .waiting
+        return .waiting(worked: false)
     }
 
     private mutating func hold(_ scratch: NetScratch, _ byteCount: Int) {

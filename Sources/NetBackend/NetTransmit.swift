@@ -14,8 +14,8 @@ enum NetTurnEnd {
     case more
     /// Transmit: the rate allows no more for so long.
     case throttled(Duration)
-    /// Receive: the frontend has posted too few buffers.
-    case waiting
+    /// Receive: the frontend has posted too few buffers. `worked`: for some packets there were enough.
+    case waiting(worked: Bool)
     case broken(Breakdown)
 }
 

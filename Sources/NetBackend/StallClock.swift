@@ -1,16 +1,21 @@
 // How long a frontend may post no receive buffers, and what follows (xen-netback's rx_drain_timeout and rx_stall_timeout).
 
+/// The times of a `StallClock`.
+struct StallTimes: Sendable {
+    /// Then packets that wait are dropped, so that what comes later is not older than that.
+    var drain = Duration.seconds(10)
+    /// The same for frontends that never tell of buffers: they are looked at so often.
+    var quickDrain = Duration.milliseconds(30)
+    /// Then the host sees no link any more.
+    var stall = Duration.seconds(60)
+    /// Between two drains of a ring that stays stalled.
+    var pause = Duration.seconds(1)
+
+    static let usual = StallTimes()
+}
+
 /// The clock of one receive ring that has packets and no buffers.
 struct StallClock: Sendable {
-    /// Then packets that wait are dropped, so that what comes later is not older than that.
-    static let drainTime: UInt64 = 10_000_000_000
-    /// The same for frontends that never tell of buffers: they are looked at so often.
-    static let quickDrainTime: UInt64 = 30_000_000
-    /// Then the host sees no link any more.
-    static let stallTime: UInt64 = 60_000_000_000
-    /// Between two drains of a ring that stays stalled.
-    static let drainPause = Duration.seconds(1)
-
     struct Action: Equatable, Sendable {
         var drains: Bool
         var dropsCarrier: Bool
@@ -19,13 +24,17 @@ struct StallClock: Sendable {
     }
 
     private let notifiesOfBuffers: Bool
+    private let times: StallTimes
     private var since: UInt64?
     private var isTimerSet = false
     private var isCarrierDown = false
 
-    init(notifiesOfBuffers: Bool) { self.notifiesOfBuffers = notifiesOfBuffers }
+    init(notifiesOfBuffers: Bool, times: StallTimes = .usual) {
+        self.notifiesOfBuffers = notifiesOfBuffers
+        self.times = times
+    }
 
-    private var patience: UInt64 { notifiesOfBuffers ? StallClock.drainTime : StallClock.quickDrainTime }
+    private var patience: Duration { notifiesOfBuffers ? times.drain : times.quickDrain }
 
     /// The ring waits for buffers.
     /// - Returns: when to call `elapsed`, if that is not under way already.
@@ -33,7 +42,7 @@ struct StallClock: Sendable {
         if since == nil { since = now }
         if isTimerSet { return nil }
         isTimerSet = true
-        return .nanoseconds(Int64(patience))
+        return patience
     }
 
     /// Buffers came.
@@ -50,18 +59,18 @@ struct StallClock: Sendable {
         isTimerSet = false
         guard let since else { return nil }
         isTimerSet = true
-        let waited = now &- since
+        let waited = Duration.nanoseconds(Int64(truncatingIfNeeded: now &- since))
         // Begun anew while an older timer ran: not its time yet.
         if waited < patience {
-            return Action(drains: false, dropsCarrier: false, next: .nanoseconds(Int64(patience &- waited)))
+            return Action(drains: false, dropsCarrier: false, next: patience - waited)
         }
         // A frontend that never tells of buffers may be slow, but it is not stalled.
-        let isStalled = notifiesOfBuffers && waited >= StallClock.stallTime
+        let isStalled = notifiesOfBuffers && waited >= times.stall
         defer { isCarrierDown = isCarrierDown || isStalled }
         return Action(
             drains: true,
             dropsCarrier: isStalled && !isCarrierDown,
-            next: notifiesOfBuffers ? StallClock.drainPause : .nanoseconds(Int64(patience))
+            next: notifiesOfBuffers ? times.pause : patience
         )
     }
 }

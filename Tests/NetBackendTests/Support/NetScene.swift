@@ -24,6 +24,8 @@ let hostAddress = MACAddress(0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF)
 final class NetScene: Sendable {
     static let victimPath = DevicePath(kind: .vif, domain: guestDomain, index: 0)
     static let bystanderPath = DevicePath(kind: .vif, domain: guestDomain, index: 2)
+    /// Pages of the bystander that are mapped.
+    static let bystanderRings = 2
 
     let machine: SimulatedMachine
     let guest: SimulatedHypervisor
@@ -36,6 +38,7 @@ final class NetScene: Sendable {
     private let host: SimulatedHypervisor
     private let folder: FilePath
     private let loop: EventLoop
+    private let stall: StallTimes
     private let serving: Mutex<Serving>
 
     private struct Serving: Sendable {
@@ -45,11 +48,15 @@ final class NetScene: Sendable {
         var lives: [DevicePath: Task<Void, Never>] = [:]
     }
 
-    /// - Parameter connects: whether the victim's usual frontend connects.
+    /// - Parameters:
+    ///   - rate: the victim's.
+    ///   - keys: the toolstack's for the victim, beside the usual ones.
+    ///   - connects: whether the victim's usual frontend connects.
     init(
         _ options: NetworkFrontendOptions = .init(),
         rate: String? = nil,
         keys: [(String, String)] = [],
+        stall: StallTimes = .usual,
         connects: Bool = true
     ) async throws {
         machine = try SimulatedMachine()
@@ -58,6 +65,7 @@ final class NetScene: Sendable {
         guest = try machine.hypervisor(for: guestDomain)
         toolstack = SimulatedToolstack(host)
         offer = NetOffer(maxQueues: 4)
+        self.stall = stall
         folder = try FilePath.temporary()
         loop = try EventLoop(name: "frontend")
         serving = Mutex(Serving(environment: try NetScene.environment(host, folder)))
@@ -104,7 +112,7 @@ final class NetScene: Sendable {
 
     private func start(_ path: DevicePath) {
         serving.withLock { serving in
-            let backend = NetBackend(path, serving.environment, offer, wires)
+            let backend = NetBackend(path, serving.environment, offer, wires, stall: stall)
             serving.backends[path] = backend
             serving.lives[path] = Task(executorPreference: serving.environment.controlLoop) { await backend.run() }
         }
@@ -113,6 +121,7 @@ final class NetScene: Sendable {
     // MARK: the victim
 
     var backend: NetBackend { get throws { try #require(serving.withLock { $0.backends[NetScene.victimPath] }) } }
+    /// Its interface.
     var wire: WireDevice { get throws { try #require(wires["vif7.0"]) } }
 
     func counter(_ name: String) async throws -> UInt64 {

@@ -1,0 +1,122 @@
+// The life of a card: what it publishes, driver reloads, detaching, nonsense in its keys, an interface that goes.
+
+internal import BackendCore
+internal import FrontendDrivers
+internal import Hypervisor
+internal import SimulatedHypervisor
+internal import Testing
+internal import XenWire
+
+@testable internal import NetBackend
+
+extension SimulatedNetworkTests {
+    @Suite struct LifecycleTests {
+        @Test func whatIsPublished() async throws {
+            let scene = try await NetScene()
+            let wanted = [
+                "feature-sg": "1", "feature-gso-tcpv4": "1", "feature-gso-tcpv6": "1",
+                "feature-ipv6-csum-offload": "1", "feature-rx-copy": "1", "feature-rx-flip": "0",
+                "feature-multicast-control": "1", "feature-dynamic-multicast-control": "1",
+                "feature-split-event-channels": "1", "feature-ctrl-ring": "1", "multi-queue-max-queues": "4",
+                "state": "4", "online": "1",
+            ]
+            for (key, value) in wanted {
+                let found = try await scene.backendKey(key)
+                #expect(found == value, "\(key)")
+            }
+            // What is not there cannot be offered.
+            for key in ["feature-gso-tcpv4-prefix", "feature-xdp-headroom", "feature-no-csum-offload"] {
+                let found = try await scene.backendKey(key)
+                #expect(found == nil, "\(key)")
+            }
+            try await scene.end()
+        }
+
+        @Test(arguments: [1, 3])
+        func theDriverIsReloaded(queues: Int) async throws {
+            var options = NetworkFrontendOptions()
+            options.queueCount = queues
+            let scene = try await NetScene(options)
+            let wire = try scene.wire
+            for round in 0..<3 {
+                for queue in 0..<queues {
+                    let bytes = Frames.plain(1000, seed: round)
+                    #expect(try await scene.frontend.sendAndWait(bytes, queue: queue) == 0)
+                    #expect(await wire.next(queue: queue)?.bytes == bytes)
+                    wire.send(WireFrame(bytes: bytes), queue: queue)
+                    #expect(await scene.frontend.nextPacket()?.bytes == bytes)
+                }
+                #expect(wire.carriers.last == true)
+                try await scene.frontend.close()
+                #expect(await eventually { wire.carriers.last == false })
+                // The interface stays for the next driver.
+                #expect(scene.wires["vif7.0"] === wire)
+                try await scene.frontend.reconnect()
+            }
+            try await scene.end()
+        }
+
+        @Test func liveDetachTakesTheInterfaceAway() async throws {
+            let scene = try await NetScene()
+            #expect(try await scene.frontend.sendAndWait(Frames.plain(60)) == 0)
+            try await scene.toolstack.detach(scene.card)
+            #expect(await eventually { scene.wires["vif7.0"] == nil })
+            #expect(try await scene.backendKey("state") == nil)
+            #expect(await eventually { await scene.frontend.connection == nil })
+            try await scene.bystanderIsServed()
+        }
+
+        @Test(arguments: [
+            (NetKeys.mac, "00:16:3e"), (NetKeys.mac, ""), (NetKeys.mtu, "0"), (NetKeys.mtu, "4294967296"),
+            (NetKeys.mtu, "-1"),
+        ])
+        func nonsenseOfTheToolstack(key: String, value: String) async throws {
+            let scene = try await NetScene(keys: [(key, value)], connects: false)
+            #expect(try await eventually { try await scene.errorNode()?.contains("\(key)=") ?? false })
+            #expect(try await scene.backendKey("state") != "4")
+            #expect(scene.wires["vif7.0"] == nil)
+            try await scene.end()
+        }
+
+        static let wrongKeys: [(String, [(String, String?)])] = [
+            ("num-queues is 0", [("multi-queue-num-queues", "0")]),
+            ("num-queues is 2147483648", [("multi-queue-num-queues", "2147483648")]),
+            ("num-queues is 5", [("multi-queue-num-queues", "5")]),
+            ("queue-1/tx-ring-ref is missing", [("queue-1/tx-ring-ref", nil)]),
+            (
+                "queue-1/event-channel is missing",
+                [("queue-1/event-channel-rx", nil), ("queue-1/event-channel-tx", nil)]
+            ),
+            ("cannot map the ring", [("queue-1/tx-ring-ref", "77777")]),
+            ("bind port 4000", [("queue-0/event-channel-rx", "4000")]),
+            ("request-rx-copy", [("request-rx-copy", "0")]),
+        ]
+
+        /// Zero queues, too many, half of their directories missing, rings and ports that are not there.
+        @Test(arguments: wrongKeys)
+        func wrongKeysOfTheFrontend(says: String, keys: [(String, String?)]) async throws {
+            let scene = try await NetScene(connects: false)
+            let raw = RawNetworkFrontend(scene.guest, index: NetScene.victimPath.index)
+            let queues = [try await raw.makeQueue(), try await raw.makeQueue()]
+            _ = try? await raw.connect(queues, adding: keys)
+            try await scene.isClosed(saying: says)
+            #expect(scene.machine.usage(of: guestDomain)?.pagesMappedByOthers == NetScene.bystanderRings)
+            try await scene.end()
+        }
+
+        @Test(arguments: [false, true])
+        func theInterfaceIsDeletedUnderUs(whileReceiving: Bool) async throws {
+            let scene = try await NetScene()
+            let wire = try scene.wire
+            #expect(try await scene.frontend.sendAndWait(Frames.plain(60)) == 0)
+            guard wire.vanish() else { return }
+            if whileReceiving {
+                wire.send(WireFrame(bytes: Frames.plain(60)))
+            } else {
+                _ = try? await scene.frontend.sendAndWait(Frames.plain(60))
+            }
+            try await scene.isClosed(saying: "vif7.0 was deleted")
+            try await scene.end()
+        }
+    }
+}

@@ -1,0 +1,150 @@
+// Packets for a frontend that posts no pages, too few, or bad ones: it costs itself packets, nobody memory (XSA-392).
+
+internal import FrontendDrivers
+internal import Hypervisor
+internal import SharedRing
+internal import Testing
+internal import XenWire
+
+@testable internal import NetBackend
+
+extension SimulatedNetworkTests {
+    @Suite struct ReceiveTests {
+        private static let quick = StallTimes(
+            drain: .milliseconds(150),
+            quickDrain: .milliseconds(30),
+            stall: .milliseconds(600),
+            pause: .milliseconds(50)
+        )
+
+        /// XSA-392, XSA-432: what a guest does not take is dropped after a while, then the host sees no link.
+        @Test(arguments: [true, false], [true, false])
+        func aGuestThatPostsNothing(notifies: Bool, split: Bool) async throws {
+            var options = NetworkFrontendOptions()
+            options.postsBuffers = false
+            options.receiveNotify = notifies
+            options.splitEventChannels = split
+            let scene = try await NetScene(options, stall: ReceiveTests.quick)
+            let wire = try scene.wire
+            let bytes = Frames.plain(9000)
+            for _ in 0..<500 { #expect(wire.send(WireFrame(bytes: bytes))) }
+            #expect(try await eventually { try await scene.counter("rx-dropped-stalled") == 500 })
+            #expect(try await scene.counter("rx-packets") == 0)
+            try await scene.bystanderIsServed()
+            if notifies {
+                #expect(await eventually { wire.carriers == [true, false] })
+            }
+            // It goes on sending meanwhile.
+            #expect(try await scene.frontend.sendAndWait(bytes) == 0)
+            #expect(await wire.next()?.bytes == bytes)
+            await scene.frontend.setPosting(true)
+            if notifies {
+                #expect(await eventually { wire.carriers == [true, false, true] })
+            } else {
+                #expect(wire.carriers == [true])
+            }
+            wire.send(WireFrame(bytes: bytes))
+            #expect(await scene.frontend.nextPacket()?.bytes == bytes)
+            try await scene.end()
+        }
+
+        /// Fewer pages than the packet needs: it waits for more, and those behind it wait where they are.
+        @Test func aPacketWaitsForItsPages() async throws {
+            let card = try await RawCard()
+            let ring = card.queue.receive
+            let bytes = Frames.plain(9000)
+            let wire = try card.scene.wire
+            for page in 0..<2 { card.post(page: 8 + page, id: UInt16(page), at: UInt32(page)) }
+            ring.requestProducer = 2
+            ring.notify()
+            wire.send(WireFrame(bytes: bytes))
+            wire.send(WireFrame(bytes: Frames.plain(77)))
+            #expect(await eventually { await (try? card.scene.counter("rx-waits-for-buffers")) ?? 0 > 0 })
+            #expect(ring.responseProducer == 0)
+            for page in 2..<20 { card.post(page: 8 + page % 20, id: UInt16(page), at: UInt32(page)) }
+            ring.requestProducer = 20
+            ring.notify()
+            #expect(await ring.waitForResponses(upTo: 4))
+            #expect((0..<4).map { card.queue.received(at: $0).id } == [0, 1, 2, 3])
+            #expect((0..<4).map { card.queue.received(at: $0).status } == [4096, 4096, 808, 77])
+            #expect(card.bytes(8, 4096) + card.bytes(9, 4096) + card.bytes(10, 808) == bytes)
+            try await card.end()
+        }
+
+        /// Grants that are none, that are read-only, that were revoked: the slot says so, its neighbours have their data.
+        @Test func pagesThatCannotBeWritten() async throws {
+            let card = try await RawCard()
+            let ring = card.queue.receive
+            let readOnly = try await card.raw.makePages(1, access: .readOnly)
+            var revoked: SharedGrant? = try await card.raw.makePages(1)
+            let old = try #require(revoked?.references[0])
+            revoked = nil
+            let references = [
+                card.pages.references[8], GrantReference(0xFFFF_FFF0), card.pages.references[9],
+                readOnly.references[0], card.pages.references[10], old, card.pages.references[11],
+            ]
+            let more = card.pages.references[12]
+            for index in 0..<30 {
+                let reference = index < references.count ? references[index] : more
+                ring.put(ReceiveRequest(id: UInt16(index), reference: reference).words, at: UInt32(index))
+            }
+            ring.requestProducer = 30
+            ring.notify()
+            let wire = try card.scene.wire
+            let bytes = Frames.plain(4096 * 3)
+            wire.send(WireFrame(bytes: bytes))
+            for _ in 0..<4 { wire.send(WireFrame(bytes: Frames.plain(100))) }
+            #expect(await ring.waitForResponses(upTo: 7))
+            let statuses = (0..<7).map { card.queue.received(at: $0).status }
+            #expect(statuses == [4096, -1, 4096, -1, 100, -1, 100])
+            #expect((0..<7).map { card.queue.received(at: $0).flags.contains(.moreData) }
+                == [true, true, false, false, false, false, false])
+            #expect(card.bytes(8, 4096) == Array(bytes[..<4096]) && card.bytes(9, 4096) == Array(bytes[8192...]))
+            #expect(card.bytes(10, 100) == Frames.plain(100) && card.bytes(11, 100) == Frames.plain(100))
+            #expect(try await card.scene.counter("rx-frontend-faults") == 3)
+            try await card.end()
+        }
+
+        /// XSA-216, for what goes in: nothing beyond the packet is written to the guest's page, whatever was there before.
+        @Test func nothingOfOursGoesWithAPacket() async throws {
+            let card = try await RawCard()
+            let ring = card.queue.receive
+            card.fill(8, [UInt8](repeating: 0xEE, count: 4096))
+            card.fill(9, [UInt8](repeating: 0xEE, count: 4096))
+            let wire = try card.scene.wire
+            for index in 0..<24 { card.post(page: index < 2 ? 8 + index : 12, id: UInt16(index), at: UInt32(index)) }
+            ring.requestProducer = 24
+            ring.notify()
+            wire.send(WireFrame(bytes: Frames.plain(60)))
+            wire.send(WireFrame(bytes: Frames.plain(61)))
+            #expect(await ring.waitForResponses(upTo: 2))
+            #expect(card.bytes(8, 4096) == Frames.plain(60) + [UInt8](repeating: 0xEE, count: 4036))
+            #expect(card.bytes(9, 4096) == Frames.plain(61) + [UInt8](repeating: 0xEE, count: 4035))
+            try await card.end()
+        }
+
+        /// What a host never gives: too short, too long, headers that contradict their packet.
+        @Test func packetsThatNoFrontendTakes() async throws {
+            let scene = try await NetScene()
+            let wire = try scene.wire
+            let tcp = Frames.tcp(1000)
+            wire.send(WireFrame(bytes: Array(Frames.plain(14)[..<13])))
+            wire.send(WireFrame(bytes: Frames.plain(65_536)))
+            var header = Frames.header(tcp)
+            header.checksumStart = 60_000
+            wire.send(WireFrame(header: header, bytes: tcp))
+            header = Frames.header(tcp, segmentSize: 100)
+            header.segmentKind = VirtioNetHeader.Kind(rawValue: 5)
+            wire.send(WireFrame(header: header, bytes: tcp))
+            header.segmentKind = .tcpv6
+            wire.send(WireFrame(header: header, bytes: tcp))
+            header = Frames.header(tcp, segmentSize: 100)
+            header.segmentSize = 0
+            wire.send(WireFrame(header: header, bytes: tcp))
+            wire.send(WireFrame(bytes: Frames.plain(60)))
+            #expect(await scene.frontend.nextPacket()?.bytes == Frames.plain(60))
+            #expect(try await scene.counter("rx-dropped-unfit") == 6)
+            try await scene.end()
+        }
+    }
+}
