@@ -113,7 +113,8 @@ extension SimulatedNetworkTests {
                 let headers = PacketHeaders(parsing: slot, count: slot.byteCount)
                 let isV6 = headers.network == .ipv6
                 let start = headers.networkOffset + (isV6 ? 8 : 12)
-                let input = (start..<start + (isV6 ? 32 : 8)).map { slot.u8($0) }
+                let input =
+                    (start..<start + (isV6 ? 32 : 8)).map { slot.u8($0) }
                     + (0..<4).map { slot.u8(headers.transportOffset + $0) }
                 var value: UInt32 = 0
                 for (index, byte) in input.enumerated() {

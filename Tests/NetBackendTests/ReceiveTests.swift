@@ -97,8 +97,10 @@ extension SimulatedNetworkTests {
             #expect(await ring.waitForResponses(upTo: 7))
             let statuses = (0..<7).map { card.queue.received(at: $0).status }
             #expect(statuses == [4096, -1, 4096, -1, 100, -1, 100])
-            #expect((0..<7).map { card.queue.received(at: $0).flags.contains(.moreData) }
-                == [true, true, false, false, false, false, false])
+            #expect(
+                (0..<7).map { card.queue.received(at: $0).flags.contains(.moreData) }
+                    == [true, true, false, false, false, false, false]
+            )
             #expect(card.bytes(8, 4096) == Array(bytes[..<4096]) && card.bytes(9, 4096) == Array(bytes[8192...]))
             #expect(card.bytes(10, 100) == Frames.plain(100) && card.bytes(11, 100) == Frames.plain(100))
             #expect(try await card.scene.counter("rx-frontend-faults") == 3)
