@@ -178,6 +178,8 @@ struct InterfaceTests {
         #expect(interfaces.owned.count == 2)
         let worker = try #require(await broker.process(of: DomainID(1)!))
         try await host.dom0.store.remove("backend/vif/1")
+        // Killed before the broker has seen that, it would have a successor.
+        try await eventually("none is parked") { interfaces.parked.isEmpty }
         kill(worker, SIGKILL)
         try await eventually("swept") { interfaces.owned.isEmpty }
         await broker.stop()
