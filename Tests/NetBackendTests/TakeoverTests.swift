@@ -2,7 +2,6 @@
 
 internal import FrontendDrivers
 internal import SharedRing
-internal import Synchronization
 internal import Testing
 internal import XenWire
 
@@ -10,91 +9,46 @@ internal import XenWire
 
 extension SimulatedNetworkTests {
     @Suite struct TakeoverTests {
-        /// Sends numbered frames on a queue until it is told to stop.
-        private func stream(_ scene: NetScene, queue: Int) -> Task<UInt64, any Error> {
-            Task {
-                var number: UInt64 = 0
-                while !Task.isCancelled {
-                    let size = 62 + Int(number * 97 % 6000)
-                    let bytes = Frames.udp(size, number: number, flow: UInt8(queue))
-                    try await scene.frontend.send(bytes, queue: queue)
-                    number += 1
-                }
-                return number
-            }
-        }
-
         @Test func nothingIsLostOverManyDeaths() async throws {
-            let queues = 2
             var options = NetworkFrontendOptions()
-            options.queueCount = queues
+            options.queueCount = 2
             options.transmitBuffers = 32
             let scene = try await NetScene(options)
             let wire = try scene.wire
-            let toGuest = Mutex((0..<queues).map { NetworkStream.Receiver(Frames.stream(UInt8(0x10 + $0))) })
-            await scene.frontend.setReceiver { packet in
-                toGuest.withLock { receivers in
-                    for index in receivers.indices { _ = receivers[index].take(packet.slot) }
-                }
-            }
-            var toHost = (0..<queues).map { NetworkStream.Receiver(Frames.stream(UInt8($0))) }
-            func takeAll() {
-                for queue in 0..<queues {
-                    while let frame = wire.receive(queue: queue) {
-                        _ = Frames.edit(frame.bytes) { _ = toHost[queue].take($0) }
-                    }
-                }
-            }
-            let senders = (0..<queues).map { stream(scene, queue: $0) }
-            var sent = [UInt64](repeating: 0, count: queues)
-            func give(_ count: Int) {
-                for queue in 0..<queues {
-                    for _ in 0..<count {
-                        let size = 62 + Int(sent[queue] * 131 % 9000)
-                        let frame = Frames.udp(size, number: sent[queue], flow: UInt8(0x10 + queue))
-                        if wire.send(WireFrame(bytes: frame), queue: queue) { sent[queue] += 1 }
-                    }
-                }
-            }
-            for death in 0..<8 {
-                give(60)
+            let streams = try await TwoWayStreams(scene, queues: 2)
+            let deaths = 8
+            for death in 0..<deaths {
+                streams.give(60)
                 if death % 2 == 0 { try await Task.sleep(for: .milliseconds(5)) }
                 try await scene.kill()
-                takeAll()
-                give(20)
+                streams.takeAll()
+                streams.give(20)
                 try scene.revive()
-                let before = toHost.map(\.received).reduce(0, +)
-                let goesOn = await eventually {
-                    takeAll()
-                    return toHost.map(\.received).reduce(0, +) > before + 40
-                }
-                #expect(goesOn, "death \(death)")
+                #expect(await streams.comeOut(40), "death \(death)")
                 #expect(try await scene.backendKey("state") == "4")
             }
-            for sender in senders { sender.cancel() }
-            var numbers: [UInt64] = []
-            for sender in senders { numbers.append(try await sender.value) }
-            for queue in 0..<queues {
-                let status = try await scene.frontend.sendAndWait(Frames.plain(60), queue: queue)
-                #expect(status == 0)
-                takeAll()
-                #expect(toHost[queue].received == numbers[queue], "queue \(queue)")
-                #expect(toHost[queue].wrong == 0 && toHost[queue].late == 0, "queue \(queue)")
+            let sent = try await streams.stop()
+            for queue in 0..<2 {
+                #expect(try await scene.frontend.sendAndWait(Frames.plain(60), queue: queue) == 0)
+                streams.takeAll()
+                let toHost = streams.received.toHost[queue]
+                #expect(toHost.received == sent[queue] && toHost.wrong == 0 && toHost.late == 0, "queue \(queue)")
             }
-            let all = sent.map { $0 }
             // A packet that waited for buffers is lost with its holder: one for each death.
             let haveArrived = await eventually(within: .seconds(10)) {
-                toGuest.withLock { zip($0, all).allSatisfy { $0.received + 8 >= $1 && $0.next == $1 } }
+                zip(streams.received.toGuest, streams.given).allSatisfy { receiver, given in
+                    receiver.received + UInt64(deaths) >= given && receiver.next == given
+                }
             }
             #expect(haveArrived)
-            #expect(toGuest.withLock { $0.allSatisfy { $0.wrong == 0 && $0.late == 0 } })
-            try await accountsBalance(scene, wire, queues: queues, buffers: 32)
+            #expect(streams.received.toGuest.allSatisfy { $0.wrong == 0 && $0.late == 0 })
+            try await accountsBalance(scene, queues: 2, buffers: 32)
             #expect(wire.carriers.allSatisfy { $0 })
             try await scene.end()
         }
 
         /// Every id was answered once, every page came back in its place.
-        private func accountsBalance(_ scene: NetScene, _ wire: WireDevice, queues: Int, buffers: Int) async throws {
+        private func accountsBalance(_ scene: NetScene, queues: Int, buffers: Int) async throws {
             for queue in 0..<queues {
                 let room = try await scene.frontend.sendBurst(256, byteCount: 100, queue: queue) {
                     Frames.stream().write(UInt64($0), into: $1)
