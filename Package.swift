@@ -146,7 +146,8 @@ let package = Package(
             "BackendServer",
             [
                 "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "ControlProtocol", "FrontendDrivers",
-                "HostNetwork", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", "DiskImages", log, system,
+                "HostNetwork", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", "DiskImages",
+                log, system,
             ]
         ),
         tests("xenback", ["xenback", "ControlProtocol", "HostIO", system]),

@@ -25,7 +25,8 @@ private let plan: [String: Set<String>] = [
     "FrontendDrivers": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
     "BackendServer": [
         "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork", "HostIO", "Hypervisor",
-        "SharedRing", "XenWire", "ControlProtocol", "CLinux", "Logging", "SystemPackage", "ArgumentParser", "TOMLKit", "FoundationEssentials",
+        "SharedRing", "XenWire", "ControlProtocol", "CLinux", "Logging", "SystemPackage", "ArgumentParser", "TOMLKit",
+        "FoundationEssentials",
     ],
     "xenbackd": [
         "BackendServer", "XenHypervisor", "Hypervisor", "XenWire", "Logging", "ArgumentParser", "SystemPackage",
