@@ -52,6 +52,7 @@ let package = Package(
         .systemLibrary(name: "CXen", providers: [.apt(["libxen-dev"])]),
         .systemLibrary(name: "CURing", providers: [.apt(["liburing-dev"])]),
         .systemLibrary(name: "CNetlink", pkgConfig: "libnl-route-3.0", providers: [.apt(["libnl-route-3-dev"])]),
+        .systemLibrary(name: "CUSB", pkgConfig: "libusb-1.0", providers: [.apt(["libusb-1.0-0-dev"])]),
         // 0
         floor("XenWire", []),
         // 1
@@ -65,6 +66,7 @@ let package = Package(
         // 3
         floor("DiskImages", ["HostIO", "SharedRing", "CLinux", system]),
         floor("HostNetwork", ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", system]),
+        floor("HostUSB", ["HostIO", "SharedRing", "CUSB", "CLinux", system]),
         floor("BackendCore", ["Hypervisor", "SharedRing", "XenWire", "HostIO", log, system]),
         // 4
         floor(

@@ -14,6 +14,7 @@ private let plan: [String: Set<String>] = [
     "HypervisorContract": ["Hypervisor", "SharedRing", "XenWire", "CLinux", "SystemPackage"],
     "DiskImages": ["HostIO", "SharedRing", "CLinux", "SystemPackage"],
     "HostNetwork": ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", "SystemPackage"],
+    "HostUSB": ["HostIO", "SharedRing", "CUSB", "CLinux", "SystemPackage"],
     "BackendCore": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "Logging", "SystemPackage"],
     "BlockBackend": [
         "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
