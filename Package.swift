@@ -136,6 +136,7 @@ let package = Package(
             ]
         ),
         tests("HostNetwork", ["HostNetwork", "HostIO", "SharedRing", "CLinux", system]),
+        tests("HostUSB", ["HostUSB", "HostIO", "SharedRing", "CLinux", system]),
         tests(
             "NetBackend",
             [

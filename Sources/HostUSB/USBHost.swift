@@ -1,0 +1,33 @@
+// The host's buses: which devices there are, and how to have one.
+
+public import HostIO
+
+/// The USB devices of a host, real or simulated.
+public protocol USBHost: AnyObject, Sendable {
+    /// All devices that are plugged in, hubs included, root hubs not, in the order of their addresses. May block for a
+    /// while: off the loops.
+    func devices() throws(USBFailure) -> [USBDeviceFacts]
+
+    /// Calls `changed` on the loop whenever devices have arrived, gone or changed since the last call: list them then.
+    ///
+    /// Many changes at once are one call, and a call may come without a change. It says nothing of devices that were
+    /// there before. An arrival is told when the host has done with it what it does: its rules are applied.
+    func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) -> any USBWatch
+
+    /// Takes a device for one owner: the kernel's drivers let go of all its interfaces, and all of them are claimed.
+    ///
+    /// May block for a while: off the loops. The device does nothing before `begin`.
+    /// - Parameters:
+    ///   - facts: the device as `devices()` listed it; another one that is plugged in there by now is not taken.
+    ///   - owner: who has it, for the message that others get: `backend/vusb/7/0 port 2`.
+    ///   - loop: where the device will be used, only there.
+    /// - Throws: `.notFound` if it is gone, `.busy` naming who has it, `.denied` for a hub, `.host` for what the kernel
+    ///   says.
+    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice
+}
+
+/// A watch of a host's devices, on until it is ended.
+public protocol USBWatch: AnyObject, Sendable {
+    /// After this, called on the watch's loop, nothing is told any more.
+    func end()
+}
