@@ -14,8 +14,8 @@ public struct DeviceReport: Sendable {
     public var details: [Detail]
     /// Counters, in the order to show them; they only grow while the device exists.
     public var counters: [Counter]
-    /// Time from taking a request to publishing its response.
-    public var latency: LatencyHistogram
+    /// Time from taking a request to publishing its response; nil where that is not measured.
+    public var latency: LatencyHistogram?
     /// The last thing the frontend did wrong.
     public var lastFault: String?
     /// The last thing that went wrong on our side.
@@ -43,6 +43,5 @@ public struct DeviceReport: Sendable {
         self.phase = phase
         details = []
         counters = []
-        latency = LatencyHistogram()
     }
 }

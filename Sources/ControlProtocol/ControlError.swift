@@ -7,6 +7,7 @@ public enum ControlError: Error, Equatable, Sendable {
     case noSuchDevice(domain: String, device: String)
     case ambiguousDevice(domain: String, device: String, candidates: [String])
     case badDiskLine(reason: String, position: Int)
+    case badUSBLine(reason: String, position: Int)
     case deviceFailed(reason: String)
     case timedOut(reason: String)
     case workerUnavailable(reason: String)
@@ -29,6 +30,7 @@ public enum ControlError: Error, Equatable, Sendable {
         case .noSuchDevice: "org.xenback.control.NoSuchDevice"
         case .ambiguousDevice: "org.xenback.control.AmbiguousDevice"
         case .badDiskLine: "org.xenback.control.BadDiskLine"
+        case .badUSBLine: "org.xenback.control.BadUSBLine"
         case .deviceFailed: "org.xenback.control.DeviceFailed"
         case .timedOut: "org.xenback.control.TimedOut"
         case .workerUnavailable: "org.xenback.control.WorkerUnavailable"
@@ -55,6 +57,7 @@ extension ControlError: CustomStringConvertible {
         case .ambiguousDevice(let domain, let device, let candidates):
             "domain \(domain) has several devices '\(device)'; say which: \(candidates.joined(separator: " or "))"
         case .badDiskLine(let reason, let position): "disk line, character \(position + 1): \(reason)"
+        case .badUSBLine(let reason, let position): "USB line, character \(position + 1): \(reason)"
         case .deviceFailed(let reason), .timedOut(let reason), .workerUnavailable(let reason),
             .notSupported(let reason):
             reason
@@ -88,7 +91,8 @@ extension ControlError {
         case .noSuchDevice(let domain, let device): Parameters(domain: domain, device: device)
         case .ambiguousDevice(let domain, let device, let candidates):
             Parameters(domain: domain, device: device, reason: candidates.joined(separator: ", "))
-        case .badDiskLine(let reason, let position): Parameters(reason: reason, position: position)
+        case .badDiskLine(let reason, let position), .badUSBLine(let reason, let position):
+            Parameters(reason: reason, position: position)
         case .deviceFailed(let reason), .timedOut(let reason), .workerUnavailable(let reason),
             .notSupported(let reason), .malformedMessage(let reason):
             Parameters(reason: reason)
@@ -111,6 +115,7 @@ extension ControlError {
                 candidates: reason.split(separator: ", ").map(String.init)
             ),
             .badDiskLine(reason: reason, position: parameters.position ?? 0),
+            .badUSBLine(reason: reason, position: parameters.position ?? 0),
             .deviceFailed(reason: reason), .timedOut(reason: reason), .workerUnavailable(reason: reason),
             .notSupported(reason: reason), .malformedMessage(reason: reason),
             .interfaceNotFound(parameters.interface ?? "?"), .methodNotFound(method), .methodNotImplemented(method),

@@ -10,13 +10,15 @@ struct Xenback: AsyncParsableCommand {
         abstract: "Look at and steer the device backends that xenbackd runs.",
         discussion: """
             A DOMAIN is a number or a name, as xl shows them. A DEVICE is a disk's name in the guest (xvda), a \
-            device's number (51712), or its kind and number (vif/0).
+            device's number (51712), or its kind and number (vif/0, vusb/0).
             """,
         version: Release.version,
         subcommands: [
             ListCommand.self, ShowCommand.self, BlockAttachCommand.self, BlockDetachCommand.self,
             BlockListCommand.self, BlockResizeCommand.self, CdInsertCommand.self, CdEjectCommand.self,
-            NetworkListCommand.self,
+            NetworkListCommand.self, USBListAssignableCommand.self, USBListCommand.self,
+            USBControllerCreateCommand.self, USBControllerDestroyCommand.self, USBAttachCommand.self,
+            USBDetachCommand.self,
             HotplugCommand.self, VersionCommand.self, DemoCommand.self, DemoBrokerCommand.self, DemoWorkerCommand.self,
         ]
     )

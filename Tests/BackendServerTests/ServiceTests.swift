@@ -120,7 +120,7 @@ struct ServiceTests {
         _ = try await guest.work(until: .now + .milliseconds(200))
         try services.host.machine.destroyDomain(guest.domain)
         // As `xl destroy` does (libxl_device.c, `force`).
-        let nodes = DiskNodes(own: .initial, path: guest.path)
+        let nodes = DeviceNodes(own: .initial, path: guest.path)
         let store = services.host.dom0.store
         _ = try await store.transaction { (store) throws(HypervisorFailure) in
             try nodes.requestClose(store, force: true)

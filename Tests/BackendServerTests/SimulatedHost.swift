@@ -55,7 +55,7 @@ final class SimulatedHost: Sendable {
             target: target,
             script: Broker.script
         )
-        let nodes = DiskNodes(own: .initial, path: disk.path)
+        let nodes = DeviceNodes(own: .initial, path: disk.path)
         let written = try await dom0.store.transaction { (store) throws(HypervisorFailure) in
             try nodes.write(disk, to: store)
         }

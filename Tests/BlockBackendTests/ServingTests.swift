@@ -28,7 +28,7 @@ extension SimulatedDiskTests {
             #expect(Array(try bed.bytes(of: image)[16 * 512..<16 * 512 + 8192]) == pattern)
             let report = await backend.report()
             #expect(report.counters.first { $0.name == "reads" }?.value == 1)
-            #expect(report.latency.count == 3)
+            #expect(report.latency?.count == 3)
             await backend.drain()
             await life.value
             #expect(try await bed.read(disk.key("state")) == "4")

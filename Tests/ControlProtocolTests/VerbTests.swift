@@ -55,13 +55,22 @@ import Testing
         try await Self.roundTrip(MediaInsert(domain: "7", device: "hdc", target: "/é.iso"), Nothing())
         try await Self.roundTrip(MediaEject(domain: "7", device: "hdc"), Nothing())
         try await Self.roundTrip(Hotplug(path: "backend/vbd/7/51712", event: .remove), Nothing())
+        let stick = USBDevice(bus: "1-1", vendor: 0x781, product: 0x5567, name: "a\nb", speed: "high")
+        let port = USBController.Port(number: 1, wanted: "1-1", device: stick)
+        let controller = USBController(device: Self.device, backend: 0, version: 2, ports: [port, .init(number: 2)])
+        try await Self.roundTrip(USBListAssignable(), .init(devices: [stick]))
+        try await Self.roundTrip(USBList(domain: "7"), .init(controllers: [controller]))
+        try await Self.roundTrip(USBControllerCreate(domain: "7", controller: "usbver=2"), .init(device: Self.device))
+        try await Self.roundTrip(USBControllerDestroy(domain: "7", device: "0", force: true), Nothing())
+        try await Self.roundTrip(USBAttach(domain: "7", device: "0", port: 1, bus: "1-1"), .init(port: port))
+        try await Self.roundTrip(USBDetach(domain: "7", device: "0", port: 31), Nothing())
         try await Self.roundTrip(GetInfo(), .init(vendor: "v", product: "p", version: "1", url: "", interfaces: ["i"]))
     }
 
     static let errors: [ControlError] = [
         .noSuchDomain("web"), .noSuchDevice(domain: "7", device: "xvdz"),
         .ambiguousDevice(domain: "7", device: "0", candidates: ["pci/0", "vif/0"]),
-        .badDiskLine(reason: "r", position: 3),
+        .badDiskLine(reason: "r", position: 3), .badUSBLine(reason: "r", position: 4),
         .deviceFailed(reason: "r"), .timedOut(reason: "r"), .workerUnavailable(reason: "r"), .notSupported(reason: "r"),
         .malformedMessage(reason: "r"), .interfaceNotFound("i"), .methodNotFound("m"), .methodNotImplemented("m"),
         .invalidParameter("p"), .permissionDenied, .expectedMore, .other(name: "org.xenback.control.FromTheFuture"),
@@ -88,6 +97,8 @@ import Testing
         let verbs: [any ControlVerb.Type] = [
             Ping.self, GetVersion.self, List.self, Show.self, BlockAttach.self, BlockDetach.self, BlockList.self,
             NetworkList.self, BlockResize.self, MediaInsert.self, MediaEject.self, Hotplug.self,
+            USBListAssignable.self, USBList.self, USBControllerCreate.self, USBControllerDestroy.self, USBAttach.self,
+            USBDetach.self,
         ]
         #expect(text.contains("\ninterface org.xenback.control\n"))
         for verb in verbs { #expect(text.contains("\nmethod \(verb.name)("), "\(verb.name)") }

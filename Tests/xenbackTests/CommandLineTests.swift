@@ -49,6 +49,10 @@ import Testing
     }
 
     private static func run(_ daemon: Daemon?, _ words: String...) throws -> (status: Int32, out: String, err: String) {
+        try run(daemon, words)
+    }
+
+    private static func run(_ daemon: Daemon?, _ words: [String]) throws -> (status: Int32, out: String, err: String) {
         let process = Process()
         let folder = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
         process.executableURL = URL(fileURLWithPath: folder).deletingLastPathComponent()
@@ -106,6 +110,76 @@ import Testing
         let refused = try Self.run(daemon, "block-attach", "web1", "/a.img,raw,xvdA")
         #expect(refused.status == 1 && refused.out.isEmpty)
         #expect(refused.err.hasSuffix("\n  /a.img,raw,xvdA\n             ^\n"), "\(refused.err)")
+        #expect(daemon.calls.isEmpty)
+    }
+
+    @Test func oldScriptsForUSBRun() throws {
+        let stick = USBDevice(bus: "1-1", vendor: 0x781, product: 0x5567, name: "Stick", speed: "high")
+        let controller = Device(
+            path: "backend/vusb/7/0",
+            kind: "vusb",
+            domain: 7,
+            index: 0,
+            backendState: "connected",
+            frontendState: "connected",
+            phase: "serving"
+        )
+        let daemon = try Daemon([
+            USBListAssignable.method: ControlMessage.reply(USBListAssignable.Reply(devices: [stick])),
+            USBList.method: ControlMessage.reply(
+                USBList.Reply(controllers: [
+                    USBController(
+                        device: controller,
+                        backend: 0,
+                        version: 2,
+                        ports: [.init(number: 1, wanted: "1-1", device: stick)]
+                    )
+                ])
+            ),
+            USBControllerCreate.method: ControlMessage.reply(USBControllerCreate.Reply(device: controller)),
+            USBControllerDestroy.method: ControlMessage.reply(Nothing()),
+            USBAttach.method: ControlMessage.reply(
+                USBAttach.Reply(port: .init(number: 3, wanted: "1-1", device: stick))
+            ),
+            USBDetach.method: ControlMessage.reply(Nothing()),
+        ])
+        #expect(try Self.run(daemon, "usb-list-assignable-devices").out == "1-1          : ID 0781:5567 Stick\n")
+        #expect(try Self.run(daemon, "usb-list", "web1").out.hasSuffix("\nport 1: 1-1 [ID 0781:5567 Stick]\n"))
+        let created = "created USB controller 0 as backend/vusb/7/0\n"
+        #expect(try Self.run(daemon, "usb-hc-create", "web1", "2", "8").out == created)
+        #expect(try Self.run(daemon, "usb-hc-create", "web1", "usbver=2, numports=8, port_1=1-1").out == created)
+        #expect(try Self.run(daemon, "usb-hc-create", "web1", "usbver=1", "port_1=1-1").out == created)
+        #expect(
+            try Self.run(daemon, "usb-attach", "web1", "0", "3", "1-1").out
+                == "attached 1-1 (ID 0781:5567 Stick) to port 3\n"
+        )
+        #expect(try Self.run(daemon, "usb-detach", "web1", "0", "3").out == "detached what was in port 3\n")
+        #expect(try Self.run(daemon, "usb-hc-destroy", "web1", "0").out == "destroyed USB controller 0\n")
+        let parameters = [
+            "{}", #"{"domain":"web1"}"#, #"{"controller":"usbver=2, numports=8","domain":"web1"}"#,
+            #"{"controller":"usbver=2, numports=8, port_1=1-1","domain":"web1"}"#,
+            #"{"controller":"usbver=1,port_1=1-1","domain":"web1"}"#,
+            #"{"bus":"1-1","device":"0","domain":"web1","port":3}"#, #"{"device":"0","domain":"web1","port":3}"#,
+            #"{"device":"0","domain":"web1"}"#,
+        ]
+        #expect(daemon.calls.count == parameters.count)
+        for (call, text) in zip(daemon.calls, parameters) {
+            #expect(call.contains(#""parameters":\#(text)"#), "\(call)")
+        }
+    }
+
+    @Test func badUSBLinesDoNotReachTheDaemon() throws {
+        let daemon = try Daemon([:])
+        let line = try Self.run(daemon, "usb-hc-create", "web1", "usbver=2, numports=32")
+        #expect(
+            line.status == 1 && line.err.hasSuffix("\n  usbver=2, numports=32\n                     ^\n"),
+            "\(line)"
+        )
+        #expect(try Self.run(daemon, "usb-hc-create", "web1", "3", "8").err.contains("usbver is 1"))
+        for words in [["web1", "2"], ["web1", "2", "8", "9"], ["web1"]] {
+            #expect(try Self.run(daemon, ["usb-hc-create"] + words).status == 64, "\(words)")
+        }
+        #expect(try Self.run(daemon, "usb-attach", "web1", "0", "one", "1-1").status == 64)
         #expect(daemon.calls.isEmpty)
     }
 

@@ -49,8 +49,8 @@ extension Broker {
         return dispatch
     }
 
-    nonisolated var toolstack: DiskToolstack {
-        DiskToolstack(store: hypervisor.store, own: hypervisor.domains.own, loop: loop, log: log) {
+    nonisolated var toolstack: DeviceToolstack {
+        DeviceToolstack(store: hypervisor.store, own: hypervisor.domains.own, loop: loop, log: log) {
             (path, event) throws(ControlError) in
             try await self.hotplug(path, event)
         }

@@ -36,10 +36,16 @@ extension Report {
             device: Device(report, context),
             facts: report.details.map { Fact(name: $0.name, value: $0.value) },
             counters: report.counters.map { Counter(name: $0.name, value: Int64(clamping: $0.value)) },
-            latencies: [Histogram(name: "requests", buckets: report.latency.buckets.map { Int64(clamping: $0) })],
+            latencies: report.latency.map { [Histogram("requests", $0)] } ?? [],
             lastFault: report.lastFault,
             lastFailure: report.lastFailure
         )
+    }
+}
+
+extension Report.Histogram {
+    fileprivate init(_ name: String, _ histogram: LatencyHistogram) {
+        self.init(name: name, buckets: histogram.buckets.map { Int64(clamping: $0) })
     }
 }
 

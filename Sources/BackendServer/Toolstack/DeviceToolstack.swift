@@ -1,4 +1,4 @@
-// Attaching and detaching disks without xl: what libxl does, in its order and with its limits.
+// Attaching and detaching devices without xl: what libxl does, in its order and with its limits.
 
 internal import ControlProtocol
 internal import HostIO
@@ -6,8 +6,8 @@ internal import Hypervisor
 internal import Logging
 internal import XenWire
 
-/// The toolstack's half of a disk's life, for domains of the host we run on.
-struct DiskToolstack: Sendable {
+/// The toolstack's half of a device's life, for domains of the host we run on.
+struct DeviceToolstack: Sendable {
     /// LIBXL_INIT_TIMEOUT and LIBXL_DESTROY_TIMEOUT (libxl_internal.h).
     static let stateTime: Duration = .seconds(10)
 
@@ -18,38 +18,44 @@ struct DiskToolstack: Sendable {
     /// The hotplug script's work, done by the device's worker.
     let hotplug: @Sendable (DevicePath, Hotplug.Event) async throws(ControlError) -> Void
 
-    /// Writes the nodes, waits for state 2, runs the hotplug step, waits for state 4.
-    /// - Throws: `.deviceFailed` with the disk taken away again; `.timedOut` if all is well but the guest's driver has
-    ///   not connected yet (the disk stays).
-    func attach(_ disk: DiskSpecification) async throws(ControlError) {
-        let nodes = DiskNodes(own: own, path: disk.path)
+    /// Writes the nodes, and waits as `serve` does.
+    func attach(_ device: some DeviceSpecification) async throws(ControlError) {
+        let nodes = DeviceNodes(own: own, path: device.path)
         let isNew = try await told { () async throws(HypervisorFailure) in
-            try await store.transaction { (store) throws(HypervisorFailure) in try nodes.write(disk, to: store) }
+            try await store.transaction { (store) throws(HypervisorFailure) in try nodes.write(device, to: store) }
         }
         guard isNew else {
-            throw .deviceFailed(reason: "domain \(disk.domain) has a disk \(disk.node) already")
+            throw .deviceFailed(reason: "domain \(device.path.domain) has a \(device.name) already")
         }
-        log.notice("attached \(disk.path.shortName) (\(disk.node)): \(disk.target)")
-        do throws(ControlError) {
-            try await prepared(disk, nodes)
-        } catch {
-            try? await detach(disk.path, force: true)
-            throw error
-        }
-        try await connected(disk, nodes)
+        try await serve(device)
     }
 
-    private func prepared(_ disk: DiskSpecification, _ nodes: DiskNodes) async throws(ControlError) {
+    /// Of a device whose nodes are written: waits for state 2, runs the hotplug step, waits for state 4.
+    /// - Throws: `.deviceFailed` with the device taken away again; `.timedOut` if all is well but the guest's driver has
+    ///   not connected yet (the device stays).
+    func serve(_ device: some DeviceSpecification) async throws(ControlError) {
+        let nodes = DeviceNodes(own: own, path: device.path)
+        log.notice("attached \(device.path.shortName) (\(device.summary))")
+        do throws(ControlError) {
+            try await prepared(device, nodes)
+        } catch {
+            try? await detach(device.path, force: true)
+            throw error
+        }
+        try await connected(device, nodes)
+    }
+
+    private func prepared(_ device: some DeviceSpecification, _ nodes: DeviceNodes) async throws(ControlError) {
         let state = try await state(nodes, [.initWait, .initialised, .connected, .closing, .closed])
         switch state {
         case .initWait, .initialised, .connected: break
         case .closing, .closed: throw await failure(nodes, "the backend closed the device")
-        default: throw .timedOut(reason: "no backend took \(disk.path.shortName) up within 10 s")
+        default: throw .timedOut(reason: "no backend took \(device.path.shortName) up within 10 s")
         }
-        try await hotplug(disk.path, .add)
+        if device.hasScript { try await hotplug(device.path, .add) }
     }
 
-    private func connected(_ disk: DiskSpecification, _ nodes: DiskNodes) async throws(ControlError) {
+    private func connected(_ device: some DeviceSpecification, _ nodes: DeviceNodes) async throws(ControlError) {
         switch try await state(nodes, [.connected, .closing, .closed]) {
         case .connected: return
         case .closing, .closed: throw await failure(nodes, "the backend closed the device")
@@ -58,16 +64,16 @@ struct DiskToolstack: Sendable {
                 try await store.read("\(nodes.frontend)/state").flatMap { XenbusState(text: $0) }
             }
             throw .timedOut(
-                reason: "\(disk.node) is attached, but the guest's driver did not connect within 10 s"
+                reason: "\(device.name) is attached, but the guest's driver did not connect within 10 s"
                     + " (its state: \(guest?.description ?? "none"))"
             )
         }
     }
 
-    /// Asks the guest to give the disk up, waits for state 6, removes the nodes.
+    /// Asks the guest to give the device up, waits for state 6, removes the nodes.
     /// - Throws: `.timedOut` if the guest does not let go and `force` is not given (then all stays as it is).
     func detach(_ path: DevicePath, force: Bool) async throws(ControlError) {
-        let nodes = DiskNodes(own: own, path: path)
+        let nodes = DeviceNodes(own: own, path: path)
         if !(try await closed(nodes, force: false)) {
             guard force else {
                 throw .timedOut(
@@ -78,7 +84,7 @@ struct DiskToolstack: Sendable {
             _ = try await closed(nodes, force: true)
         }
         // The worker may have let go of the device already: nothing is left to do for it then.
-        try? await hotplug(path, .remove)
+        if path.kind.isDisk { try? await hotplug(path, .remove) }
         try await told { () async throws(HypervisorFailure) in
             try await store.transaction { (store) throws(HypervisorFailure) in try nodes.remove(from: store) }
         }
@@ -86,7 +92,7 @@ struct DiskToolstack: Sendable {
     }
 
     /// Asks for the end and waits for it. A node that is gone is as closed as one can be.
-    private func closed(_ nodes: DiskNodes, force: Bool) async throws(ControlError) -> Bool {
+    private func closed(_ nodes: DeviceNodes, force: Bool) async throws(ControlError) -> Bool {
         let isThere = try await told { () async throws(HypervisorFailure) in
             try await store.transaction { (store) throws(HypervisorFailure) in
                 try nodes.requestClose(store, force: force)
@@ -96,20 +102,20 @@ struct DiskToolstack: Sendable {
         return state == .closed
     }
 
-    private func state(_ nodes: DiskNodes, _ wanted: Set<XenbusState>) async throws(ControlError) -> XenbusState? {
+    private func state(_ nodes: DeviceNodes, _ wanted: Set<XenbusState>) async throws(ControlError) -> XenbusState? {
         try await told { () async throws(HypervisorFailure) in
             try await StateWait.wait(
                 for: wanted,
                 at: "\(nodes.backend)/state",
                 in: store,
                 on: loop,
-                within: DiskToolstack.stateTime
+                within: DeviceToolstack.stateTime
             )
         }
     }
 
     /// The backend's own words, where it left some.
-    private func failure(_ nodes: DiskNodes, _ otherwise: String) async -> ControlError {
+    private func failure(_ nodes: DeviceNodes, _ otherwise: String) async -> ControlError {
         let text = try? await store.perform { (store) throws(HypervisorFailure) in
             if let text = try store.read("\(nodes.backend)/hotplug-error") { return text }
             return try store.read(nodes.path.errorNode)

@@ -1,0 +1,72 @@
+// A USB host controller as a configuration describes it.
+
+/// What `vusb=["usbver=2, numports=8, port_1=1-1"]` says (xm 4.0, `xmdomain.cfg`; ports up to 31 as usbif.h has them).
+public struct USBLine: Equatable, Sendable {
+    /// Of the controller that the guest sees: a `1` has full and low speed only.
+    public enum Version: Int, Sendable, CaseIterable {
+        case usb1 = 1
+        case usb2 = 2
+    }
+
+    /// What stands in one port.
+    public struct Port: Equatable, Sendable {
+        /// From 1.
+        public var number: Int
+        /// A bus id (`1-1.4`) or a rule that the daemon reads.
+        public var device: String
+        /// Characters of the line before `device`.
+        public var position: Int
+
+        public init(number: Int, device: String, position: Int = 0) {
+            self.number = number
+            self.device = device
+            self.position = position
+        }
+    }
+
+    /// usbif.h: 1 … 31, in `num-ports`.
+    public static let portLimit = 31
+
+    public var version: Version
+    /// 1 … 31.
+    public var portCount: Int
+    /// Ports that have a device, in order of their numbers.
+    public var ports: [Port]
+
+    public init(version: Version = .usb2, portCount: Int = 8, ports: [Port] = []) {
+        self.version = version
+        self.portCount = portCount
+        self.ports = ports
+    }
+
+    /// Reads a line. Keys come in any order; blanks mean nothing.
+    public init(parsing line: String) throws(USBLineError) {
+        var parser = USBLineParser(line)
+        self = try parser.parse()
+    }
+
+    /// The line again, without what is the default anyway.
+    public var text: String {
+        (["usbver=\(version.rawValue)", "numports=\(portCount)"] + ports.map { "port_\($0.number)=\($0.device)" })
+            .joined(separator: ", ")
+    }
+}
+
+/// What is wrong with a line, and where.
+public struct USBLineError: Error, Equatable, Sendable, CustomStringConvertible {
+    public let line: String
+    public let reason: String
+    /// Characters before the part that is wrong.
+    public let position: Int
+
+    public init(line: String, reason: String, position: Int) {
+        self.line = line
+        self.reason = reason
+        self.position = position
+    }
+
+    /// Three lines: the reason, the line, and a caret below the place.
+    public var description: String {
+        "USB line, character \(position + 1): \(reason)\n  \(line)\n  " + String(repeating: " ", count: position) + "^"
+    }
+}
