@@ -58,6 +58,9 @@ public final class RawRing: Sendable {
         set { grant.pages.storeRelease(newValue, at: RingLayout.responseEvent) }
     }
 
+    /// `req_event`: the request that the backend wants to be told of.
+    public var requestEvent: UInt32 { grant.pages.loadAcquire(at: RingLayout.requestEvent) }
+
     private func offset(_ index: UInt32) -> Int { RingLayout.slots + Int(index & UInt32(size - 1)) * stride }
 
     /// Overwrites the slot of ring index `index` with these bytes, at most the stride; the rest of it stays.
@@ -109,6 +112,15 @@ public final class RawRing: Sendable {
         requestProducer = first &+ UInt32(requests.count)
         notify()
         return first
+    }
+
+    /// Makes the requests below `producer` visible and notifies if the backend asked for that, as frontends with manners
+    /// do (ring.h, `RING_PUSH_REQUESTS_AND_CHECK_NOTIFY`).
+    public func push(to producer: UInt32) {
+        let old = requestProducer
+        requestProducer = producer
+        SharedPages.fence()
+        if producer &- requestEvent < producer &- old { notify() }
     }
 
     /// Waits until `rsp_prod` has reached `producer`.

@@ -82,7 +82,8 @@ struct NetReceive: ~Copyable {
                 end = .waiting(worked: worked)
                 if !wasWaiting { metrics.receiveWaits &+= 1 }
                 // Only now is the frontend asked to tell us of buffers: at other times its event is of no use.
-                isWaiting = try ring.lastLook() < slotsWanted
+                let wanted = slotsWanted
+                isWaiting = try ring.lastLook(for: wanted) < wanted
                 if !isWaiting { end = .more }
             }
             return end

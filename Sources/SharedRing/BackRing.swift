@@ -115,11 +115,13 @@ public struct BackRing: ~Copyable {
         return (responseProducer &- event) < (responseProducer &- old)
     }
 
-    /// Asks for an event at the next request, then looks once more (ring.h, `RING_FINAL_CHECK_FOR_REQUESTS`).
-    /// - Returns: requests that came in between; if not 0, take them instead of sleeping.
+    /// Asks for an event once `wanted` requests wait, then looks once more (ring.h, `RING_FINAL_CHECK_FOR_REQUESTS`).
+    ///
+    /// Who needs several must say so: a frontend whose `req_prod` is past `req_event` already sends none.
+    /// - Returns: requests that wait now; if `wanted` or more, take them instead of sleeping.
     @inlinable
-    public mutating func lastLook() throws(RingFault) -> UInt32 {
-        unsafe ring_store_relaxed(base.advanced(by: RingLayout.requestEvent), requestConsumer &+ 1)
+    public mutating func lastLook(for wanted: UInt32 = 1) throws(RingFault) -> UInt32 {
+        unsafe ring_store_relaxed(base.advanced(by: RingLayout.requestEvent), requestConsumer &+ wanted)
         ring_full_fence()
         return try poll()
     }

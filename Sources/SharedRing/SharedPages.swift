@@ -69,6 +69,9 @@ public final class SharedPages: @unchecked Sendable {
         unsafe sharedStoreRelease(base.advanced(by: offset), value)
     }
 
+    /// Orders everything before it, stores among them, before every load after it.
+    public static func fence() { ring_full_fence() }
+
     /// The address, for a system call that grants, maps or copies. Never dereference it.
     @unsafe
     public var unsafeBase: UnsafeMutableRawPointer { unsafe base }

@@ -71,6 +71,28 @@ extension SimulatedNetworkTests {
             try await card.end()
         }
 
+        /// A frontend that posts page by page, and sends an event only where the ring asks for one: the packet must not
+        /// wait for the clock that ends a stall.
+        @Test func aPacketWaitsForPagesThatComeOneByOne() async throws {
+            let card = try await RawCard()
+            let ring = card.queue.receive
+            let bytes = Frames.plain(9000)
+            let wire = try card.scene.wire
+            for page in 0..<2 as Range<UInt32> { card.post(page: 8 + Int(page), id: UInt16(page), at: page) }
+            ring.push(to: 2)
+            wire.send(WireFrame(bytes: bytes))
+            #expect(await eventually { await (try? card.scene.counter("rx-waits-for-buffers")) ?? 0 > 0 })
+            for page in 2..<8 as Range<UInt32> {
+                card.post(page: 8 + Int(page), id: UInt16(page), at: page)
+                ring.push(to: page + 1)
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            #expect(await ring.waitForResponses(upTo: 3))
+            #expect((0..<3).map { card.queue.received(at: $0).status } == [4096, 4096, 808])
+            #expect(try await card.scene.counter("rx-dropped-stalled") == 0)
+            try await card.end()
+        }
+
         /// Grants that are none, that are read-only, that were revoked: the slot says so, its neighbours have their data.
         @Test func pagesThatCannotBeWritten() async throws {
             let card = try await RawCard()

@@ -36,7 +36,7 @@ final class RingPair {
     func publish() -> Bool { back.publish() }
     func pollBack() throws -> UInt32 { try back.poll() }
     func pollFront() throws -> UInt32 { try front.poll() }
-    func lookBack() throws -> UInt32 { try back.lastLook() }
+    func lookBack(for wanted: UInt32 = 1) throws -> UInt32 { try back.lastLook(for: wanted) }
     func lookFront() throws -> UInt32 { try front.lastLook() }
     var waiting: UInt32 { back.waiting }
     var consumed: UInt32 { back.requestConsumer }

@@ -43,6 +43,24 @@ import XenWire
         #expect(pair.consumed == start &+ served)
     }
 
+    /// Who waits for several is told once they are there, however the frontend puts them, and not before.
+    @Test(arguments: [0, UInt32.max - 2])
+    func theEventComesWhenEnoughRequestsWait(_ start: UInt32) throws {
+        let pair = try RingPair(startingAt: start)
+        pair.ask(0)
+        _ = pair.push()
+        #expect(try pair.lookBack(for: 4) == 1)
+        for number in 1...2 as ClosedRange<UInt32> {
+            pair.ask(number)
+            #expect(!pair.push())
+        }
+        pair.ask(3)
+        #expect(pair.push())
+        #expect(try pair.lookBack(for: 4) == 4)
+        pair.ask(4)
+        #expect(!pair.push())
+    }
+
     @Test func aFullRingIsServedWhole() throws {
         let pair = try RingPair(pageCount: 16, startingAt: UInt32.max - 100)
         for number in 0..<512 as Range<UInt32> { pair.ask(number) }
