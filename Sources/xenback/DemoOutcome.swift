@@ -9,7 +9,7 @@ struct DemoOutcome: Encodable {
         var medianMicroseconds: UInt32
         var p99Microseconds: UInt32
         var longestMicroseconds: UInt32
-        /// Blocks that were not what had been written.
+        /// Blocks and packets that were not what had been written.
         var wrongBlocks: Int
     }
 
@@ -20,23 +20,45 @@ struct DemoOutcome: Encodable {
         var pauseMicroseconds: Int64
     }
 
+    /// Something that must be so, beside the checksums of the disk.
+    struct Check: Encodable {
+        var text: String
+        var isRight: Bool
+    }
+
+    /// What one kind of device showed.
+    struct Chapter {
+        var phases: [Phase] = []
+        var kills: [Kill] = []
+        var checks: [Check] = []
+    }
+
     /// What is not Xen's own here.
-    let simulated = ["hypervisor", "guest memory and grants", "event channels", "XenStore", "guest"]
+    let simulated = [
+        "hypervisor", "guest memory and grants", "event channels", "XenStore", "guests", "the host's network",
+    ]
     var phases: [Phase]
     var kills: [Kill]
+    var checks: [Check] = []
     var expectedChecksum: String
     var guestChecksum: String
     var fileChecksum: String
     var seconds: Double
 
-    /// No wrong block, and the guest, the file and our books agree.
+    /// Nothing wrong was read, the guest, the file and our books agree, and every check is right.
     var isVerified: Bool {
         phases.allSatisfy { $0.wrongBlocks == 0 } && guestChecksum == expectedChecksum
-            && fileChecksum == expectedChecksum
+            && fileChecksum == expectedChecksum && checks.allSatisfy(\.isRight)
+    }
+
+    mutating func add(_ chapter: Chapter) {
+        phases += chapter.phases
+        kills += chapter.kills
+        checks += chapter.checks
     }
 
     private enum CodingKeys: String, CodingKey {
-        case simulated, phases, kills, expectedChecksum, guestChecksum, fileChecksum, seconds, isVerified
+        case simulated, phases, kills, checks, expectedChecksum, guestChecksum, fileChecksum, seconds, isVerified
     }
 
     func encode(to encoder: any Encoder) throws {
@@ -44,6 +66,7 @@ struct DemoOutcome: Encodable {
         try container.encode(simulated, forKey: .simulated)
         try container.encode(phases, forKey: .phases)
         try container.encode(kills, forKey: .kills)
+        try container.encode(checks, forKey: .checks)
         try container.encode(expectedChecksum, forKey: .expectedChecksum)
         try container.encode(guestChecksum, forKey: .guestChecksum)
         try container.encode(fileChecksum, forKey: .fileChecksum)
@@ -73,10 +96,11 @@ struct DemoOutcome: Encodable {
         lines.append("checksum of what was written    \(expectedChecksum)")
         lines.append("checksum the guest read back    \(guestChecksum)")
         lines.append("checksum of the image file      \(fileChecksum)")
+        for check in checks { lines.append((check.isRight ? "" : "WRONG: ") + check.text) }
         lines.append("")
         lines.append(
             isVerified
-                ? "Verified: every request succeeded and every byte is right (\(Self.decimal(seconds)) s)."
+                ? "Verified: every request succeeded, every byte and packet is right (\(Self.decimal(seconds)) s)."
                 : "WRONG: what was read is not what was written."
         )
         return lines.joined(separator: "\n") + "\n"

@@ -69,14 +69,17 @@ final class DemoRun {
         story.event("the disk is detached and closed")
         let expected = try DemoContent.expectedSum(self.versions)
         let file = try DemoContent.fileSum(stage.image, blocks: self.versions.count)
-        return DemoOutcome(
+        var outcome = DemoOutcome(
             phases: phases,
             kills: kills,
             expectedChecksum: String(expected, radix: 16),
             guestChecksum: String(guestSum, radix: 16),
             fileChecksum: String(file, radix: 16),
-            seconds: Double((ContinuousClock.now - start).microseconds) / 1_000_000
+            seconds: 0
         )
+        outcome.add(try await DemoNetwork(story, stage).play(for: .seconds(min(seconds, 6)) / 2))
+        outcome.seconds = Double((ContinuousClock.now - start).microseconds) / 1_000_000
+        return outcome
     }
 
     // MARK: the whole disk in order

@@ -3,7 +3,9 @@
 import ArgumentParser
 import BackendCore
 import BackendServer
+import HostNetwork
 import Logging
+import NetBackend
 import SimulatedHypervisor
 import SystemPackage
 import XenWire
@@ -19,6 +21,8 @@ struct DemoServiceOptions: ParsableArguments {
     @Option var logLevel: String = "warning"
     /// A settings file, for tests of its being read again.
     @Option var settings: String?
+    /// Where a `PacketExchange` stands for the host's network; without it cards are interfaces of this kernel.
+    @Option var network: String?
     /// A device whose backend kills its worker as soon as it is made, as `vbd3/51712`: for tests of the three strikes.
     @Option var poison: String?
 
@@ -35,6 +39,7 @@ struct DemoServiceOptions: ParsableArguments {
         ["--machine", machine, "--run-directory", runDirectory, "--log-level", logLevel]
             + (poison.map { ["--poison", $0] } ?? [])
             + (settings.map { ["--settings", $0] } ?? [])
+            + (network.map { ["--network", $0] } ?? [])
     }
 
     /// Broker and workers end with the machine: nobody else would end them.
@@ -45,9 +50,16 @@ struct DemoServiceOptions: ParsableArguments {
     }
 
     var classes: ClassFactory {
-        guard let poison else { return standardClasses }
+        let (network, poison) = (network, poison)
         return { configuration in
-            standardClasses(configuration).map { PoisonedClass(inner: $0, poison: poison) }
+            standardClasses(configuration).map { usual in
+                var devices = usual
+                if let network, let cards = devices as? NetClass {
+                    devices = NetClass(offer: cards.offer, host: SocketNetwork(directory: FilePath(network)))
+                }
+                if let poison { devices = PoisonedClass(inner: devices, poison: poison) }
+                return devices
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-// The demo's stage: a simulated host with one guest, real broker and worker processes, a real image file.
+// The demo's stage: a simulated host with a guest that has a disk, real broker and worker processes, a real image file.
 
 import FrontendDrivers
 import HostIO
@@ -24,9 +24,9 @@ final class DemoStage {
     let image: FilePath
     let frontend: BlockFrontend
     private let logLevel: String
-    private let machine: SimulatedMachine
+    let machine: SimulatedMachine
     private let loop: EventLoop
-    private let toolstack: SimulatedToolstack
+    let toolstack: SimulatedToolstack
     private let disk: SimulatedToolstack.Disk
     private(set) var broker: ChildProcess
 
@@ -69,6 +69,7 @@ final class DemoStage {
         try ChildProcess(spawning: [
             "/proc/self/exe", "demo-broker", "--machine", directory.appending("machine").string,
             "--run-directory", directory.appending("run").string, "--log-level", logLevel,
+            "--network", directory.appending(DemoNetworkStage.folder).string,
         ])
     }
 
@@ -79,17 +80,17 @@ final class DemoStage {
         try await Self.value("the broker's end", within: limit) { self.broker.takeEnd() }
     }
 
-    /// The worker's process, as its lock file names it; nil if none runs.
-    var worker: CInt? {
-        let path = directory.appending("run").appending("worker-\(Self.guest).lock")
+    /// The process of a guest's worker, as its lock file names it; nil if none runs.
+    func runningWorker(of guest: DomainID) -> CInt? {
+        let path = directory.appending("run").appending("worker-\(guest).lock")
         guard let found = try? LockFile.look(at: path), found.isHeld else { return nil }
         return found.text.split(separator: "\n").first.flatMap { CInt(decimal: $0) }
     }
 
     /// The first worker that is not `other`.
-    func worker(otherThan other: CInt? = nil) async throws -> CInt {
+    func worker(of guest: DomainID = DemoStage.guest, otherThan other: CInt? = nil) async throws -> CInt {
         try await Self.value("a worker", within: .seconds(20)) {
-            guard let worker = self.worker, worker != other else { return nil }
+            guard let worker = self.runningWorker(of: guest), worker != other else { return nil }
             return worker
         }
     }
@@ -121,7 +122,9 @@ final class DemoStage {
         await frontend.abandon()
         broker.signal(SIGTERM)
         if (try? await brokerEnd(within: .seconds(10))) == nil { broker.signal(SIGKILL) }
-        if let worker { kill(worker, SIGKILL) }
+        for guest in [Self.guest] + DemoNetworkStage.domains {
+            if let worker = runningWorker(of: guest) { kill(worker, SIGKILL) }
+        }
         loop.shutDown()
         removeTree(directory)
     }

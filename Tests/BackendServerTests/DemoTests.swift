@@ -35,21 +35,28 @@ struct DemoTests {
             var process: String
             var pauseMicroseconds: Int64
         }
+        struct Check: Decodable {
+            var text: String
+            var isRight: Bool
+        }
         var phases: [Phase]
         var kills: [Kill]
+        var checks: [Check]
         var expectedChecksum: String
         var fileChecksum: String
         var isVerified: Bool
     }
 
-    @Test func theDemoVerifiesEveryByteAcrossThreeKills() throws {
+    @Test func theDemoVerifiesEveryByteAndPacketAcrossFourKills() throws {
         let (output, status) = try run("\(Services.xenback) demo --json --size 4 --seconds 4")
         #expect(status == 0, "\(output)")
         let outcome = try JSONDecoder().decode(Outcome.self, from: Data(output.utf8))
         #expect(outcome.isVerified && outcome.expectedChecksum == outcome.fileChecksum)
-        #expect(outcome.phases.count == 3)
+        #expect(outcome.phases.map(\.name).suffix(2) == ["packet there and back", "packets, killed"])
+        #expect(outcome.phases.count == 5)
         #expect(outcome.phases.allSatisfy { $0.requests > 0 && $0.wrongBlocks == 0 })
-        #expect(outcome.kills.map(\.process) == ["worker", "broker", "worker"])
+        #expect(outcome.kills.map(\.process) == ["worker", "broker", "worker", "network worker"])
+        #expect(outcome.checks.count == 4 && outcome.checks.allSatisfy(\.isRight), "\(outcome.checks)")
         // Seconds on a busy machine's debug build; a request that had to wait for the broker would take 10.
         #expect(outcome.kills.allSatisfy { $0.pauseMicroseconds < 5_000_000 })
     }
