@@ -131,9 +131,8 @@ struct ServiceStart {
 }
 
 extension ServiceStart {
-    /// What broker and worker begin with: signals, settings, a logger, the run directory.
+    /// What broker and worker begin with: settings, a logger, the run directory.
     func prepare(_ options: ServiceOptions) -> (configuration: Configuration, log: Logger, run: RunDirectory) {
-        attempt("signals") { try ProcessSignals.begin() }
         let configuration = attempt("configuration") { try options.configuration() }
         let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
         attempt("run directory \(run.path)") { try run.prepare() }

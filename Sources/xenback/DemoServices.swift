@@ -73,7 +73,7 @@ struct DemoBrokerCommand: ParsableCommand {
         BrokerProgram.run(
             options.service,
             hypervisor: { try options.hypervisor() },
-            workerCommand: { ["demo-worker"] + words + ["--domain", "\($0)"] },
+            workerCommand: { ["demo-worker"] + words + ["--domain", $0.map { "\($0)" } ?? "-"] },
             classes: options.classes
         )
     }
@@ -82,10 +82,12 @@ struct DemoBrokerCommand: ParsableCommand {
 struct DemoWorkerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "demo-worker", shouldDisplay: false)
     @OptionGroup var options: DemoServiceOptions
-    @Option var domain: UInt16
+    /// A number, or `-`: standard input tells.
+    @Option var domain: String
 
     func run() throws {
-        guard let domain = DomainID(domain) else { throw ValidationError("there is no domain \(self.domain)") }
+        let domain = DomainID(text: domain)
+        if domain == nil, self.domain != "-" { throw ValidationError("there is no domain \(self.domain)") }
         WorkerProgram.run(
             options.service,
             domain: domain,

@@ -54,7 +54,7 @@ struct Xenbackd: ParsableCommand {
     }
 
     /// What a worker is told.
-    private func line(for domain: DomainID) -> WorkerLine {
+    private func line(for domain: DomainID?) -> WorkerLine {
         WorkerLine(domain: domain, config: config, runDirectory: runDirectory, logLevel: logLevel)
     }
 

@@ -68,7 +68,7 @@ struct InterfaceTests {
     private func broker(_ host: SimulatedHost, _ interfaces: FakeInterfaces) -> (Broker, Task<Void, Never>) {
         let setting = BrokerSetting(
             run: host.run,
-            workerCommand: { ["/bin/sleep", "100\($0)"] },
+            workerCommand: { ["/bin/sleep", "100\($0 ?? .initial)"] },
             build: "this build",
             interfaces: interfaces
         )

@@ -38,6 +38,40 @@ struct ServiceTests {
         await services.end()
     }
 
+    @Test func theSpareWorkerTakesOver() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        async let work = guest.work(until: .now + .seconds(4))
+        for _ in 0..<2 {
+            let spare = try await services.spare()
+            kill(try #require(services.worker(of: guest.domain)), SIGKILL)
+            try await eventually("the spare serves") { services.worker(of: guest.domain) == spare }
+        }
+        print("longest pause \(try await work.longestPause)")
+        // One that dies is no loss, and one whom nobody needs ends.
+        let dead = try await services.spare()
+        kill(dead, SIGKILL)
+        kill(try #require(services.worker(of: guest.domain)), SIGKILL)
+        try await eventually("another worker") { services.worker(of: guest.domain).map { $0 != dead } ?? false }
+        let last = try await services.spare()
+        #expect(try await services.endBroker(SIGKILL) == .signalled(SIGKILL))
+        try await eventually("the spare has ended") { !services.spares.contains(last) }
+        try services.startBroker()
+        _ = try await services.spare()
+        await services.end()
+    }
+
+    @Test func withoutASpareWorkersStartWhenNeeded() async throws {
+        let services = try Services(settings: "spare-worker = false")
+        let guest = try await services.guest(1)
+        let worker = try #require(services.worker(of: guest.domain))
+        await services.host.loop.sleep(for: .seconds(2))
+        #expect(services.spares.isEmpty)
+        kill(worker, SIGKILL)
+        try await eventually("another worker") { services.worker(of: guest.domain).map { $0 != worker } ?? false }
+        await services.end()
+    }
+
     @Test func aDeadBrokerDisturbsNobodyAndTheNextOneAdopts() async throws {
         let services = try Services()
         let guest = try await services.guest(1)

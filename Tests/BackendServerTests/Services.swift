@@ -106,6 +106,30 @@ final class Services: @unchecked Sendable {
         }.value
     }
 
+    /// Processes that wait to be told whom they serve.
+    var spares: [CInt] {
+        let processes = (try? Files.names(in: "/proc"))?.compactMap { CInt($0) } ?? []
+        return processes.filter { process in
+            let line = (try? Files.contents(of: FilePath("/proc/\(process)/cmdline"), limit: 1 << 16)) ?? []
+            let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+            return words.contains(machine) && words.suffix(2) == ["--domain", "-"]
+                && !holders.contains(process)
+        }
+    }
+
+    /// Whoever serves a domain, also one that was a spare.
+    private var holders: [CInt] { ((try? host.run.domains()) ?? []).compactMap(worker(of:)) }
+
+    /// The spare worker, as soon as there is one.
+    func spare() async throws -> CInt {
+        var spare: CInt?
+        try await eventually("a spare worker", within: .seconds(20)) {
+            spare = spares.first
+            return spare != nil
+        }
+        return try #require(spare)
+    }
+
     /// The process that holds the domain's worker lock.
     func worker(of domain: DomainID) -> CInt? {
         guard let found = try? LockFile.look(at: host.run.lock(of: domain)), found.isHeld else { return nil }

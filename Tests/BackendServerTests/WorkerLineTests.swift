@@ -12,6 +12,7 @@ import XenWire
         WorkerLine(domain: DomainID(0)!, config: "/etc/x y.toml"),
         WorkerLine(domain: DomainID(32751)!, config: "--domain", runDirectory: "/run/x", logLevel: .trace),
         WorkerLine(domain: DomainID(1)!, logLevel: .critical),
+        WorkerLine(domain: nil, runDirectory: "-"),
     ]
 
     @Test(arguments: lines)

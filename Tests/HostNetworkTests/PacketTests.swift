@@ -96,8 +96,12 @@ private func pair() -> (PacketQueue, PacketQueue) {
                 }
             }
             #expect(expected == size)
-            let more = back.receive(from: to)
-            #expect(more == 0, "the queue is empty")
+            // Hosts talk among themselves (IPv6, IGMP) at any time; of ours nothing is left.
+            while case let more = back.receive(from: to), more > 0 {
+                for index in 0..<more where back.result(index) > 0 {
+                    #expect(buffers.bytes(index, back.result(index))[22] != 0x88)
+                }
+            }
             let result = back.result(0)
             #expect(result == -EAGAIN)
         }

@@ -25,6 +25,10 @@ extension Broker {
             return supervise(worker.domain, .startFailed)
         }
         refused.remove(worker.domain)
+        if let process = takeSpare(for: worker.domain) {
+            log.info("worker \(process.identifier) started (it was ready)")
+            return hold(process, worker)
+        }
         let command = setting.workerCommand(worker.domain)
         do throws(Errno) {
             let process = try ChildProcess(spawning: command)
@@ -46,6 +50,7 @@ extension Broker {
         }
         worker.watch = watch
         watch.begin()
+        prepareSpare()
     }
 
     private func look(at domain: DomainID) {

@@ -10,10 +10,12 @@ internal import XenWire
 /// What a broker needs to know at its start.
 struct BrokerSetting: Sendable {
     var run: RunDirectory
-    /// The command that runs a worker for a domain: program and arguments.
-    var workerCommand: @Sendable (DomainID) -> [String]
+    /// The command that runs a worker for a domain, or for nil a spare one: program and arguments.
+    var workerCommand: @Sendable (DomainID?) -> [String]
     /// This program's build: a worker of another one is replaced.
     var build: String
+    /// As long as there are workers, one more waits to replace one that dies.
+    var keepsSpare = false
     /// Workers there may be at once.
     var workerLimit = 1024
     /// Where network cards are the kernel's interfaces; nil: nothing is to be kept or swept (simulations).
@@ -45,6 +47,8 @@ actor Broker {
     private nonisolated let ending = WatchSignal()
     var watches: [any Watch] = []
     var watched: Set<String> = []
+    var spare: SpareWorker?
+    var spareWatch: DescriptorWatch?
     var isStopping = false
     /// Domains without a worker because there are too many; each is logged once.
     var refused: Set<DomainID> = []
@@ -76,6 +80,7 @@ actor Broker {
     func stop() {
         guard !isStopping else { return }
         isStopping = true
+        dismissSpare()
         log.notice("stopping; \(workers.count) workers drain")
         for domain in workers.keys.sorted() { supervise(domain, .stop) }
         finishIfStopped()
@@ -125,6 +130,7 @@ actor Broker {
         case .forget:
             worker.timer?.cancel()
             if workers[worker.domain] === worker { workers[worker.domain] = nil }
+            if workers.isEmpty { dismissSpare() }
             finishIfStopped()
         }
     }

@@ -18,17 +18,18 @@ public enum BrokerProgram {
     /// Runs the broker until SIGTERM or SIGINT; SIGHUP reads the configuration again.
     /// - Parameters:
     ///   - hypervisor: connects to the hypervisor.
-    ///   - workerCommand: the command line of a domain's worker, after the program's path.
+    ///   - workerCommand: the command line of a domain's worker, after the program's path; of a spare one for nil.
     ///   - classes: the device classes for a configuration.
     ///   - keepsInterfaces: the hypervisor's network cards are interfaces of this kernel.
     public static func run(
         _ options: ServiceOptions,
         hypervisor: () throws -> any Hypervisor,
-        workerCommand: @escaping @Sendable (DomainID) -> [String],
+        workerCommand: @escaping @Sendable (DomainID?) -> [String],
         classes: @escaping ClassFactory = standardClasses,
         keepsInterfaces: Bool = false
     ) -> Never {
         let service = ServiceStart()
+        service.attempt("signals") { try ProcessSignals.begin() }
         let (configuration, log, run) = service.prepare(options)
         let lock = service.attempt("another xenbackd runs in \(run.path)") {
             try LockFile(taking: run.brokerLock, text: "\(getpid())\n")
@@ -39,6 +40,7 @@ public enum BrokerProgram {
             run: run,
             workerCommand: { [program] + workerCommand($0) },
             build: Release.build,
+            keepsSpare: configuration.spareWorker,
             interfaces: keepsInterfaces ? KernelInterfaces() : nil
         )
         let loop = service.attempt("event loop") { try EventLoop(name: "broker", entries: 64) }

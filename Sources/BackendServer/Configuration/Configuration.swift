@@ -14,6 +14,8 @@ public struct Configuration: Equatable, Sendable {
     public var logLevel: Logger.Level = .info
     /// Threads a worker may use for data; nil: as many as the host has processors, at most 4.
     public var dataLoops: Int?
+    /// Whether one more worker than needed is kept ready to replace one that dies.
+    public var spareWorker = true
     public var block = Block()
     public var net = Net()
 
@@ -99,6 +101,7 @@ extension Configuration {
         runDirectory = try top.path("run-directory")
         logLevel = try top.choice("log-level", Logger.Level.allCases) ?? logLevel
         dataLoops = try top.integer("data-loops", in: 1...64)
+        spareWorker = try top.boolean("spare-worker") ?? spareWorker
         if var table = try top.table("block") {
             block = try Block(&table)
             try table.refuseUnknownKeys()

@@ -8,12 +8,13 @@ public import XenWire
 /// The program reads this line itself and leaves ArgumentParser to people: that takes 8 of the 13 million instructions of
 /// a worker's start, and at a takeover a guest waits for it.
 public struct WorkerLine: Equatable, Sendable {
-    public var domain: DomainID
+    /// nil, written `-`: standard input will tell, once somebody is to be served (`SpareWorker`).
+    public var domain: DomainID?
     public var config: String?
     public var runDirectory: String?
     public var logLevel: Logger.Level?
 
-    public init(domain: DomainID, config: String? = nil, runDirectory: String? = nil, logLevel: Logger.Level? = nil) {
+    public init(domain: DomainID?, config: String? = nil, runDirectory: String? = nil, logLevel: Logger.Level? = nil) {
         self.domain = domain
         self.config = config
         self.runDirectory = runDirectory
@@ -22,7 +23,7 @@ public struct WorkerLine: Equatable, Sendable {
 
     /// The arguments after the program's name.
     public var words: [String] {
-        var words = ["--domain", "\(domain)"]
+        var words = ["--domain", domain.map { "\($0)" } ?? "-"]
         if let config { words += ["--config", config] }
         if let runDirectory { words += ["--run-directory", runDirectory] }
         if let logLevel { words += ["--log-level", logLevel.rawValue] }
@@ -32,9 +33,10 @@ public struct WorkerLine: Equatable, Sendable {
     /// Reads what `words` wrote, in any order.
     /// - Returns: nil for everything else, right or wrong: that is for a person's parser to tell.
     public init?(_ words: [String]) {
-        guard let at = words.firstIndex(of: "--domain"), words.count % 2 == 0, words.indices.contains(at + 1),
-            let domain = DomainID(text: words[at + 1])
+        guard let at = words.firstIndex(of: "--domain"), words.count % 2 == 0, words.indices.contains(at + 1)
         else { return nil }
+        let domain = DomainID(text: words[at + 1])
+        if domain == nil, words[at + 1] != "-" { return nil }
         self.init(domain: domain)
         for index in stride(from: 0, to: words.count, by: 2) {
             let value = words[index + 1]

@@ -15,15 +15,23 @@ public import XenWire
 /// `xenbackd --domain N`.
 public enum WorkerProgram {
     /// Serves the devices of one domain until it has none or SIGTERM says drain; then exits with 0.
+    /// - Parameter domain: nil: standard input names it, once there is somebody to serve. All that can be done before
+    ///   has been done then. At the end of the input the program exits with 0.
     public static func run(
         _ options: ServiceOptions,
-        domain: DomainID,
+        domain: DomainID?,
         hypervisor: () throws -> any Hypervisor,
         classes: @escaping ClassFactory = standardClasses
     ) -> Never {
-        let service = ServiceStart(domain: domain)
-        let (configuration, log, run) = service.prepare(options)
+        var service = ServiceStart(domain: domain)
+        service.attempt("signals") { try ProcessSignals.begin() }
+        let loop = service.attempt("event loop") { try EventLoop(name: "control", entries: 64) }
         let hypervisor = service.attempt("hypervisor") { try hypervisor() }
+        guard let domain = domain ?? service.attempt("standard input", { try SpareWorker.awaitDomain() }) else {
+            exit(0)
+        }
+        service.domain = domain
+        let (configuration, log, run) = service.prepare(options)
         guard let identity = service.attempt("domain", { try hypervisor.domains.identity(of: domain) }) else {
             log.notice("the domain is gone; nothing to serve")
             exit(0)
@@ -32,7 +40,6 @@ public enum WorkerProgram {
         let lock = service.attempt("another worker serves the domain") {
             try LockFile(taking: run.lock(of: domain), text: label.text)
         }
-        let loop = service.attempt("event loop") { try EventLoop(name: "control", entries: 64) }
         let marks = service.attempt("marks") { try DeviceMarks(run.marks(of: domain)) }
         let environment = WorkerEnvironment(
             hypervisor: hypervisor,

@@ -7,9 +7,9 @@
 
 extern char **environ;
 
-// Starts argv[0] with our environment: descriptors above 2 closed, input from /dev/null, no signal blocked or ignored,
-// a process group of its own. Returns 0 or an errno value.
-static inline int spawn_service(pid_t *pid, char *const argv[]) {
+// Starts argv[0] with our environment: descriptors above 2 closed, input from `input` or, if that is negative, from
+// /dev/null, no signal blocked or ignored, a process group of its own. Returns 0 or an errno value.
+static inline int spawn_service(pid_t *pid, char *const argv[], int input) {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none, all;
@@ -26,7 +26,8 @@ static inline int spawn_service(pid_t *pid, char *const argv[]) {
     posix_spawnattr_setsigdefault(&attributes, &all);
     posix_spawnattr_setpgroup(&attributes, 0);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-    status = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    status = input < 0 ? posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+                       : posix_spawn_file_actions_adddup2(&actions, input, 0);
     if (status == 0) status = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
     if (status == 0) status = posix_spawn(pid, argv[0], &actions, &attributes, argv, environ);
     posix_spawn_file_actions_destroy(&actions);

@@ -38,18 +38,20 @@ public final class ChildProcess: Sendable {
     deinit { _ = close(descriptor) }
 
     /// Starts a program with posix_spawn(3): no fork of a process with threads, no descriptor above 2 inherited, a
-    /// process group of its own (a terminal's ^C is the parent's business), default signal dispositions, input from
-    /// `/dev/null`, output and errors to ours.
-    /// - Parameter arguments: the whole argument vector; the first is the program's path.
+    /// process group of its own (a terminal's ^C is the parent's business), default signal dispositions, output and
+    /// errors to ours.
+    /// - Parameters:
+    ///   - arguments: the whole argument vector; the first is the program's path.
+    ///   - input: what the program reads from; without it `/dev/null`.
     /// - Throws: the errors of execve(2), such as `ENOENT`, and of posix_spawn, such as `EAGAIN`.
-    public convenience init(spawning arguments: [String]) throws(Errno) {
+    public convenience init(spawning arguments: [String], input: OpenFile? = nil) throws(Errno) {
         precondition(!arguments.isEmpty)
         var vector: [UnsafeMutablePointer<CChar>?] = unsafe arguments.map { unsafe strdup($0) }
         unsafe vector.append(nil)
         // SAFETY: the words live until the call has returned; the child has its own copy then.
         defer { for index in unsafe vector.indices { unsafe free(vector[index]) } }
         var identifier: pid_t = 0
-        let status = unsafe spawn_service(&identifier, vector)
+        let status = unsafe spawn_service(&identifier, vector, input?.descriptor ?? -1)
         guard status == 0 else { throw Errno(rawValue: status) }
         // The child is ours and not waited for yet: its number cannot be reused before pidfd_open.
         let descriptor = pidfd_open(identifier, 0)

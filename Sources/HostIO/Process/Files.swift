@@ -67,6 +67,40 @@ public enum Files {
         return bytes
     }
 
+    /// A pipe, closed in programs that we start unless it is given to them.
+    /// - Throws: the errors of pipe2(2).
+    public static func pipe() throws(Errno) -> (reading: OpenFile, writing: OpenFile) {
+        var ends: (CInt, CInt) = (-1, -1)
+        // SAFETY: the call writes two descriptors into a pair of them.
+        let status = unsafe withUnsafeMutableBytes(of: &ends) {
+            unsafe pipe2($0.baseAddress!.assumingMemoryBound(to: CInt.self), O_CLOEXEC)
+        }
+        guard status == 0 else { throw Errno(rawValue: errno) }
+        return (OpenFile(adopting: ends.0), OpenFile(adopting: ends.1))
+    }
+
+    /// Writes `text`, whole, into a pipe or an open file.
+    public static func write(_ text: String, to file: OpenFile) throws(Errno) {
+        try errnoOnly { _ = try FileDescriptor(rawValue: file.descriptor).writeAll(text.utf8) }
+    }
+
+    /// Reads a line, waiting for it, and not a byte more.
+    /// - Returns: the line without its end; nil at the end of the file and for a line of more than `limit` bytes.
+    public static func line(of file: FileDescriptor, limit: Int) throws(Errno) -> String? {
+        var line: [UInt8] = []
+        while line.count <= limit {
+            var byte: UInt8 = 0
+            let count = try errnoOnly {
+                // SAFETY: one byte into one byte.
+                try unsafe withUnsafeMutableBytes(of: &byte) { try unsafe file.read(into: $0) }
+            }
+            if count == 0 { return nil }
+            if byte == UInt8(ascii: "\n") { return String(decoding: line, as: UTF8.self) }
+            line.append(byte)
+        }
+        return nil
+    }
+
     /// Writes `text` with one write(2) into a file that exists, as the kernel's own files want it.
     public static func write(_ text: String, to path: FilePath) throws(Errno) {
         try errnoOnly {
