@@ -76,7 +76,7 @@ public struct FrontRing: ~Copyable {
         producer &+= 1
     }
 
-    /// Puts a request of `count` bytes (4, 8, 12 or 16) into the next slot. Call only while `free` is not 0.
+    /// Puts a request of `count` bytes (2, 4, 8, 12 or 16) into the next slot. Call only while `free` is not 0.
     @inlinable
     public mutating func put(_ request: WireWords, count: Int) {
         precondition(free != 0, "the ring is full")

@@ -64,7 +64,7 @@ final class RingPair {
     /// Takes one response at the front.
     func hear() throws -> UInt32? {
         if front.waiting == 0, try front.poll() == 0 { return nil }
-        front.takeNext(into: taken, count: 16)
+        front.takeNext(into: taken, count: min(16, stride))
         return taken.u32(0)
     }
 }

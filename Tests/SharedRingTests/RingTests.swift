@@ -7,7 +7,7 @@ import XenWire
 @Suite struct Rings {
     @Test(arguments: [
         (1, 112, 32), (1, 108, 32), (2, 112, 64), (4, 112, 128), (8, 112, 256), (16, 112, 512), (16, 108, 512),
-        (1, 148, 16), (1, 12, 256), (1, 8, 256), (1, 4033, 0),
+        (1, 148, 16), (1, 4, 512), (1, 12, 256), (1, 8, 256), (1, 4033, 0),
     ])
     func slotsInPages(_ pages: Int, _ stride: Int, _ slots: Int) {
         #expect(BackRing.slots(pageCount: pages, stride: stride) == slots)
@@ -175,8 +175,8 @@ import XenWire
         #expect((0..<112).map { pair.taken.u8($0) } == expected)
     }
 
-    /// The strides of the network rings, all bytes of each slot, across the wrap at 2³².
-    @Test(arguments: [(12, 12, 4, 256), (8, 8, 8, 256), (16, 16, 12, 128)])
+    /// The strides of the network rings and of USB's connection ring, all bytes of each slot, across the wrap at 2³².
+    @Test(arguments: [(12, 12, 4, 256), (8, 8, 8, 256), (16, 16, 12, 128), (4, 2, 4, 512)])
     func ringsOfSmallSlots(_ stride: Int, _ request: Int, _ response: Int, _ slots: UInt32) throws {
         let pair = try RingPair(stride: stride, startingAt: UInt32.max - 100)
         #expect(pair.free == slots)
@@ -201,6 +201,57 @@ import XenWire
             }
         }
         #expect(pair.asked == UInt32.max &- 100 &+ 3 &* slots)
+    }
+}
+
+extension Rings {
+    /// USB's URB ring: requests of 148 bytes, responses of 16 in the same slots, whose other bytes stay the request's.
+    @Test func ringsOfLargeSlotsAndSmallResponses() throws {
+        let pair = try RingPair(stride: 148, startingAt: UInt32.max - 20)
+        var generator = SystemRandomNumberGenerator()
+        for round in 0..<5 {
+            let asked = (0..<16).map { _ in (0..<148).map { _ in UInt8.random(in: 0...255, using: &generator) } }
+            for request in asked {
+                for (offset, byte) in request.enumerated() { pair.request.set8(byte, at: offset) }
+                pair.front.put(request: pair.request, count: 148)
+            }
+            #expect(pair.free == 0)
+            _ = pair.push()
+            #expect(try pair.pollBack() == 16)
+            for request in asked {
+                pair.back.takeNext(into: pair.taken, count: 148)
+                #expect(bytes(of: pair.taken, 148) == request)
+            }
+            for number in 0..<16 as Range<UInt64> {
+                pair.back.put(WireWords(low: number, high: UInt64(round)), count: 16)
+            }
+            _ = pair.publish()
+            #expect(try pair.pollFront() == 16)
+            for (number, request) in asked.enumerated() {
+                pair.front.takeNext(into: pair.taken, count: 148)
+                let words = WireWords(low: UInt64(number), high: UInt64(round))
+                #expect(bytes(of: pair.taken, 148) == bytes(of: words, 16) + request[16...])
+            }
+        }
+    }
+
+    /// A connection ring's backend holds all requests until it has something to say, in whatever turn.
+    @Test func requestsThatWaitForEvents() throws {
+        let pair = try RingPair(stride: 4)
+        for number in 0..<512 as Range<UInt64> { pair.front.put(WireWords(low: number, high: 0), count: 2) }
+        _ = pair.push()
+        #expect(try pair.pollBack() == 512)
+        for number in 0..<1200 as Range<UInt64> {
+            pair.back.takeNext(into: pair.taken, count: 2)
+            #expect(pair.taken.u16(0) == UInt16(number % 512))
+            pair.back.put(WireWords(low: UInt64(pair.taken.u16(0)) | 0x0301_0000, high: 0), count: 4)
+            _ = pair.publish()
+            #expect(try pair.hear() == UInt32(number % 512) | 0x0301_0000)
+            pair.front.put(WireWords(low: number % 512, high: 0), count: 2)
+            _ = pair.push()
+            _ = try pair.lookBack()
+        }
+        #expect(pair.waiting == 512)
     }
 }
 

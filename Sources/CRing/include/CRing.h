@@ -29,6 +29,10 @@ static inline void ring_copy(void *destination, const void *source, uint32_t cou
     __builtin_memcpy(destination, source, count);
     __asm__ volatile("" : : "r"(destination) : "memory");
 }
+static inline void ring_copy_148(void *destination, const void *source) {
+    __builtin_memcpy(destination, source, 148);
+    __asm__ volatile("" : : "r"(destination) : "memory");
+}
 static inline void ring_copy_112(void *destination, const void *source) {
     __builtin_memcpy(destination, source, 112);
     __asm__ volatile("" : : "r"(destination) : "memory");
@@ -49,7 +53,15 @@ static inline void ring_copy_8(void *destination, const void *source) {
     __builtin_memcpy(destination, source, 8);
     __asm__ volatile("" : : "r"(destination) : "memory");
 }
-// A request or response of 4, 8, 12 or 16 bytes out of registers. (Built in memory and copied it would be loaded wider than it was stored,
+static inline void ring_copy_4(void *destination, const void *source) {
+    __builtin_memcpy(destination, source, 4);
+    __asm__ volatile("" : : "r"(destination) : "memory");
+}
+static inline void ring_copy_2(void *destination, const void *source) {
+    __builtin_memcpy(destination, source, 2);
+    __asm__ volatile("" : : "r"(destination) : "memory");
+}
+// A request or response of 2, 4, 8, 12 or 16 bytes out of registers. (Built in memory and copied it would be loaded wider than it was stored,
 // which stalls the processor for longer than all the rest of a small request takes.)
 static inline void ring_put_12(void *destination, uint64_t low, uint32_t high) {
     __builtin_memcpy(destination, &low, 8);
@@ -60,4 +72,5 @@ static inline void ring_put_16(void *destination, uint64_t low, uint64_t high) {
     __builtin_memcpy((char *)destination + 8, &high, 8);
 }
 static inline void ring_put_4(void *destination, uint32_t low) { __builtin_memcpy(destination, &low, 4); }
+static inline void ring_put_2(void *destination, uint16_t low) { __builtin_memcpy(destination, &low, 2); }
 static inline void ring_put_8(void *destination, uint64_t low) { __builtin_memcpy(destination, &low, 8); }
