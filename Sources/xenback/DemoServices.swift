@@ -73,7 +73,7 @@ struct DemoBrokerCommand: ParsableCommand {
         BrokerProgram.run(
             options.service,
             hypervisor: { try options.hypervisor() },
-            workerCommand: { ["demo-worker"] + words + ["--domain", $0.map { "\($0)" } ?? "-"] },
+            workerCommand: { ["demo-worker"] + words + ["--domain", $0.map { "\($0)" } ?? WorkerLine.spare] },
             classes: options.classes
         )
     }
@@ -82,12 +82,12 @@ struct DemoBrokerCommand: ParsableCommand {
 struct DemoWorkerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "demo-worker", shouldDisplay: false)
     @OptionGroup var options: DemoServiceOptions
-    /// A number, or `-`: standard input tells.
+    /// A number, or `spare`: standard input tells.
     @Option var domain: String
 
     func run() throws {
         let domain = DomainID(text: domain)
-        if domain == nil, self.domain != "-" { throw ValidationError("there is no domain \(self.domain)") }
+        if domain == nil, self.domain != WorkerLine.spare { throw ValidationError("there is no domain \(self.domain)") }
         WorkerProgram.run(
             options.service,
             domain: domain,

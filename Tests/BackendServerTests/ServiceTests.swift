@@ -46,6 +46,7 @@ struct ServiceTests {
             let spare = try await services.spare()
             kill(try #require(services.worker(of: guest.domain)), SIGKILL)
             try await eventually("the spare serves") { services.worker(of: guest.domain) == spare }
+            #expect(!services.spares.contains(spare), "ps shows whom it serves")
         }
         print("longest pause \(try await work.longestPause)")
         // One that dies is no loss, and one whom nobody needs ends.

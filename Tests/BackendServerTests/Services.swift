@@ -112,13 +112,9 @@ final class Services: @unchecked Sendable {
         return processes.filter { process in
             let line = (try? Files.contents(of: FilePath("/proc/\(process)/cmdline"), limit: 1 << 16)) ?? []
             let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
-            return words.contains(machine) && words.suffix(2) == ["--domain", "-"]
-                && !holders.contains(process)
+            return words.contains(machine) && words.suffix(2) == ["--domain", WorkerLine.spare]
         }
     }
-
-    /// Whoever serves a domain, also one that was a spare.
-    private var holders: [CInt] { ((try? host.run.domains()) ?? []).compactMap(worker(of:)) }
 
     /// The spare worker, as soon as there is one.
     func spare() async throws -> CInt {

@@ -12,7 +12,7 @@ internal import XenWire
 
 extension Broker {
     /// A worker that starts right now is waited for this long.
-    static let workerPatience: Duration = .seconds(10)
+    static let workerPatience: Duration = .seconds(30)
     static let askAgain: Duration = .milliseconds(20)
 
     /// The table of the control socket.

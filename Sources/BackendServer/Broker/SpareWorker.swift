@@ -25,6 +25,10 @@ final class SpareWorker: Sendable {
     /// In the spare itself: waits to be told.
     /// - Returns: nil if nobody will: the broker is gone, or needs no spare any more.
     static func awaitDomain() throws(Errno) -> DomainID? {
-        try Files.line(of: .standardInput, limit: 16).flatMap { DomainID(text: $0) }
+        guard let domain = try Files.line(of: .standardInput, limit: 16).flatMap({ DomainID(text: $0) }) else {
+            return nil
+        }
+        ProcessTitle.replace(WorkerLine.spare, with: "\(domain)")
+        return domain
     }
 }

@@ -8,8 +8,10 @@ public import XenWire
 /// The program reads this line itself and leaves ArgumentParser to people: that takes 8 of the 13 million instructions of
 /// a worker's start, and at a takeover a guest waits for it.
 public struct WorkerLine: Equatable, Sendable {
-    /// nil, written `-`: standard input will tell, once somebody is to be served (`SpareWorker`).
+    /// nil, written `spare`: standard input will tell, once somebody is to be served (`SpareWorker`).
     public var domain: DomainID?
+    /// What stands for the domain that is not known yet; as long as the longest number, which takes its place in ps(1).
+    public static let spare = "spare"
     public var config: String?
     public var runDirectory: String?
     public var logLevel: Logger.Level?
@@ -23,7 +25,7 @@ public struct WorkerLine: Equatable, Sendable {
 
     /// The arguments after the program's name.
     public var words: [String] {
-        var words = ["--domain", domain.map { "\($0)" } ?? "-"]
+        var words = ["--domain", domain.map { "\($0)" } ?? WorkerLine.spare]
         if let config { words += ["--config", config] }
         if let runDirectory { words += ["--run-directory", runDirectory] }
         if let logLevel { words += ["--log-level", logLevel.rawValue] }
@@ -36,7 +38,7 @@ public struct WorkerLine: Equatable, Sendable {
         guard let at = words.firstIndex(of: "--domain"), words.count % 2 == 0, words.indices.contains(at + 1)
         else { return nil }
         let domain = DomainID(text: words[at + 1])
-        if domain == nil, words[at + 1] != "-" { return nil }
+        if domain == nil, words[at + 1] != WorkerLine.spare { return nil }
         self.init(domain: domain)
         for index in stride(from: 0, to: words.count, by: 2) {
             let value = words[index + 1]
