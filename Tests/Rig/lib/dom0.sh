@@ -2,8 +2,8 @@
 # The words in which a scenario's dom0 part is written. Nothing here waits for a fixed time: it polls, with a limit.
 
 logs=/share/logs
-# ours, kernel (xen-blkback on loop, xen-netback) or qdisk (QEMU): who serves the disks of disk_line and the network cards. Set by
-# `run --backend`.
+# ours, kernel (xen-blkback on loop, xen-netback), qdisk or qusb (QEMU): who serves the disks of disk_line, the network cards and the USB
+# controllers. Set by `run --backend`.
 RIG_BACKEND=ours
 # All limits are multiplied by this. Set by `run --patience`.
 RIG_PATIENCE=1
@@ -167,7 +167,7 @@ contains() {
 # no_backends: no directory of a device is left below any backend.
 no_backends() {
     local kind domain
-    for kind in vbd vbd3 vif; do
+    for kind in vbd vbd3 vif vusb qusb; do
         for domain in $(xenstore-list "/local/domain/0/backend/$kind" 2>/dev/null); do
             [[ -z $(xenstore-list "/local/domain/0/backend/$kind/$domain" 2>/dev/null) ]] || {
                 echo "backend/$kind/$domain is still there"
@@ -316,9 +316,10 @@ captured() {
 # Domain ids by guest name. Every process costs 0.1 s here, so nothing is asked twice.
 declare -A guest_ids
 guest_nics=()
+guest_usb=()
 
-# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_nics, guest_extra (lines) before, or
-# idle_guests=yes: a kernel that only waits, for scenarios that are about xl and not about the guest.
+# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_nics, guest_usb, guest_extra (lines)
+# before, or idle_guests=yes: a kernel that only waits, for scenarios that are about xl and not about the guest.
 guest_config() {
     local name=$1 type=$2 line
     shift 2
@@ -341,6 +342,9 @@ guest_config() {
         echo ']'
         echo 'vif=['
         for line in "${guest_nics[@]}"; do echo "  '$line',"; done
+        echo ']'
+        echo 'usbctrl=['
+        for line in "${guest_usb[@]}"; do echo "  '$line',"; done
         echo ']'
     } >"/run/rig/$name.cfg"
 }
@@ -492,3 +496,6 @@ restart_ours() {
 resident() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 # wakeups PID: voluntary context switches of all its threads so far.
 wakeups() { awk '/^voluntary_ctxt/ { n += $2 } END { print n }' /proc/"$1"/task/*/status; }
+
+# shellcheck source=usb.sh
+source /share/lib/usb.sh

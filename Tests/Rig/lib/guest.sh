@@ -126,3 +126,42 @@ neighbour() {
 load_spare_modules() {
     [ -e /proc/net/pktgen ] || while read -r module; do insmod "$module"; done </spare-modules
 }
+
+#
+# USB
+#
+
+# usb_up: the frontend and the drivers of what may be behind it, and the controller's root hub.
+usb_up() {
+    [ -e /sys/bus/usb ] || while read -r module; do insmod "$module" || return; done </usb-modules
+    wait_for 60 test -e /sys/bus/usb/devices/usb1
+}
+# usb_node NAME: the device's folder below /sys, by its serial number. usb_there, usb_gone NAME: in a while.
+usb_node() {
+    for file in /sys/bus/usb/devices/*/serial; do
+        [ "$(cat "$file" 2>/dev/null)" = "$1" ] && dirname "$file" && return
+    done
+    return 1
+}
+usb_there() { wait_for "${2:-60}" usb_node "$1"; }
+usb_gone() { wait_for "${2:-60}" refuses usb_node "$1"; }
+# usb_disk NAME: what the kernel calls the stick's disk, once it can be read.
+usb_disk() { wait_for 60 usb_disk_now "$1" && usb_disk_now "$1"; }
+usb_disk_now() {
+    node=$(usb_node "$1") || return
+    for folder in "$node":*/host*/target*/*/block/*; do
+        [ -b "/dev/${folder##*/}" ] && [ "$(cat "$folder/size")" != 0 ] && echo "${folder##*/}" && return
+    done
+    return 1
+}
+# usb_sum NAME: checksum of the whole stick.
+usb_sum() { disk=$(usb_disk "$1") && sum "$disk"; }
+# usb_speed NAME: in Mbit/s.
+usb_speed() { cat "$(usb_node "$1")/speed"; }
+# usb_event NAME: the device file of a keyboard.
+usb_event() { wait_for 60 usb_event_now "$1" && usb_event_now "$1"; }
+usb_event_now() {
+    node=$(usb_node "$1") || return
+    for folder in "$node":*/*/input/input*/event*; do [ -c "/dev/input/${folder##*/}" ] && echo "/dev/input/${folder##*/}" && return; done
+    return 1
+}

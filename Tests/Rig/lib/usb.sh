@@ -1,0 +1,142 @@
+# shellcheck shell=bash
+# The words of USB scenarios in dom0. Devices go by the names of the scenario's line "# usb: …", which are their serial numbers as well.
+
+#
+# The devices of dom0
+#
+
+# usb_up: dom0's own drivers, and udev, which tells the service of devices that come and go. Ends when all devices are there.
+usb_up() {
+    modprobe -a xhci_pci ehci_pci usb_storage sd_mod usbhid hid-generic evdev
+    if [[ $mode == quick ]]; then
+        /usr/lib/systemd/systemd-udevd --daemon
+        udevadm trigger --subsystem-match=usb
+    fi
+    local name
+    [[ $(scenario_setting usb "") != *gadget* ]] || make_gadget || rig_abort "dom0 cannot make the gadget"
+    for name in $(scenario_setting usb ""); do
+        wait_until 60 usb_busid "$name" || rig_abort "dom0 does not see the emulator's $name"
+    done
+    udevadm settle --timeout 60
+}
+
+# make_gadget: the kernel's test gadget on a bus of its own, both ends of which are in dom0 (dummy_hcd). Its functions send and expect
+# bytes that count modulo 63, so whoever tests with pattern=1 compares data.
+make_gadget() {
+    local gadget=/sys/kernel/config/usb_gadget/rig
+    modprobe -a dummy_hcd libcomposite || return
+    mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config || return
+    mkdir -p $gadget/strings/0x409 $gadget/configs/c.1 $gadget/configs/c.2 $gadget/functions/{SourceSink,Loopback}.0 || return
+    echo 0x0525 >$gadget/idVendor && echo 0xa4a0 >$gadget/idProduct && echo gadget >$gadget/strings/0x409/serialnumber || return
+    echo 1 >$gadget/functions/SourceSink.0/pattern || return
+    ln -s $gadget/functions/SourceSink.0 $gadget/configs/c.1/
+    ln -s $gadget/functions/Loopback.0 $gadget/configs/c.2/
+    basename "$(ls -d /sys/class/udc/* | head -n 1)" >$gadget/UDC
+}
+
+# usb_busid NAME: where the device is, for instance 2-1.
+usb_busid() {
+    local file
+    for file in /sys/bus/usb/devices/*/serial; do
+        [[ $(cat "$file" 2>/dev/null) == "$1" ]] || continue
+        basename "$(dirname "$file")"
+        return
+    done
+    return 1
+}
+# usb_driver NAME: what drives the device's first interface; usbfs is how libusb holds it.
+usb_driver() { basename "$(readlink "/sys/bus/usb/devices/$(usb_busid "$1"):1.0/driver")"; }
+usb_driven_by() { [[ $(usb_driver "$1") == "$2" ]]; }
+# usb_disk NAME: the block device that dom0's own driver makes of a stick.
+usb_disk() {
+    local folder
+    for folder in "/sys/bus/usb/devices/$(usb_busid "$1")":*/host*/target*/*/block/*; do
+        [[ -b /dev/${folder##*/} ]] && echo "/dev/${folder##*/}" && return
+    done
+    return 1
+}
+# dom0_sum NAME: what dom0's own driver reads of the stick, past its page cache; image_sum of /share/usb/NAME.img is the emulator's view.
+dom0_sum() { dd if="$(usb_disk "$1")" bs=1M iflag=direct status=none | md5sum | cut -d' ' -f1; }
+stick_image() { echo "/share/usb/$1.img"; }
+stick_sum() { image_sum "$(stick_image "$1")"; }
+
+# monitor COMMAND…: an order to the emulator, as a human would type it; prints what it says.
+monitor() {
+    local name=/share/monitor/${EPOCHREALTIME/./} answer
+    printf '%s' "$*" >"$name.part"
+    mv "$name.part" "$name.request"
+    wait_until 30 test -e "$name.answer" || { echo "the emulator does not answer to: $*" && return 1; }
+    answer=$(<"$name.answer")
+    rm "$name.answer"
+    [[ -z $answer ]] || echo "$answer"
+    [[ $answer != *[Ee]rror* ]]
+}
+# pull NAME, put NAME: the device leaves its port, and comes back to it.
+pull() { monitor device_del "$1"; }
+put() { monitor device_add "$(<"/share/usb/$1.device")"; }
+
+#
+# Controllers and ports of guests
+#
+
+# usb_guest NAME [VERSION [PORTS]]: a PV guest with a controller, its drivers loaded, or the scenario ends. QEMU's must be there from
+# the start, ours comes to the running guest.
+usb_guest() {
+    local name=$1 version=${2:-2} ports=${3:-4}
+    guest_usb=()
+    [[ $RIG_BACKEND != qusb ]] || guest_usb=("type=qusb,version=$version,ports=$ports")
+    guest_start "$name" pv
+    [[ $RIG_BACKEND == qusb ]] ||
+        check "guest $name gets a USB $version controller of $ports ports" usb_controller "$name" "$version" "$ports" || exit 1
+    check "guest $name has the controller" guest "$name" usb_up || exit 1
+}
+usb_controller() { xenback usb-hc-create "$(guest_id "$1")" "$2" "$3"; }
+
+# usb_attach GUEST PORT BUSID [CONTROLLER]
+usb_attach() {
+    local controller=${4:-0}
+    case $RIG_BACKEND in
+    qusb)
+        xl usbdev-attach "$(guest_id "$1")" type=hostdev "hostbus=$(($(<"/sys/bus/usb/devices/$3/busnum")))" \
+            "hostaddr=$(($(<"/sys/bus/usb/devices/$3/devnum")))" "controller=$controller" "port=$2"
+        ;;
+    *) xenback usb-attach "$(guest_id "$1")" "$controller" "$2" "$3" ;;
+    esac
+}
+# usb_detach GUEST PORT [CONTROLLER]
+usb_detach() {
+    case $RIG_BACKEND in
+    qusb) xl usbdev-detach "$(guest_id "$1")" "${3:-0}" "$2" ;;
+    *) xenback usb-detach "$(guest_id "$1")" "${3:-0}" "$2" ;;
+    esac
+}
+usb_kind() { if [[ $RIG_BACKEND == qusb ]]; then echo qusb; else echo vusb; fi; }
+# usb_key GUEST KEY [CONTROLLER]: what XenStore says of the controller, for instance `usb_key g1 port/1`.
+usb_key() { xenstore-read "/local/domain/0/backend/$(usb_kind)/$(guest_id "$1")/${3:-0}/$2"; }
+
+#
+# Sound
+#
+
+# grow_begin, grow_end: how fast the recording grew between its first and its last byte, in percent of 48 kHz stereo: grow_rate.
+# A backend that is late delays the tone instead of breaking it, and only this shows it.
+grow_begin() {
+    (
+        size=0 first=0 last=0
+        while [[ ! -e /run/rig/grown ]]; do
+            found=$(stat -c %s /share/usb/audio.wav 2>/dev/null || echo 0)
+            ((found == size)) || { ((first > 0)) || { first=$(now) start=$found; }; size=$found last=$(now); }
+            echo "$first ${start:-0} $last $size" >/run/rig/growth
+            sleep 0.1
+        done
+    ) &
+    grower=$!
+}
+grow_end() {
+    local first start last size
+    touch /run/rig/grown
+    wait "$grower"
+    rm /run/rig/grown
+    read -r first start last size <"/run/rig/growth"
+    grow_rate=$((last > first ? (size - start) * 100 / 192 / (last - first) : 0))
+}
