@@ -131,11 +131,13 @@ load_spare_modules() {
 # USB
 #
 
-# usb_up: the frontend and the drivers of what may be behind it, and the controller's root hub.
-usb_up() {
-    [ -e /sys/bus/usb ] || while read -r module; do insmod "$module" || return; done </usb-modules
-    wait_for 60 test -e /sys/bus/usb/devices/usb1
+# usb_load: the frontend and the drivers of what may be behind it. usb_up [NUMBER]: and a root hub for so many controllers.
+# A module for instructions that this CPU lacks refuses to load.
+usb_load() {
+    [ -e /sys/bus/usb ] || while read -r module; do insmod "$module"; done </usb-modules
+    [ -e /sys/bus/xen/drivers/vusb ] && [ -e /sys/bus/usb/drivers/usb-storage ] && [ -e /sys/bus/usb/drivers/snd-usb-audio ]
 }
+usb_up() { usb_load && wait_for 60 test -e "/sys/bus/usb/devices/usb${1:-1}"; }
 # usb_node NAME: the device's folder below /sys, by its serial number. usb_there, usb_gone NAME: in a while.
 usb_node() {
     for file in /sys/bus/usb/devices/*/serial; do

@@ -86,8 +86,10 @@ usb_guest() {
     guest_usb=()
     [[ $RIG_BACKEND != qusb ]] || guest_usb=("type=qusb,version=$version,ports=$ports")
     guest_start "$name" pv
-    [[ $RIG_BACKEND == qusb ]] ||
+    if [[ $RIG_BACKEND != qusb ]]; then
+        check "guest $name loads its drivers" guest "$name" usb_load || exit 1
         check "guest $name gets a USB $version controller of $ports ports" usb_controller "$name" "$version" "$ports" || exit 1
+    fi
     check "guest $name has the controller" guest "$name" usb_up || exit 1
 }
 usb_controller() { xenback usb-hc-create "$(guest_id "$1")" "$2" "$3"; }
