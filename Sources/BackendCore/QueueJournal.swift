@@ -24,17 +24,20 @@ package protocol JournalTrace: AnyObject, Sendable {
 ///   be put, because a response overwrites the ring's slot.
 /// - answer: response put into the ring, response index, state `answered`; then `rsp_prod` published; then `free`.
 public struct QueueJournal: ~Copyable {
-    /// Bytes per slot: 112 of request, ring index at 112, response index at 116, state at 120.
-    static let slotBytes = 128
     /// Bytes before the first slot; the word at 0 is `consumed`.
     static let headerBytes = 128
-    /// Bytes of the largest request (x86-64 and arm64 `blkif_request`).
+    /// Bytes of the largest request of most rings (x86-64 and arm64 `blkif_request`).
     public static let requestBytes = 112
+    /// Bytes per slot: those of the request, then ring index, response index and state, in whole cache lines.
+    static func slotBytes(_ requestBytes: Int) -> Int { (requestBytes + 12 + 63) & ~63 }
 
     enum State { static let free: UInt32 = 0, taken: UInt32 = 1, answered: UInt32 = 2 }
 
     let pages: PrivatePages
     let base: Int
+    /// Bytes of a slot's request.
+    let requestBytes: Int
+    private let slotBytes: Int
     let trace: (any JournalTrace)?
     /// Slots, as many as the ring has.
     public let slotCount: Int
@@ -42,18 +45,31 @@ public struct QueueJournal: ~Copyable {
     public private(set) var consumed: UInt32
     private var free: [UInt16]
 
-    static func byteCount(slots: Int) -> Int { headerBytes + slots * slotBytes }
+    // Where the words of a slot are.
+    private var ringIndexField: Int { requestBytes }
+    private var responseIndexField: Int { requestBytes &+ 4 }
+    private var stateField: Int { requestBytes &+ 8 }
 
-    init(pages: PrivatePages, base: Int, slotCount: Int, trace: (any JournalTrace)?) {
+    static func byteCount(slots: Int, requestBytes: Int) -> Int { headerBytes + slots * slotBytes(requestBytes) }
+
+    init(
+        pages: PrivatePages,
+        base: Int,
+        slotCount: Int,
+        requestBytes: Int = QueueJournal.requestBytes,
+        trace: (any JournalTrace)?
+    ) {
         precondition(slotCount > 0 && slotCount <= 4096)
         self.pages = pages
         self.base = base
         self.slotCount = slotCount
+        self.requestBytes = requestBytes
+        slotBytes = QueueJournal.slotBytes(requestBytes)
         self.trace = trace
         consumed = pages.slot(at: base, byteCount: 4).loadAcquire(at: 0)
         free = []
         free.reserveCapacity(slotCount)
-        for index in (0..<slotCount).reversed() where word(index, 120) == State.free {
+        for index in (0..<slotCount).reversed() where word(index, stateField) == State.free {
             free.append(UInt16(truncatingIfNeeded: index))
         }
     }
@@ -66,14 +82,14 @@ public struct QueueJournal: ~Copyable {
 
     /// The request bytes of a slot.
     public func request(_ slot: Int) -> Slot {
-        pages.slot(at: offset(slot), byteCount: QueueJournal.requestBytes)
+        pages.slot(at: offset(slot), byteCount: requestBytes)
     }
 
     /// The request in `slot` is complete and came from `ringIndex`.
     public func markTaken(_ slot: Int, ringIndex: UInt32) {
         trace?.storedRequest(slot: slot)
-        store(ringIndex, at: offset(slot) + 112)
-        store(State.taken, at: offset(slot) + 120)
+        store(ringIndex, at: offset(slot) + ringIndexField)
+        store(State.taken, at: offset(slot) + stateField)
     }
 
     /// All requests before `index` are in the journal. Before this, none of them may be answered or run.
@@ -84,13 +100,13 @@ public struct QueueJournal: ~Copyable {
 
     /// The response to `slot` lies in the ring at `responseIndex`, not yet published.
     public func markAnswered(_ slot: Int, responseIndex: UInt32) {
-        store(responseIndex, at: offset(slot) + 116)
-        store(State.answered, at: offset(slot) + 120)
+        store(responseIndex, at: offset(slot) + responseIndexField)
+        store(State.answered, at: offset(slot) + stateField)
     }
 
     /// The response is published; the slot can be claimed again.
     public mutating func release(_ slot: Int) {
-        store(State.free, at: offset(slot) + 120)
+        store(State.free, at: offset(slot) + stateField)
         free.append(UInt16(truncatingIfNeeded: slot))
     }
 
@@ -101,12 +117,12 @@ public struct QueueJournal: ~Copyable {
     public mutating func recover(published: UInt32) throws(JournalFault) -> [Int] {
         var again: [(slot: Int, age: UInt32)] = []
         for slot in 0..<slotCount {
-            let state = word(slot, 120)
+            let state = word(slot, stateField)
             if state == State.free { continue }
             guard state == State.taken || state == State.answered else { throw .damaged(slot: slot) }
-            let age = consumed &- word(slot, 112)
+            let age = consumed &- word(slot, ringIndexField)
             let unread = Int32(bitPattern: age) <= 0  // will be read from the ring again
-            let settled = state == State.answered && Int32(bitPattern: word(slot, 116) &- published) < 0
+            let settled = state == State.answered && Int32(bitPattern: word(slot, responseIndexField) &- published) < 0
             if unread || settled { release(slot) } else { again.append((slot, age)) }
         }
         guard UInt32(truncatingIfNeeded: again.count) == consumed &- published else {
@@ -121,7 +137,7 @@ public struct QueueJournal: ~Copyable {
 
     private func offset(_ slot: Int) -> Int {
         precondition(slot >= 0 && slot < slotCount)
-        return base &+ QueueJournal.headerBytes &+ slot &* QueueJournal.slotBytes
+        return base &+ QueueJournal.headerBytes &+ slot &* slotBytes
     }
 
     private func word(_ slot: Int, _ field: Int) -> UInt32 {

@@ -16,12 +16,27 @@ public struct JournalLayout: Hashable, Sendable {
     let form: Form
     let queueCount: Int
     let slotsPerQueue: Int
+    /// Bytes of a slot's request.
+    var requestBytes = QueueJournal.requestBytes
     /// Bytes of what a connection must remember beside its requests (`JournalState`).
     var stateBytes = 0
 
-    /// One `QueueJournal` for each queue.
-    public static func slots(_ slotsPerQueue: Int, queues: Int) -> JournalLayout {
-        JournalLayout(form: .slots, queueCount: queues, slotsPerQueue: slotsPerQueue)
+    /// One `QueueJournal` for each queue, and room for a `JournalState`.
+    /// - Parameter requestBytes: of the largest request, a multiple of 4.
+    public static func slots(
+        _ slotsPerQueue: Int,
+        queues: Int,
+        requestBytes: Int = QueueJournal.requestBytes,
+        stateBytes: Int = 0
+    ) -> JournalLayout {
+        precondition(requestBytes > 0 && requestBytes & 3 == 0)
+        return JournalLayout(
+            form: .slots,
+            queueCount: queues,
+            slotsPerQueue: slotsPerQueue,
+            requestBytes: requestBytes,
+            stateBytes: stateBytes
+        )
     }
     /// One `RingJournal` for each ring, and room for a `JournalState`.
     public static func rings(_ rings: Int, slots: Int, stateBytes: Int = 0) -> JournalLayout {
@@ -30,7 +45,7 @@ public struct JournalLayout: Hashable, Sendable {
 
     var queueBytes: Int {
         switch form {
-        case .slots: QueueJournal.byteCount(slots: slotsPerQueue)
+        case .slots: QueueJournal.byteCount(slots: slotsPerQueue, requestBytes: requestBytes)
         case .rings: RingJournal.byteCount(slots: slotsPerQueue)
         }
     }
@@ -123,7 +138,13 @@ public final class RequestJournal: Sendable {
     /// The part of queue `index` of a journal of slots, to be owned by that queue alone.
     public func queue(_ index: Int) -> QueueJournal {
         precondition(layout.form == .slots)
-        return QueueJournal(pages: pages, base: base(index), slotCount: layout.slotsPerQueue, trace: trace)
+        return QueueJournal(
+            pages: pages,
+            base: base(index),
+            slotCount: layout.slotsPerQueue,
+            requestBytes: layout.requestBytes,
+            trace: trace
+        )
     }
 
     /// The part of ring `index` of a journal of rings, to be owned by the queue that owns the ring.
