@@ -77,6 +77,10 @@ let package = Package(
             "NetBackend",
             ["BackendCore", "HostNetwork", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
         ),
+        floor(
+            "USBBackend",
+            ["BackendCore", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
+        ),
         // 5
         .target(
             name: "ControlProtocol",

@@ -22,6 +22,9 @@ private let plan: [String: Set<String>] = [
     "NetBackend": [
         "BackendCore", "HostNetwork", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
     ],
+    "USBBackend": [
+        "BackendCore", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
+    ],
     "ControlProtocol": ["HostIO", "SystemPackage", "FoundationEssentials"],
     "FrontendDrivers": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
     "BackendServer": [

@@ -1,0 +1,73 @@
+// Attaching to a frontend's rings, and letting go of them.
+
+internal import BackendCore
+internal import HostIO
+internal import Hypervisor
+internal import Logging
+internal import SharedRing
+internal import XenWire
+
+extension USBBackend {
+    /// usbif.h has no features to publish: what a frontend must know are the toolstack's own keys.
+    var features: [(String, String)] { [] }
+
+    func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
+        guard let queue else { throw BackendFailure(.host, "no ports") }
+        let connection = try await negotiate()
+        let journal = try openJournal(
+            identity: connection.identity(domain: try await domainIdentity()),
+            layout: .slots(
+                USBWire.urbSlots,
+                queues: 1,
+                requestBytes: USBWire.urbStride,
+                stateBytes: USBPortMemory.totalBytes
+            ),
+            isTakeover: isTakeover
+        )
+        let alarm = BreakdownAlarm(signal)
+        self.alarm = alarm
+        let opening = USBQueue.Opening(
+            urbRing: try mapRing([connection.urbRing]),
+            connectionRing: try mapRing([connection.connectionRing]),
+            journal: journal,
+            port: connection.port,
+            alarm: alarm,
+            log: FaultLog(life.logger),
+            isTakeover: isTakeover
+        )
+        try await queue.open(opening)
+        self.connection = connection
+        return connection.summary
+    }
+
+    private func negotiate() async throws(BackendFailure) -> USBConnection {
+        let frontend = keys?.frontend ?? path.frontend
+        let values = await persist("read the frontend's keys") {
+            (store) throws(HypervisorFailure) -> [String: String] in
+            var values: [String: String] = [:]
+            for name in USBConnection.keys { values[name] = try store.read("\(frontend)/\(name)") }
+            return values
+        }
+        do throws(FrontendKeyFault) {
+            return try USBConnection(FrontendKeys(values))
+        } catch {
+            throw BackendFailure(.frontend, "the frontend's keys: \(error)")
+        }
+    }
+
+    func disconnect() async {
+        if let queue {
+            await queue.drain(lasts: life.isDraining)
+            await queue.close()
+        }
+        connection = nil
+        alarm = nil
+    }
+
+    func release() async {
+        if let queue { await queue.abandon() }
+        queue = nil
+        connection = nil
+        alarm = nil
+    }
+}

@@ -1,0 +1,25 @@
+// What a controller tells about itself.
+
+internal import BackendCore
+internal import XenWire
+
+extension USBBackend {
+    func report() async -> DeviceReport {
+        var report = DeviceReport(path: path, phase: life.phase)
+        report.backendState = life.snapshot?.backend
+        report.frontendState = life.snapshot?.frontend
+        let account = await queue?.account() ?? USBQueue.Account()
+        report.lastFault = account.lastFault ?? life.log.lastFault
+        report.lastFailure = account.lastFailure ?? life.log.lastFailure
+        report.latency = account.metrics.latency
+        report.counters = account.metrics.counters
+        report.counters.append(.init("in-flight", UInt64(account.inFlight)))
+        if let shape {
+            report.details.append(.init("version", "\(shape.version.rawValue)"))
+            report.details.append(.init("ports", "\(shape.portCount)"))
+        }
+        if let connection { report.details.append(.init("connection", connection.summary)) }
+        report.details += account.ports.map { .init("port \($0.0)", $0.1) }
+        return report
+    }
+}

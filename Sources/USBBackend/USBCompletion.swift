@@ -1,0 +1,223 @@
+// What becomes of transfers that ended: data and frame descriptors back to the guest, then the answer.
+
+internal import BackendCore
+internal import HostUSB
+internal import SharedRing
+internal import XenWire
+
+extension USBWork {
+    /// A transfer came to its end; what follows is `deliver`'s business.
+    mutating func transferEnded(_ result: USBResult, of device: any USBDevice) {
+        let slot = Int(result.slot)
+        guard slot < urbs.count, urbs[slot].stage == .running, urbs[slot].device === device else { return }
+        let byteCount = max(result.byteCount, 0)
+        let place = USBBuffers.data(slot)
+        if urbs[slot].next < 0 {
+            ended.append(EndedURB(slot: slot, status: result.status, byteCount: byteCount, place: place))
+        } else {
+            divide(slot, result.status, byteCount, place)
+        }
+    }
+
+    /// Gives each part of a joined transfer its share. A part that had not begun when another was taken back begins anew.
+    private mutating func divide(_ head: Int, _ status: USBStatus, _ byteCount: Int, _ first: Int) {
+        var (slot, left, place) = (head, byteCount, first)
+        var again = 0
+        while slot >= 0 {
+            let wanted = urbs[slot].request.byteCount
+            let next = urbs[slot].next
+            (urbs[slot].head, urbs[slot].next) = (-1, -1)
+            let share = min(left, wanted)
+            let isAskedFor = !urbs[slot].isUnlinked && urbs[slot].dropped == nil
+            if status == .cancelled, isAskedFor, share < wanted, share == 0 {
+                urbs[slot].stage = .parked
+                urbs[slot].device = nil
+                parked.insert(UInt8(truncatingIfNeeded: slot), at: again)
+                again &+= 1
+            } else {
+                var end = share == wanted ? USBStatus.completed : status
+                if end == .cancelled, isAskedFor { end = .transactionError }
+                urbs[slot].stage = .running
+                ended.append(EndedURB(slot: slot, status: end, byteCount: share, place: place))
+            }
+            left &-= share
+            place &+= share
+            slot = next
+        }
+    }
+
+    /// Takes everything back: nothing will be in flight when all results have come.
+    mutating func cancelAll(_ fault: USBFault) {
+        for slot in parked { refuse(Int(slot), fault) }
+        parked.removeAll(keepingCapacity: true)
+        for slot in urbs.indices where urbs[slot].dropped == nil {
+            switch urbs[slot].stage {
+            case .joined: urbs[slot].dropped = fault
+            case .running:
+                urbs[slot].dropped = fault
+                if urbs[slot].interception == nil { urbs[slot].device?.cancel(UInt32(slot)) }
+            case .free, .taken, .parked, .settled: break
+            }
+        }
+    }
+
+    /// The port's device is gone: URBs that waited for it wait no longer.
+    mutating func dropParked(_ port: USBPort) {
+        var place = 0
+        while place < parked.count {
+            let slot = Int(parked[place])
+            if urbs[slot].request.port == port {
+                parked.remove(at: place)
+                refuse(slot, .gone)
+            } else {
+                place &+= 1
+            }
+        }
+    }
+
+    /// Copies for all that ended, then answers for all of it.
+    mutating func settle() {
+        guard !ended.isEmpty else { return }
+        var first = 0
+        for place in ended.indices {
+            if facts.data.copies.capacity &- facts.data.copies.count < copiesAtMost(ended[place].slot) {
+                settle(first..<place)
+                first = place
+            }
+            copyBack(ended[place])
+        }
+        settle(first..<ended.count)
+        ended.removeAll(keepingCapacity: true)
+    }
+
+    private mutating func settle(_ range: Range<Int>) {
+        runCopies()
+        for place in range { conclude(ended[place]) }
+    }
+
+    private func copiesAtMost(_ slot: Int) -> Int { urbs[slot].packetCount &+ 2 &* USBWire.maxSegments }
+
+    // MARK: data
+
+    /// Only the bytes that arrived are copied: what is behind them in our buffer is no business of the guest's.
+    private mutating func copyBack(_ end: EndedURB) {
+        let slot = end.slot
+        let request = urbs[slot].request
+        if case .isochronous = request.kind { return copyPacketsBack(slot) }
+        let count = min(end.byteCount, request.transferByteCount)
+        guard request.direction == .in, count > 0 else { return }
+        addCopies(slot, from: 0, count: count, at: end.place, intoGrant: true)
+    }
+
+    private mutating func copyPacketsBack(_ slot: Int) {
+        let count = urbs[slot].packetCount
+        guard count > 0, let device = urbs[slot].device else { return }
+        let request = urbs[slot].request
+        guard
+            let packets = try? IsochronousPackets(
+                validating: buffers.frames(slot, byteCount: request.frameByteCount),
+                of: request
+            )
+        else { return }
+        // Neighbours that arrived whole are one copy.
+        var run = (from: 0, count: 0, place: 0)
+        var place = USBBuffers.data(slot)
+        for index in 0..<count {
+            let packet = packets.packet(index)
+            let result = device.packets[UInt32(slot), index]
+            let actual = min(Int(result.actualByteCount), packet.byteCount)
+            packets.finish(index, byteCount: actual, PacketStatus(result.status))
+            if request.direction == .in, actual > 0 {
+                if run.from &+ run.count == packet.offset, run.place &+ run.count == place {
+                    run.count &+= actual
+                } else {
+                    addRun(slot, run)
+                    run = (packet.offset, actual, place)
+                }
+            }
+            place &+= packet.byteCount
+        }
+        addRun(slot, run)
+        addFrameCopies(slot, intoGrant: true)
+    }
+
+    private mutating func addRun(_ slot: Int, _ run: (from: Int, count: Int, place: Int)) {
+        if run.count > 0 { addCopies(slot, from: run.from, count: run.count, at: run.place, intoGrant: true) }
+    }
+
+    // MARK: answers
+
+    private mutating func conclude(_ end: EndedURB) {
+        let slot = end.slot
+        let request = urbs[slot].request
+        let port = ports[request.port.index]
+        let byteCount = min(end.byteCount, request.transferByteCount)
+        if let device = urbs[slot].device, device === port.device { leave(slot, port, end.status, byteCount) }
+        if let fault = urbs[slot].fault { return refuse(slot, fault) }
+        if request.direction == .in {
+            metrics.bytesIn &+= UInt64(truncatingIfNeeded: byteCount)
+        } else {
+            metrics.bytesOut &+= UInt64(truncatingIfNeeded: byteCount)
+        }
+        let errors = packetErrors(slot)
+        metrics.packetErrors &+= UInt64(truncatingIfNeeded: errors)
+        switch end.status {
+        case .completed, .short: answer(slot, .okay, byteCount: byteCount, errorCount: errors)
+        case .cancelled where urbs[slot].isUnlinked:
+            refuse(slot, .unlinked, byteCount: byteCount, errorCount: errors)
+        case .cancelled:
+            refuse(slot, urbs[slot].dropped ?? .gone, byteCount: byteCount, errorCount: errors)
+        default: refuse(slot, .transfer(end.status), byteCount: byteCount, errorCount: errors)
+        }
+    }
+
+    private func packetErrors(_ slot: Int) -> Int {
+        guard let device = urbs[slot].device else { return 0 }
+        var errors = 0
+        for index in 0..<urbs[slot].packetCount {
+            switch device.packets[UInt32(slot), index].status {
+            case .completed, .short: break
+            default: errors &+= 1
+            }
+        }
+        return errors
+    }
+
+    /// What the end of a transfer means for its port.
+    private mutating func leave(_ slot: Int, _ port: RootPort, _ status: USBStatus, _ byteCount: Int) {
+        let request = urbs[slot].request
+        switch urbs[slot].interception {
+        case .setConfiguration(let value)? where status == .completed:
+            port.configure(value)
+            isMemoryStale = true
+        case .setInterface(let interface, let alternate)? where status == .completed:
+            port.set(interface, alternate: alternate)
+            isMemoryStale = true
+        case .setConfiguration?, .setInterface?, .clearHalt?, nil: break
+        }
+        if urbs[slot].packetCount > 0 {
+            let index = RootPort.index(request.endpoint)
+            port.framesInFlight[index] = port.framesInFlight[index] &- (port.framesInFlight[index] > 0 ? 1 : 0)
+        }
+        guard request.endsQueueIfShort else { return }
+        port.barred &= ~RootPort.bit(request.endpoint)
+        if status == .completed, byteCount < request.transferByteCount { endQueue(request) }
+    }
+
+    /// A transfer was short that should not have been: those behind it that belong to it, which the guest's driver is
+    /// about to take back, must not begin. They end with nothing, as usbcore expects of a queue that has ended.
+    private mutating func endQueue(_ short: URBRequest) {
+        var place = 0
+        while place < parked.count {
+            let slot = Int(parked[place])
+            let request = urbs[slot].request
+            guard request.port == short.port, request.endpoint == short.endpoint else {
+                place &+= 1
+                continue
+            }
+            guard request.endsQueueIfShort else { return }
+            parked.remove(at: place)
+            answer(slot, .okay)
+        }
+    }
+}

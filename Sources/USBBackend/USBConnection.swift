@@ -1,0 +1,44 @@
+// What frontend and backend agreed on: two rings and a port. Every number of the frontend is checked here, once.
+
+internal import BackendCore
+internal import XenWire
+
+/// The negotiated facts of one connection; immutable.
+struct USBConnection: Hashable, Sendable {
+    let urbRing: GrantReference
+    let connectionRing: GrantReference
+    /// The frontend's port; both rings share it.
+    let port: EventChannelPort
+    /// As the frontend named it; x86-32 and x86-64 have the same slots, so it changes nothing.
+    let abi: String?
+
+    /// Keys below the frontend's directory to read.
+    static let keys = [
+        USBKeys.urbRingReference, USBKeys.connectionRingReference, BusKeys.eventChannel, USBKeys.protocol,
+    ]
+    /// ABIs whose slots are laid out as usbif.h draws them (public/io/protocols.h).
+    private static let abis: Set<String> = ["x86_32-abi", "x86_64-abi", "arm-abi"]
+
+    /// - Parameter keys: read once each.
+    init(_ keys: FrontendKeys) throws(FrontendKeyFault) {
+        urbRing = try keys.reference(USBKeys.urbRingReference)
+        connectionRing = try keys.reference(USBKeys.connectionRingReference)
+        guard urbRing != connectionRing else {
+            throw FrontendKeyFault(USBKeys.connectionRingReference, "repeats grant \(urbRing.rawValue)")
+        }
+        port = try keys.port(BusKeys.eventChannel)
+        abi = keys[USBKeys.protocol]
+        if let abi, !USBConnection.abis.contains(abi) {
+            throw FrontendKeyFault(USBKeys.protocol, "is unknown: \(FrontendKeys.quoted(abi))")
+        }
+    }
+
+    /// What makes this connection this one, for the journal.
+    /// - Parameter domain: the frontend's domain as nobody else can be.
+    func identity(domain: String) -> String {
+        "domain=\(domain);urb=\(urbRing.rawValue);conn=\(connectionRing.rawValue);port=\(port.rawValue)"
+    }
+
+    /// For people.
+    var summary: String { "1 urb ring, 1 connection ring, \(abi ?? "native abi")" }
+}

@@ -1,0 +1,77 @@
+// What a controller counts. A frontend can make us count, never log without limit.
+
+internal import BackendCore
+internal import XenWire
+
+/// One controller's counters; they only grow.
+struct USBMetrics: Sendable {
+    var control: UInt64 = 0
+    var bulk: UInt64 = 0
+    var interrupt: UInt64 = 0
+    var isochronous: UInt64 = 0
+    var bytesIn: UInt64 = 0
+    var bytesOut: UInt64 = 0
+    var packets: UInt64 = 0
+    var packetErrors: UInt64 = 0
+    /// Control requests done through the host's stack or answered here.
+    var intercepted: UInt64 = 0
+    /// Resets of the host's device that the frontend's resets led to.
+    var resets: UInt64 = 0
+    /// Resets of the frontend's that came too fast after one another to be done.
+    var resetsSkipped: UInt64 = 0
+    var unlinks: UInt64 = 0
+    /// Unlinks of URBs that were in flight.
+    var unlinked: UInt64 = 0
+    /// URBs that waited for another of their endpoint's, or for their device to come back.
+    var parked: UInt64 = 0
+    /// URBs that went to the host as a part of another's transfer.
+    var joined: UInt64 = 0
+    // Errors by cause.
+    /// URBs that the frontend made wrong.
+    var faults: UInt64 = 0
+    /// URBs to ports, addresses or endpoints where nobody is.
+    var misdirected: UInt64 = 0
+    var stalls: UInt64 = 0
+    var overflows: UInt64 = 0
+    var transactionErrors: UInt64 = 0
+    /// URBs whose device went away, or whose backend did.
+    var lost: UInt64 = 0
+    /// URBs that the host did not take.
+    var refused: UInt64 = 0
+    var connects: UInt64 = 0
+    var disconnects: UInt64 = 0
+    var copies: UInt64 = 0
+    var copyBatches: UInt64 = 0
+    var turns: UInt64 = 0
+    var idleTurns: UInt64 = 0
+    var notificationsSent: UInt64 = 0
+    var notificationsSaved: UInt64 = 0
+    var latency = LatencyHistogram()
+
+    mutating func notified(_ sent: Bool) {
+        if sent { notificationsSent &+= 1 } else { notificationsSaved &+= 1 }
+    }
+
+    /// Names and values in the order to show them.
+    static let names: [(String, any WritableKeyPath<USBMetrics, UInt64> & Sendable)] = [
+        ("control", \.control), ("bulk", \.bulk), ("interrupt", \.interrupt), ("isochronous", \.isochronous),
+        ("bytes-in", \.bytesIn), ("bytes-out", \.bytesOut), ("iso-packets", \.packets),
+        ("iso-packet-errors", \.packetErrors), ("intercepted", \.intercepted), ("resets", \.resets),
+        ("resets-skipped", \.resetsSkipped), ("unlinks", \.unlinks), ("unlinked", \.unlinked), ("parked", \.parked),
+        ("joined", \.joined),
+        ("frontend-faults", \.faults), ("misdirected", \.misdirected), ("stalls", \.stalls),
+        ("overflows", \.overflows), ("transaction-errors", \.transactionErrors), ("lost", \.lost),
+        ("host-refused", \.refused), ("connects", \.connects), ("disconnects", \.disconnects), ("copies", \.copies),
+        ("copy-batches", \.copyBatches), ("turns", \.turns), ("idle-turns", \.idleTurns),
+        ("notifications-sent", \.notificationsSent), ("notifications-saved", \.notificationsSaved),
+    ]
+
+    mutating func merge(_ other: USBMetrics) {
+        for (_, path) in USBMetrics.names { self[keyPath: path] &+= other[keyPath: path] }
+        latency.merge(other.latency)
+    }
+
+    var counters: [DeviceReport.Counter] {
+        USBMetrics.names.map { DeviceReport.Counter($0.0, self[keyPath: $0.1]) }
+    }
+}

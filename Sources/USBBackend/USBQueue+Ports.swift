@@ -1,0 +1,293 @@
+// Devices come into ports and go: as the toolstack wishes, as they are plugged in and out, as a predecessor had them.
+
+internal import BackendCore
+internal import HostIO
+internal import HostUSB
+internal import SharedRing
+internal import XenWire
+
+extension USBQueue {
+    /// Begins to look after the ports.
+    /// - Parameter wishes: one for each port, as the toolstack wrote it; empty: none.
+    func start(_ wishes: [String]) {
+        guard !isStarted else { return want(wishes) }
+        isStarted = true
+        target = facts.data.loop.attach(self)
+        do throws(USBFailure) {
+            watch = try facts.host.watch(on: facts.data.loop) { [weak self] in
+                self?.assumeIsolated { $0.busChanged() }
+            }
+        } catch {
+            log.failure("cannot watch the host's buses: \(error)")
+        }
+        want(wishes)
+    }
+
+    /// Gives all devices back to the host, and returns when it has them.
+    func stop() async {
+        guard isStarted else { return }
+        endWatching()
+        for port in ports {
+            _ = port.want("")
+            giveBack(port)
+        }
+        await withCheckedContinuation { continuation in
+            if ports.contains(where: \.isLeaving) { left = continuation } else { continuation.resume() }
+        }
+    }
+
+    /// Stops, and leaves the devices as they are: to a successor, which the host's drivers must not come before.
+    func forsake() {
+        endWatching()
+        for port in ports { port.lose() }
+    }
+
+    private func endWatching() {
+        isStarted = false
+        watch?.end()
+        watch = nil
+        if let target { facts.data.loop.detach(target) }
+        target = nil
+    }
+
+    /// The toolstack's wishes, one for each port.
+    func want(_ wishes: [String]) {
+        guard isStarted else { return }
+        for (port, wish) in zip(ports, wishes) where port.wish != wish {
+            if !port.want(wish) { giveBack(port) }
+            if let refusal = port.refusal { log.failure("port \(port.port): \(refusal)") }
+            if port.rule == nil { forget(port) }
+            seek(port)
+        }
+        completionTurn()
+    }
+
+    // MARK: coming
+
+    /// Something was plugged in or out somewhere.
+    private func busChanged() {
+        for port in ports { seek(port) }
+    }
+
+    /// Looks for a device for the port, unless it has one or needs none.
+    private func seek(_ port: RootPort) {
+        guard isStarted, port.rule != nil, port.device == nil, !port.isLeaving else { return }
+        if port.isSeeking {
+            port.seeksAgain = true
+            return
+        }
+        port.isSeeking = true
+        let index = port.port.index
+        Task(executorPreference: facts.data.loop) { await self.find(index) }
+    }
+
+    func seekAgain(_ index: Int) {
+        if ports.indices.contains(index) { seek(ports[index]) }
+    }
+
+    private func find(_ index: Int) async {
+        let port = ports[index]
+        repeat {
+            port.seeksAgain = false
+            guard isStarted, let rule = port.rule, port.device == nil, !port.isLeaving else { break }
+            let search = USBSearch(
+                rule: rule,
+                first: port.memory?.identity,
+                unfit: port.unfit,
+                owner: facts.owner(port.port)
+            )
+            let (host, loop) = (facts.host, facts.data.loop)
+            let result = await loop.blocking { search.run(host, loop) }
+            found(result, rule, port)
+        } while port.seeksAgain
+        port.isSeeking = false
+        completionTurn()
+    }
+
+    private func found(_ result: Result<any USBDevice, USBFailure>, _ rule: USBDeviceRule, _ port: RootPort) {
+        switch result {
+        case .success(let device):
+            guard isStarted, port.rule == rule, port.device == nil else {
+                port.seeksAgain = true
+                device.close {}
+                return
+            }
+            admit(device, port)
+        case .failure(let failure):
+            if isStarted, port.rule == rule { missed(failure, port) } else { port.seeksAgain = true }
+        }
+    }
+
+    /// No device: it may come, or somebody may let go of it.
+    private func missed(_ failure: USBFailure, _ port: RootPort) {
+        if failure.kind == .notFound {
+            // Named by its place, or by a rule: that it is not there is no failure.
+            port.refusal = nil
+            // What a predecessor had is not there any more.
+            if port.memory != nil { forget(port) }
+            return
+        }
+        // Those that fit cannot be had, and it was said why.
+        if failure.kind == .invalid, port.refusal != nil { return }
+        port.refusal = failure.text
+        // The first tries may come before a dead predecessor's hold has ended: nothing to speak of.
+        if port.memory == nil, failure.kind != .busy || port.pause > .milliseconds(200) {
+            log.failure("port \(port.port): \(failure.text)")
+        }
+        guard failure.kind == .busy || failure.kind == .host, let target else { return }
+        facts.data.loop.after(port.pause, target: target, slot: Timer.seek &+ UInt32(port.port.index))
+        port.pause = min(port.pause * 2, .seconds(8))
+    }
+
+    /// A device is ours; whether the guest can have it depends on both.
+    private func admit(_ device: any USBDevice, _ port: RootPort) {
+        do throws(USBRefusal) {
+            let offer = try USBOffer(device.facts, device.descriptors, version: facts.shape.version)
+            do throws(USBFailure) {
+                let plan = USBTransferPlan(
+                    slots: USBWire.urbSlots + 1,
+                    packets: USBWire.maxPackets,
+                    pages: buffers.pages
+                )
+                try device.begin(plan, client: self)
+            } catch {
+                throw USBRefusal(error.text)
+            }
+            port.take(device, offer)
+        } catch {
+            if port.unfit.count >= 64 { port.unfit = [] }
+            port.unfit.insert(USBPortMemory.identity(of: device.facts))
+            port.refusal = "\(device.facts.address): \(error.text)"
+            log.failure("port \(port.port): \(device.facts): \(error.text)")
+            // Another one may fit the same rule.
+            port.isLeaving = true
+            giveBack(device, port)
+            if port.memory != nil { forget(port) }
+            return
+        }
+        log.forget()
+        work?.isMemoryStale = true
+        if let memory = port.memory {
+            port.memory = nil
+            settle(port, memory)
+        } else if let offer = port.offer {
+            work?.events.plug(port.port, offer.speed)
+            work?.metrics.connects &+= 1
+        }
+    }
+
+    // MARK: going
+
+    /// The port is to be empty, or another device's. The guest hears of it at once.
+    private func giveBack(_ port: RootPort) {
+        guard let device = port.device else { return }
+        empty(port)
+        port.isLeaving = true
+        giveBack(device, port)
+    }
+
+    private func giveBack(_ device: any USBDevice, _ port: RootPort) {
+        let (loop, index) = (facts.data.loop, port.port.index)
+        device.close { [weak self] in
+            precondition(loop.isOnLoop)
+            self?.assumeIsolated { $0.leftPort(index) }
+        }
+    }
+
+    private func leftPort(_ index: Int) {
+        ports[index].isLeaving = false
+        seek(ports[index])
+        if !ports.contains(where: \.isLeaving), let left {
+            self.left = nil
+            left.resume()
+        }
+    }
+
+    /// There is no device in the port any more.
+    private func empty(_ port: RootPort) {
+        port.lose()
+        work?.dropParked(port.port)
+        work?.events.unplug(port.port)
+        work?.metrics.disconnects &+= 1
+        work?.isMemoryStale = true
+    }
+
+    // MARK: a predecessor's devices
+
+    /// A port of a predecessor's: what its frontend was told holds if the same device is there, or comes back.
+    func settle(_ port: RootPort, _ memory: USBPortMemory) {
+        if memory.told == .none {
+            if let offer = port.offer { work?.events.plug(port.port, offer.speed) }
+            return
+        }
+        guard let device = port.device, let offer = port.offer else {
+            port.memory = memory
+            if port.rule == nil { forget(port) }
+            return
+        }
+        guard USBPortMemory.identity(of: device.facts) == memory.identity, offer.speed == memory.told else {
+            work?.dropParked(port.port)
+            work?.events.plug(port.port, offer.speed)
+            return
+        }
+        if port.restore(memory), let first = port.operations.first {
+            device.perform(first, slot: USBQueue.operationSlot)
+        }
+    }
+
+    /// The frontend's device is not there any more.
+    private func forget(_ port: RootPort) {
+        guard port.memory != nil else { return }
+        port.memory = nil
+        empty(port)
+    }
+
+    func giveUpReturning() {
+        for port in ports where port.memory != nil { forget(port) }
+        completionTurn()
+    }
+}
+
+// Results of devices, on the loop.
+extension USBQueue: USBDeviceClient {
+    nonisolated func completed(_ results: borrowing USBResultBatch, of device: any USBDevice) {
+        // The batch cannot enter the closure; its items are plain values on the stack of this call.
+        assumeIsolated { $0.transfersEnded(results, device) }
+    }
+
+    nonisolated func vanished(_ device: any USBDevice) { assumeIsolated { $0.unplugged(device) } }
+
+    private func transfersEnded(_ results: borrowing USBResultBatch, _ device: any USBDevice) {
+        for position in 0..<results.count {
+            let result = results[position]
+            if result.slot == USBQueue.operationSlot {
+                operationEnded(result.status, device)
+            } else {
+                work?.transferEnded(result, of: device)
+            }
+        }
+        completionTurn()
+    }
+
+    private func operationEnded(_ status: USBStatus, _ device: any USBDevice) {
+        guard let port = ports.first(where: { $0.device === device }), !port.operations.isEmpty else { return }
+        let operation = port.operations.removeFirst()
+        switch operation {
+        case .setConfiguration(let value) where status == .completed: port.configure(value)
+        case .setInterface(let interface, let alternate) where status == .completed:
+            port.set(interface, alternate: alternate)
+        case .setConfiguration, .setInterface, .clearHalt, .reset: break
+        }
+        if status != .completed, status != .noDevice {
+            log.failure("port \(port.port): \(device.facts): \(operation) ended with '\(status)'")
+        }
+        if let next = port.operations.first { device.perform(next, slot: USBQueue.operationSlot) }
+    }
+
+    /// Surprise removal: the guest hears of it at once, and the port is ready for the next device.
+    private func unplugged(_ device: any USBDevice) {
+        guard let port = ports.first(where: { $0.device === device }) else { return device.close {} }
+        giveBack(port)
+        completionTurn()
+    }
+}

@@ -1,0 +1,38 @@
+// Looking for a port's device among the host's, off the loops.
+
+internal import HostIO
+internal import HostUSB
+
+/// What is looked for, on whose behalf.
+struct USBSearch: Sendable {
+    let rule: USBDeviceRule
+    /// The device that is tried first: a predecessor had it.
+    let first: UInt64?
+    /// Devices that are not tried.
+    let unfit: Set<UInt64>
+    let owner: String
+
+    /// Opens the first device that fits the rule and can be had.
+    func run(_ host: any USBHost, _ loop: EventLoop) -> Result<any USBDevice, USBFailure> {
+        do throws(USBFailure) {
+            let all = try host.devices()
+            if let address = rule.address, let hub = all.first(where: { $0.address == address && $0.isHub }) {
+                return .failure(USBFailure(.denied, "\(hub) is a hub: what is plugged in below it has its own address"))
+            }
+            var candidates = all.filter { rule.matches($0) }.map { (USBPortMemory.identity(of: $0), $0) }
+            guard !candidates.isEmpty else { return .failure(USBFailure(.notFound, "no device fits \(rule)")) }
+            if let first, let place = candidates.firstIndex(where: { $0.0 == first }) { candidates.swapAt(0, place) }
+            var failure: USBFailure?
+            for (identity, facts) in candidates where !unfit.contains(identity) {
+                do throws(USBFailure) {
+                    return .success(try host.open(facts, owner: owner, on: loop))
+                } catch {
+                    failure = failure ?? error
+                }
+            }
+            return .failure(failure ?? USBFailure(.invalid, "no device that fits \(rule) can be in this port"))
+        } catch {
+            return .failure(error)
+        }
+    }
+}

@@ -1,0 +1,137 @@
+// A turn of the rings: everything between an event and the next sleep, without a suspension.
+
+internal import BackendCore
+internal import HostUSB
+internal import Hypervisor
+internal import SharedRing
+internal import XenWire
+
+extension USBWork {
+    /// How a turn ended.
+    enum TurnEnd: Equatable, Sendable {
+        /// Nothing waits; `worked` is false if nothing did at the beginning either (a needless event).
+        case idle(worked: Bool)
+        /// Requests keep coming: others of the loop first, then again.
+        case more
+        /// The frontend broke a ring; nothing is taken any more.
+        case fault(RingFault)
+    }
+
+    /// Rounds before others get their turn.
+    private static let roundLimit = 8
+
+    /// What every turn begins with.
+    mutating func beginTurn() { now = MonotonicClock.nanoseconds }
+
+    /// After an event: says what is to be said, takes all URBs there are, starts them, answers what can be answered.
+    mutating func turn(notify: inout Bool) -> TurnEnd {
+        metrics.turns &+= 1
+        do throws(RingFault) {
+            var worked = try announce(notify: &notify)
+            for _ in 0..<USBWork.roundLimit {
+                if try intake() > 0 {
+                    worked = true
+                    deliver(notify: &notify)
+                    continue
+                }
+                if try ring.lastLook() == 0 {
+                    if !worked { metrics.idleTurns &+= 1 }
+                    return .idle(worked: worked)
+                }
+            }
+            return .more
+        } catch {
+            return .fault(error)
+        }
+    }
+
+    /// Tells the frontend of its ports.
+    /// - Returns: whether there was anything to tell and it could be told.
+    mutating func announce(notify: inout Bool) throws(RingFault) -> Bool {
+        let (count, asked) = try connections.announce(&events)
+        guard count > 0 else { return false }
+        metrics.notified(asked)
+        notify = asked || notify
+        isMemoryStale = true
+        remember()
+        return true
+    }
+
+    /// Keeps what a successor must know, if it has changed. After what was told is visible: told twice is harmless, not
+    /// told is not.
+    mutating func remember() {
+        guard isMemoryStale else { return }
+        isMemoryStale = false
+        memory.save(USBPortMemory.bytes(of: ports.map { $0.remembered(told: events.told($0.port)) }))
+    }
+
+    /// Answers what has ended, starts what waited for it, publishes.
+    mutating func deliver(notify: inout Bool) {
+        repeat {
+            settle()
+            resume()
+        } while !ended.isEmpty
+        // Before the frontend can build on it.
+        remember()
+        notify = publish() || notify
+    }
+
+    /// Puts the answer of one URB into the ring.
+    mutating func answer(_ slot: Int, _ status: URBStatus, byteCount: Int = 0, errorCount: Int = 0) {
+        let response = URBResponse(
+            id: urbs[slot].id,
+            status,
+            byteCount: UInt32(truncatingIfNeeded: byteCount),
+            startFrame: urbs[slot].startFrame,
+            errorCount: UInt32(truncatingIfNeeded: errorCount)
+        )
+        let index = ring.put(response.words, count: USBWire.urbResponseSize)
+        journal.markAnswered(slot, responseIndex: index)
+        urbs[slot].stage = .settled
+        urbs[slot].device = nil
+        settled.append(UInt8(truncatingIfNeeded: slot))
+    }
+
+    /// Answers an URB that did not end as it was asked for, counts it and says whose wrong it was.
+    mutating func refuse(_ slot: Int, _ fault: USBFault, byteCount: Int = 0, errorCount: Int = 0) {
+        count(fault)
+        let (status, origin) = fault.verdict
+        let number = urbs[slot].portNumber
+        switch origin {
+        case .frontend: log.fault("port \(number): \(fault)")
+        case .host: log.failure("port \(number): \(fault)")
+        case .device, .nobody: break
+        }
+        answer(slot, status, byteCount: byteCount, errorCount: errorCount)
+    }
+
+    private mutating func count(_ fault: USBFault) {
+        switch fault {
+        case .request, .grant: metrics.faults &+= 1
+        case .emptyPort, .address, .endpoint, .control: metrics.misdirected &+= 1
+        case .hypervisor, .transfer(.refused): metrics.refused &+= 1
+        case .transfer(.stall): metrics.stalls &+= 1
+        case .transfer(.overflow): metrics.overflows &+= 1
+        case .transfer(.noDevice), .transfer(.cancelled), .gone, .lost: metrics.lost &+= 1
+        case .transfer: metrics.transactionErrors &+= 1
+        case .unlinked: metrics.unlinked &+= 1
+        }
+    }
+
+    /// Makes all answers visible; then their slots are free.
+    /// - Returns: whether the frontend wants to be notified.
+    mutating func publish() -> Bool {
+        guard !settled.isEmpty else { return false }
+        let asked = ring.publish()
+        metrics.notified(asked)
+        for slot in settled {
+            journal.release(Int(slot))
+            metrics.latency.add(nanoseconds: now &- urbs[Int(slot)].takenAt)
+            urbs[Int(slot)].stage = .free
+        }
+        inFlight &-= settled.count
+        settled.removeAll(keepingCapacity: true)
+        facts.mark?.progressed()
+        return asked
+    }
+}
