@@ -92,7 +92,7 @@ let package = Package(
         floor(
             "BackendServer",
             [
-                "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork", "HostIO", "Hypervisor",
+                "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB", "HostIO", "Hypervisor",
                 "SharedRing", "XenWire", "ControlProtocol", "CLinux", log, system, arguments,
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ]

@@ -1,6 +1,7 @@
 // What XenStore says there is: one consistent look at the backend directories of our own domain.
 
 internal import BackendCore
+internal import HostUSB
 internal import Hypervisor
 internal import XenWire
 
@@ -41,6 +42,16 @@ struct DeviceClasses: Sendable {
     func owner(of keys: BackendKeys) -> (any DeviceClass)? {
         all.first { $0.kinds.contains(keys.path.kind) && $0.owns(keys) }
     }
+}
+
+/// A device class whose devices are made of what is plugged into the host.
+protocol USBServing: DeviceClass {
+    var host: any USBHost { get }
+}
+
+extension DeviceClasses {
+    /// Where USB devices are plugged in; nil where no class serves them.
+    var usbHost: (any USBHost)? { all.lazy.compactMap { ($0 as? any USBServing)?.host }.first }
 }
 
 /// All devices found by one scan.

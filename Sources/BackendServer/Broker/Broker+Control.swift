@@ -46,6 +46,7 @@ extension Broker {
             try await self.toolstack.detach(path, force: call.force ?? false)
             return Nothing()
         }
+        addUSBVerbs(to: &dispatch)
         return dispatch
     }
 
@@ -121,7 +122,7 @@ extension Broker {
     }
 
     /// A device as XenStore shows it, without its worker's word.
-    private func shown(_ path: DevicePath) async -> Device {
+    func shown(_ path: DevicePath) async -> Device {
         let frontend = path.frontendKey("state")
         let values = try? await hypervisor.store.perform { (store) throws(HypervisorFailure) in
             (

@@ -83,6 +83,9 @@ extension Broker {
         if !isStopping { keepInterfaces() }
     }
 
+    /// A look at the devices beside the scans.
+    func scanned() async throws(HypervisorFailure) -> DeviceListing { try await scan().listing }
+
     func demand(of domain: DomainID) -> Demand {
         let devices = listing.devices(of: domain).filter { !$0.isOver }
         if devices.isEmpty { return .nothing }
@@ -115,6 +118,7 @@ extension Broker {
 
     /// The toolstack waits for state 6 of a dead domain's devices; their worker died with the domain.
     func closeAbandoned(_ domain: DomainID) {
+        removeForgotten(domain)
         let paths = listing.devices(of: domain).filter { $0.state != .closed }.map(\.path)
         guard !paths.isEmpty else { return }
         Task(executorPreference: loop) {

@@ -1,0 +1,99 @@
+// USB controllers and their ports, made and filled as xl does it, with its checks and more.
+
+internal import ControlProtocol
+internal import HostIO
+internal import HostUSB
+internal import Hypervisor
+internal import Logging
+internal import XenWire
+
+/// The toolstack's half of USB, for domains of the host we run on.
+struct USBToolstack: Sendable {
+    let devices: DeviceToolstack
+    let host: any USBHost
+
+    /// Ports whose rules have found a device, by where that is.
+    typealias Held = [USBBusAddress: USBAssignments.Entry]
+
+    /// All devices of the host.
+    func hostDevices() async throws(ControlError) -> [USBDeviceFacts] {
+        let host = host
+        let found = await devices.loop.blocking { Result { () throws(USBFailure) in try host.devices() } }
+        do throws(USBFailure) {
+            return try found.get()
+        } catch {
+            throw .deviceFailed(reason: error.text)
+        }
+    }
+
+    func assignments() async throws(ControlError) -> USBAssignments {
+        try await transaction { (store) throws(HypervisorFailure) in .success(try USBAssignments.read(store)) }
+    }
+
+    /// Makes a controller with devices in its ports.
+    /// - Returns: its path.
+    /// - Throws: as `DeviceToolstack.attach`; `.badUSBLine` for a device that cannot be in a port, with its place.
+    func create(_ line: USBLine, for domain: DomainID, held: Held) async throws(ControlError) -> DevicePath {
+        let (found, own) = (try await hostDevices(), devices.own)
+        let controller = try await transaction { (store) throws(HypervisorFailure) in
+            let assignments = try USBAssignments.read(store)
+            if let error = assignments.objection(to: line, among: found, held: held) { return .failure(error) }
+            let controller = USBControllerSpecification(
+                domain: domain,
+                index: try USBControllerSpecification.freeIndex(of: domain, in: store),
+                version: line.version.rawValue,
+                portCount: line.portCount,
+                ports: Dictionary(uniqueKeysWithValues: line.ports.map { ($0.number, $0.device) })
+            )
+            guard try DeviceNodes(own: own, path: controller.path).write(controller, to: store) else {
+                return .failure(.deviceFailed(reason: "domain \(domain) has a \(controller.name) already"))
+            }
+            return .success(controller)
+        }
+        try await devices.serve(controller)
+        return controller.path
+    }
+
+    /// Writes a device into a port. Whether the backend gets hold of it is for others to see.
+    /// - Throws: `.deviceFailed` for what cannot be, with what to do about it.
+    func attach(_ text: String, to port: Int, of path: DevicePath, held: Held) async throws(ControlError)
+        -> USBDeviceRule
+    {
+        let found = try await hostDevices()
+        return try await transaction { (store) throws(HypervisorFailure) in
+            let (assignments, count) = (try USBAssignments.read(store), try USBAssignments.portCount(of: path, store))
+            let rule = Result { () throws(ControlError) in
+                try assignments.checkEmpty(port, of: path, count: count)
+                return try assignments.check(text, among: found, held: held)
+            }
+            if case .success = rule { try store.write("\(path)/port/\(port)", text) }
+            return rule
+        }
+    }
+
+    /// Empties a port.
+    /// - Returns: what was in it.
+    /// - Throws: `.deviceFailed` if nothing was.
+    func detach(_ port: Int, of path: DevicePath) async throws(ControlError) -> String {
+        try await transaction { (store) throws(HypervisorFailure) in
+            let (assignments, count) = (try USBAssignments.read(store), try USBAssignments.portCount(of: path, store))
+            let text = Result { () throws(ControlError) in
+                try assignments.checkFull(port, of: path, count: count)
+            }
+            if case .success = text { try store.write("\(path)/port/\(port)", "") }
+            return text
+        }
+    }
+
+    private func transaction<R: Sendable>(
+        _ body: @escaping @Sendable (any XenStoreOperations) throws(HypervisorFailure) -> Result<R, ControlError>
+    ) async throws(ControlError) -> R {
+        let result: Result<R, ControlError>
+        do throws(HypervisorFailure) {
+            result = try await devices.store.transaction(body)
+        } catch {
+            throw .deviceFailed(reason: "XenStore: \(error)")
+        }
+        return try result.get()
+    }
+}
