@@ -92,7 +92,8 @@ let package = Package(
         floor(
             "BackendServer",
             [
-                "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB", "HostIO", "Hypervisor",
+                "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB", "HostIO",
+                "Hypervisor",
                 "SharedRing", "XenWire", "ControlProtocol", "CLinux", log, system, arguments,
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ]
@@ -153,7 +154,8 @@ let package = Package(
             "BackendServer",
             [
                 "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "ControlProtocol", "FrontendDrivers",
-                "HostNetwork", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", "DiskImages",
+                "HostNetwork", "HostUSB", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire",
+                "DiskImages",
                 log, system,
             ]
         ),

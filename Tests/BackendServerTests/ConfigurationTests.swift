@@ -13,7 +13,7 @@ import Testing
 
     @Test func anEmptyFileIsTheDefault() throws {
         #expect(try Self.read("") == Configuration())
-        #expect(try Self.read("# nothing\n\n[block]\n[net]\n") == Configuration())
+        #expect(try Self.read("# nothing\n\n[block]\n[net]\n[usb]\n") == Configuration())
         #expect(try Configuration(fileIfPresent: "/nonexistent/xenbackd.toml") == Configuration())
         #expect(throws: ConfigurationError.self) { try Configuration(file: "/nonexistent/xenbackd.toml") }
     }
@@ -54,6 +54,9 @@ import Testing
             vif = false
             queues = 1
             native-setup = "always"
+            [usb]
+            vusb = true
+            qusb = true
             """
         let read = try Self.read(text)
         var expected = Configuration()
@@ -67,6 +70,7 @@ import Testing
         expected.net.vif = false
         expected.net.queues = 1
         expected.net.nativeSetup = .always
+        expected.usb.qusb = true
         expected.block.ringPageOrder = 0
         expected.block.persistentGrants = false
         #expect(read == expected)
@@ -100,6 +104,8 @@ import Testing
         ("run-directory = \"run\"\n", "x.toml:1:1: ", "must be an absolute path, not \"run\""),
         ("[block]\nqueues = 17\n", "x.toml:2:1: ", "queues must be a whole number from 1 to 16, not 17"),
         ("[block]\nring-page-order = -1\n", "x.toml:2:1: ", "from 0 to 4, not -1"),
+        ("[usb]\nvusb = false\nqusb = true\n", "x.toml:2:1: ", "qusb = true serves vusb too"),
+        ("[usb]\nqusb = \"yes\"\n", "x.toml:2:1: ", "qusb must be true or false, not a string"),
         ("[block]\nvbd = \"some\"\n", "x.toml:2:1: ", "vbd must be \"script\", \"all\" or \"none\", not \"some\""),
         ("[net]\nqueues = 0\n", "x.toml:2:1: ", "queues must be a whole number from 1 to 16, not 0"),
         ("[net]\nvif = \"all\"\n", "x.toml:2:1: ", "vif must be true or false, not a string"),

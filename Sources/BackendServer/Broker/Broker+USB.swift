@@ -5,6 +5,7 @@ internal import ControlProtocol
 internal import HostIO
 internal import HostUSB
 internal import Hypervisor
+internal import Logging
 internal import XenWire
 
 extension Broker {
@@ -137,6 +138,28 @@ extension Broker {
         return held
     }
 
+    /// Removes closed controllers of a domain that is gone, once the toolstack has forgotten them.
+    ///
+    /// That happens when a domain is destroyed while a port names a device that is not plugged in, or a rule: libxl finds
+    /// no such device, gives up and leaves the directory (libxl_usb.c, `libxl__device_usbdev_list_for_usbctrl`).
+    func removeForgotten(_ domain: DomainID) {
+        let closed = listing.devices(of: domain).filter { $0.state == .closed && $0.path.kind.isUSB }
+        let own = hypervisor.domains.own
+        for nodes in closed.map({ DeviceNodes(own: own, path: $0.path) }) {
+            Task(executorPreference: loop) {
+                let isRemoved = try? await self.hypervisor.store.transaction {
+                    (store) throws(HypervisorFailure) -> Bool in
+                    guard try store.read("\(nodes.toolstack)/backend") == nil else { return false }
+                    try nodes.remove(from: store)
+                    return true
+                }
+                if isRemoved == true {
+                    self.log(of: nodes.path).notice("removed: its domain and its toolstack are gone")
+                }
+            }
+        }
+    }
+
     // MARK: ports
 
     private func attach(_ call: USBAttach) async throws(ControlError) -> USBController.Port {
@@ -179,7 +202,9 @@ extension Broker {
             if report?.port(call.port) == nil { return }
             await loop.sleep(for: Broker.askAgain)
         }
-        throw .timedOut(reason: "port \(call.port) is to be empty, but its backend did not let go of \(text) within 10 s")
+        throw .timedOut(
+            reason: "port \(call.port) is to be empty, but its backend did not let go of \(text) within 10 s"
+        )
     }
 }
 

@@ -18,6 +18,7 @@ public struct Configuration: Equatable, Sendable {
     public var spareWorker = true
     public var block = Block()
     public var net = Net()
+    public var usb = USB()
 
     public init() {}
 
@@ -45,6 +46,16 @@ public struct Configuration: Equatable, Sendable {
         /// Queues a frontend may use for one card, 1 … 16; nil: as many as the host has processors, at most 8.
         public var queues: Int?
         public var nativeSetup = NativeSetup.driverDomain
+
+        public init() {}
+    }
+
+    /// `[usb]`
+    public struct USB: Equatable, Sendable {
+        /// Whether USB controllers of kind `vusb` are ours: those of `xenback usb-hc-create`, and xl's with `type=pv`.
+        public var vusb = true
+        /// Whether those of kind `qusb` are ours: only where no QEMU takes them.
+        public var qusb = false
 
         public init() {}
     }
@@ -110,6 +121,10 @@ extension Configuration {
             net = try Net(&table)
             try table.refuseUnknownKeys()
         }
+        if var table = try top.table("usb") {
+            usb = try USB(&table)
+            try table.refuseUnknownKeys()
+        }
         try top.refuseUnknownKeys()
     }
 
@@ -149,5 +164,14 @@ extension Configuration.Net {
         vif = try table.boolean("vif") ?? vif
         queues = try table.integer("queues", in: 1...16)
         nativeSetup = try table.choice("native-setup", Configuration.NativeSetup.allCases) ?? nativeSetup
+    }
+}
+
+extension Configuration.USB {
+    fileprivate init(_ table: inout ConfigurationReader) throws(ConfigurationError) {
+        self.init()
+        vusb = try table.boolean("vusb") ?? vusb
+        qusb = try table.boolean("qusb") ?? qusb
+        if qusb, !vusb { throw table.error("qusb = true serves vusb too: leave vusb out", at: "vusb") }
     }
 }

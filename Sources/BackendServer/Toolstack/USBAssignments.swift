@@ -83,7 +83,8 @@ struct USBAssignments: Sendable {
         guard let address = rule.address else { return rule }
         guard let device = devices.first(where: { $0.address == address }) else {
             throw .deviceFailed(
-                reason: "there is no USB device at \(address); xenback usb-list-assignable-devices shows those there are"
+                reason:
+                    "there is no USB device at \(address); xenback usb-list-assignable-devices shows those there are"
             )
         }
         guard !device.isHub else {

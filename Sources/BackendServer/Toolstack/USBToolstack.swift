@@ -35,7 +35,8 @@ struct USBToolstack: Sendable {
     /// - Throws: as `DeviceToolstack.attach`; `.badUSBLine` for a device that cannot be in a port, with its place.
     func create(_ line: USBLine, for domain: DomainID, held: Held) async throws(ControlError) -> DevicePath {
         let (found, own) = (try await hostDevices(), devices.own)
-        let controller = try await transaction { (store) throws(HypervisorFailure) in
+        let controller = try await transaction {
+            (store) throws(HypervisorFailure) -> Result<USBControllerSpecification, ControlError> in
             let assignments = try USBAssignments.read(store)
             if let error = assignments.objection(to: line, among: found, held: held) { return .failure(error) }
             let controller = USBControllerSpecification(
@@ -60,9 +61,9 @@ struct USBToolstack: Sendable {
         -> USBDeviceRule
     {
         let found = try await hostDevices()
-        return try await transaction { (store) throws(HypervisorFailure) in
+        return try await transaction { (store) throws(HypervisorFailure) -> Result<USBDeviceRule, ControlError> in
             let (assignments, count) = (try USBAssignments.read(store), try USBAssignments.portCount(of: path, store))
-            let rule = Result { () throws(ControlError) in
+            let rule = Result { () throws(ControlError) -> USBDeviceRule in
                 try assignments.checkEmpty(port, of: path, count: count)
                 return try assignments.check(text, among: found, held: held)
             }
@@ -75,9 +76,9 @@ struct USBToolstack: Sendable {
     /// - Returns: what was in it.
     /// - Throws: `.deviceFailed` if nothing was.
     func detach(_ port: Int, of path: DevicePath) async throws(ControlError) -> String {
-        try await transaction { (store) throws(HypervisorFailure) in
+        try await transaction { (store) throws(HypervisorFailure) -> Result<String, ControlError> in
             let (assignments, count) = (try USBAssignments.read(store), try USBAssignments.portCount(of: path, store))
-            let text = Result { () throws(ControlError) in
+            let text = Result { () throws(ControlError) -> String in
                 try assignments.checkFull(port, of: path, count: count)
             }
             if case .success = text { try store.write("\(path)/port/\(port)", "") }
