@@ -24,9 +24,14 @@ extension EventLoop {
     /// It tells of changes, not of a state: read until there is nothing left, or it may not tell again. The first
     /// completion comes at once if the descriptor is readable already. A negative result ends the watch.
     public func watchReadable(_ descriptor: CInt, target: TargetID, slot: UInt32) {
+        watch(descriptor, for: UInt16(POLLIN), target: target, slot: slot)
+    }
+
+    /// The same for any mask of poll(2) events; errors and hang-ups are told of in any case.
+    public func watch(_ descriptor: CInt, for events: UInt16, target: TargetID, slot: UInt32) {
         precondition(isOnLoop)
         if refuses(target, slot) { return }
-        core.startPoll(descriptor, target: target, slot: slot)
+        core.startPoll(descriptor, for: events, target: target, slot: slot)
     }
 
     /// Ends a watch. The descriptor can be closed after this.

@@ -161,14 +161,16 @@ extension LoopCore {
     }
 
     /// Starts a poll, and submits it at once: the caller may close the descriptor after an unwatch.
-    mutating func startPoll(_ descriptor: CInt, target: TargetID, slot: UInt32) {
-        armPoll(operations.insert(Operation(kind: .poll, target: target, slot: slot, descriptor: descriptor)))
+    mutating func startPoll(_ descriptor: CInt, for events: UInt16, target: TargetID, slot: UInt32) {
+        var operation = Operation(kind: .poll, target: target, slot: slot, descriptor: descriptor)
+        operation.events = events
+        armPoll(operations.insert(operation))
         submit()
     }
 
     private mutating func armPoll(_ index: Int) {
         makeRoom()
-        ring.preparePoll(UInt64(index), operations[index].descriptor)
+        ring.preparePoll(UInt64(index), operations[index].descriptor, operations[index].events)
     }
 
     mutating func startTimer(_ delay: Duration, target: TargetID, slot: UInt32) {

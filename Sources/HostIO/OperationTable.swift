@@ -14,6 +14,8 @@ struct Operation {
     var isCancelled = false
     /// Set when its cancellation is on the way, so that it must not be armed again.
     var isEnding = false
+    /// What a poll waits for.
+    var events: UInt16 = 0
     var target: TargetID
     var slot: UInt32 = 0
     /// The polled descriptor; for a free entry, the next free one.

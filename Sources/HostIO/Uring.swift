@@ -198,9 +198,9 @@ extension Uring {
         }
     }
 
-    /// Prepares a multishot poll for input.
-    func preparePoll(_ userData: UInt64, _ descriptor: CInt) {
-        unsafe next(userData) { unsafe io_uring_prep_poll_multishot($0, descriptor, UInt32(POLLIN)) }
+    /// Prepares a multishot poll for a mask of poll(2) events.
+    func preparePoll(_ userData: UInt64, _ descriptor: CInt, _ events: UInt16) {
+        unsafe next(userData) { unsafe io_uring_prep_poll_multishot($0, descriptor, UInt32(events)) }
     }
 
     /// Prepares a relative timeout on CLOCK_MONOTONIC.

@@ -51,6 +51,43 @@ import Testing
         }
     }
 
+    @Test func aDescriptorIsWatchedForWriting() async throws {
+        try await withLoop { loop in
+            var pair: [CInt] = [-1, -1]
+            #expect(unsafe socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
+            let ours = OpenFile(adopting: pair[0])
+            let theirs = OpenFile(adopting: pair[1])
+            let junk = [UInt8](repeating: 1, count: 1 << 16)
+            func fill() {
+                while unsafe send(ours.descriptor, junk, junk.count, Int32(MSG_DONTWAIT)) > 0 {}
+            }
+            fill()
+            let recorder = Recorder(loop: loop)
+            let id = await loop.on {
+                let id = loop.attach(recorder)
+                loop.watch(ours.descriptor, for: UInt16(POLLOUT), target: id, slot: 4)
+                return id
+            }
+            // Full: nothing to tell.
+            #expect(recorder.all.isEmpty)
+            func drain() {
+                var buffer = [UInt8](repeating: 0, count: 1 << 16)
+                while unsafe recv(theirs.descriptor, &buffer, buffer.count, Int32(MSG_DONTWAIT)) > 0 {}
+            }
+            for _ in 0..<3 {
+                let before = recorder.all.count
+                drain()
+                try await eventually { recorder.all.count > before }
+                fill()
+            }
+            #expect(recorder.all.allSatisfy { $0.slot == 4 && $0.result & Int32(POLLOUT) != 0 })
+            // What was not asked for but always is told.
+            shutdown(theirs.descriptor, Int32(SHUT_RDWR))
+            try await eventually { recorder.all.contains { $0.result & Int32(POLLHUP) != 0 } }
+            await loop.on { loop.unwatch(ours.descriptor, target: id, slot: 4) }
+        }
+    }
+
     @Test func pollIsArmedAgainWhenTheQueueOverflows() async throws {
         // 8000 ready pipes' worth of events at once overflow the completion queue, which ends multishot polls.
         try await withLoop(entries: 8) { loop in
