@@ -35,7 +35,7 @@ public protocol USBDevice: AnyObject, Sendable {
     func cancel(_ slot: UInt32)
 
     /// Cancels everything, delivers the results, gives the device back to the kernel's drivers and calls `closed`, on
-    /// the loop. The device cannot be used after this call. Later calls only add their `closed`.
+    /// the loop. What is submitted after this call and before `closed` is cancelled. Later calls only add their `closed`.
     func close(_ closed: @escaping @Sendable () -> Void)
 }
 

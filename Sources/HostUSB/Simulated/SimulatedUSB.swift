@@ -1,0 +1,171 @@
+// A bus without hardware: devices are plugged in, break and are pulled out as a test or a demonstration likes.
+
+public import HostIO
+internal import Synchronization
+
+/// A host whose devices are Swift objects.
+///
+/// Everything happens on the loops of the devices' owners, with timers for what takes time. What it does not imitate: packets
+/// on the wire and their retries, bandwidth (bulk takes no time; an interrupt endpoint answers when it has something),
+/// hubs' transaction translators, the host's drivers and what they leave behind in a device, power, suspend, SuperSpeed
+/// streams, BOS descriptors, remote wakeup. Isochronous endpoints are as punctual as the loop's timers.
+public final class SimulatedUSB: USBHost {
+    private struct Plugged {
+        var facts: USBDeviceFacts
+        let function: any SimulatedFunction
+        let faults: SimulatedFaults
+        var owner: String?
+        var device: SimulatedDevice?
+    }
+    private struct State {
+        var plugged: [USBBusAddress: Plugged] = [:]
+        var lastNumber: UInt8 = 0
+        var watches: [SimulatedWatch] = []
+    }
+    private let state = Mutex(State())
+    private let frame: Duration
+
+    /// - Parameter frame: how long a frame takes, for hosts that are slower than the bus: all isochronous intervals are
+    ///   stretched alike.
+    public init(frame: Duration = .milliseconds(1)) { self.frame = frame }
+
+    /// Plugs a device in.
+    /// - Throws: `.busy` if there is one.
+    public func plug(_ function: any SimulatedFunction, at address: USBBusAddress) throws(USBFailure) {
+        let isFree = state.withLock { state in
+            if state.plugged[address] != nil { return false }
+            state.lastNumber = state.lastNumber % 127 + 1
+            let facts = SimulatedUSB.facts(of: function, at: address, number: state.lastNumber)
+            state.plugged[address] = Plugged(facts: facts, function: function, faults: SimulatedFaults())
+            return true
+        }
+        if !isFree { throw USBFailure(.busy, "something is plugged in at \(address)") }
+        tell()
+    }
+
+    /// Pulls a device out, whatever it is doing. Nothing happens if there is none.
+    public func unplug(_ address: USBBusAddress) {
+        let gone = state.withLock { $0.plugged.removeValue(forKey: address) }
+        guard let gone else { return }
+        if let device = gone.device { device.loop.perform { device.unplug() } }
+        tell()
+    }
+
+    /// What is to go wrong with a device that is plugged in; nil if there is none.
+    public func faults(at address: USBBusAddress) -> SimulatedFaults? {
+        state.withLock { $0.plugged[address]?.faults }
+    }
+
+    /// Who has the device.
+    public func owner(at address: USBBusAddress) -> String? { state.withLock { $0.plugged[address]?.owner } }
+
+    public func devices() throws(USBFailure) -> [USBDeviceFacts] {
+        state.withLock { state in state.plugged.values.map(\.facts).sorted { $0.address < $1.address } }
+    }
+
+    public func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) -> any USBWatch
+    {
+        let watch = SimulatedWatch(loop: loop, changed: changed)
+        state.withLock { state in
+            state.watches.removeAll { $0.isEnded }
+            state.watches.append(watch)
+        }
+        return watch
+    }
+
+    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice {
+        let result = state.withLock { state -> Result<SimulatedDevice, USBFailure> in
+            guard let plugged = state.plugged[facts.address], plugged.facts.deviceNumber == facts.deviceNumber else {
+                return .failure(USBFailure(.notFound, "\(facts.address) is not plugged in (any more)"))
+            }
+            if facts.isHub { return .failure(.hub(facts)) }
+            if let other = plugged.owner {
+                return .failure(USBFailure(.busy, "\(facts.address) belongs to \(other); detach it there first"))
+            }
+            let device = SimulatedDevice(plugged.function, plugged.facts, plugged.faults, loop, frame) { [weak self] in
+                self?.release(facts)
+            } pulled: { [weak self] in
+                self?.unplug(facts.address)
+            }
+            state.plugged[facts.address]?.owner = owner
+            state.plugged[facts.address]?.device = device
+            return .success(device)
+        }
+        return try result.get()
+    }
+
+    private func release(_ facts: USBDeviceFacts) {
+        state.withLock { state in
+            guard state.plugged[facts.address]?.facts.deviceNumber == facts.deviceNumber else { return }
+            state.plugged[facts.address]?.owner = nil
+            state.plugged[facts.address]?.device = nil
+        }
+    }
+
+    private func tell() {
+        for watch in state.withLock({ $0.watches }) { watch.tell() }
+    }
+
+    private static func facts(
+        of function: any SimulatedFunction,
+        at address: USBBusAddress,
+        number: UInt8
+    ) -> USBDeviceFacts {
+        let device = function.descriptors.device
+        var facts = USBDeviceFacts(
+            address: address,
+            busNumber: address.bus,
+            deviceNumber: number,
+            vendor: UInt16(device[8]) | UInt16(device[9]) << 8,
+            product: UInt16(device[10]) | UInt16(device[11]) << 8,
+            deviceClass: device[4],
+            speed: function.speed
+        )
+        facts.release = UInt16(device[12]) | UInt16(device[13]) << 8
+        facts.manufacturerName = function.strings.manufacturer
+        facts.productName = function.strings.product
+        facts.serial = function.strings.serial
+        facts.configurationCount = device[17]
+        let classes = function.descriptors.configuration(1)?.settings.map(\.interfaceClass) ?? []
+        facts.interfaceClasses = Set(classes).sorted()
+        return facts
+    }
+}
+
+extension USBFailure {
+    static func hub(_ facts: USBDeviceFacts) -> USBFailure {
+        USBFailure(.denied, "\(facts.address) is a hub; give away what is plugged in below it (\(facts.address).1 …)")
+    }
+}
+
+/// A watch of a simulated host.
+final class SimulatedWatch: USBWatch {
+    private let loop: EventLoop
+    private let changed: @Sendable () -> Void
+    private let state = Mutex((isEnded: false, isPending: false))
+
+    init(loop: EventLoop, changed: @escaping @Sendable () -> Void) {
+        self.loop = loop
+        self.changed = changed
+    }
+
+    var isEnded: Bool { state.withLock { $0.isEnded } }
+
+    func end() { state.withLock { $0.isEnded = true } }
+
+    /// At most one call is on its way.
+    func tell() {
+        let isFirst = state.withLock { state in
+            defer { state.isPending = true }
+            return !state.isPending && !state.isEnded
+        }
+        if !isFirst { return }
+        loop.perform {
+            let isOn = self.state.withLock { state in
+                state.isPending = false
+                return !state.isEnded
+            }
+            if isOn { self.changed() }
+        }
+    }
+}
