@@ -12,3 +12,18 @@
 #define __USE_XOPEN 1
 #define __USE_GNU 1
 #include <libusb.h>
+
+// What Swift cannot import: a variadic function, and the flexible array at the end of struct libusb_transfer.
+
+// Contexts that are made later look for no devices: no thread, no netlink socket, no connection to udevd.
+static inline void usb_forbid_discovery(void) { (void)libusb_set_option(NULL, LIBUSB_OPTION_NO_DEVICE_DISCOVERY); }
+
+static inline void usb_set_packet_length(struct libusb_transfer *transfer, int index, unsigned length) {
+    transfer->iso_packet_desc[index].length = length;
+}
+static inline unsigned usb_packet_actual_length(const struct libusb_transfer *transfer, int index) {
+    return transfer->iso_packet_desc[index].actual_length;
+}
+static inline int usb_packet_status(const struct libusb_transfer *transfer, int index) {
+    return (int)transfer->iso_packet_desc[index].status;
+}

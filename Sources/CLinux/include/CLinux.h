@@ -48,4 +48,5 @@
 #include "ServiceSignals.h"
 #include "Threads.h"
 #include "Tun.h"
+#include "Uevents.h"
 #include "UnixSocket.h"

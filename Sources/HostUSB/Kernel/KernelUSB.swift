@@ -1,0 +1,119 @@
+// The USB of the running kernel: its devices through sysfs, their transfers through usbfs and libusb.
+
+internal import Glibc
+public import HostIO
+public import SystemPackage
+
+/// The host's own USB.
+///
+/// Needs sysfs, /dev/bus/usb and the right to write to nodes there, which root has. `Kernel/` says how it is done.
+public final class KernelUSB: USBHost {
+    /// Where the kernel and the service keep things; another root for tests.
+    public struct Places: Sendable {
+        public var devices: FilePath = "/sys/bus/usb/devices"
+        public var nodes: FilePath = "/dev/bus/usb"
+        /// Where udevd listens; it is there while udevd runs.
+        public var udev: FilePath = "/run/udev/control"
+        /// For the owners' locks, `usb` below the service's run directory.
+        public var locks: FilePath
+
+        public init(locks: FilePath) { self.locks = locks }
+    }
+
+    private let places: Places
+    private let tree: DeviceTree
+    /// How long to wait for what the kernel or a driver does meanwhile.
+    private static let patience = Duration.seconds(2)
+
+    public init(_ places: Places) {
+        self.places = places
+        tree = DeviceTree(root: places.devices)
+    }
+
+    public func devices() throws(USBFailure) -> [USBDeviceFacts] { try tree.devices() }
+
+    public func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) -> any USBWatch
+    {
+        try KernelWatch(loop: loop, udev: places.udev, changed)
+    }
+
+    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice {
+        let facts = try configured(facts)
+        let lock = try DeviceLock(facts, owner: owner, in: places.locks)
+        let file = try node(of: facts)
+        // The number could have become another device's before the node was opened. It cannot any more.
+        guard let now = tree.facts(of: facts.address), now.isSame(as: facts),
+            let descriptors = tree.descriptors(of: facts.address)
+        else { throw KernelUSB.gone(facts) }
+        let handle = try USBHandle(file, facts, descriptors, lock: lock)
+        do throws(USBFailure) { try claim(handle) } catch {
+            handle.abandon()
+            throw error
+        }
+        return KernelDevice(handle, loop)
+    }
+
+    /// Waits for the configuration that the kernel chooses for a device that has just arrived, and checks that it is one
+    /// that can be given away.
+    private func configured(_ facts: USBDeviceFacts) throws(USBFailure) -> USBDeviceFacts {
+        if facts.isHub { throw .hub(facts) }
+        let end = ContinuousClock.now + KernelUSB.patience
+        while true {
+            guard let now = tree.facts(of: facts.address), now.isSame(as: facts) else { throw KernelUSB.gone(facts) }
+            if now.activeConfiguration != nil || ContinuousClock.now > end { return now }
+            if !tree.isAuthorized(facts.address) {
+                throw USBFailure(
+                    .denied,
+                    "\(facts.address) is not authorized on this host; write 1 to "
+                        + "\(places.devices)/\(facts.address)/authorized to let it be used"
+                )
+            }
+            usleep(20_000)
+        }
+    }
+
+    private func node(of facts: USBDeviceFacts) throws(USBFailure) -> OpenFile {
+        func digits(_ number: UInt8) -> String { String(("00" + String(number)).suffix(3)) }
+        let path = places.nodes.appending(digits(facts.busNumber)).appending(digits(facts.deviceNumber))
+        do throws(Errno) { return try OpenFile(path: path.string, flags: O_RDWR) } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .noSuchAddressOrDevice, Errno(rawValue: ENODEV): throw KernelUSB.gone(facts)
+            case .permissionDenied, .notPermitted:
+                throw USBFailure(.denied, "\(path) of \(facts.address): \(error); the service must be root")
+            default: throw USBFailure(.host, "\(path) of \(facts.address) cannot be opened: \(error)")
+            }
+        }
+    }
+
+    /// Claims all interfaces; what another program holds for a moment only, or the kernel changes just now, is tried again.
+    private func claim(_ handle: USBHandle) throws(USBFailure) {
+        let end = ContinuousClock.now + KernelUSB.patience
+        let address = handle.facts.address
+        while true {
+            let code = handle.claim(handle.facts.activeConfiguration)
+            if code == 0 { return }
+            let failure = USBHandle.failure("the interfaces of \(address) cannot be claimed", code)
+            guard let now = tree.facts(of: address), now.isSame(as: handle.facts) else {
+                throw KernelUSB.gone(handle.facts)
+            }
+            if ContinuousClock.now > end || (failure.kind != .busy && failure.kind != .notFound) {
+                let drivers = tree.drivers(of: address)
+                if failure.kind != .busy || !drivers.contains("usbfs") { throw failure }
+                throw USBFailure(.busy, "\(failure.text): another program uses them through usbfs (lsof finds it)")
+            }
+            usleep(50_000)
+        }
+    }
+
+    private static func gone(_ facts: USBDeviceFacts) -> USBFailure {
+        USBFailure(.notFound, "\(facts.address) is not plugged in (any more)")
+    }
+}
+
+extension USBDeviceFacts {
+    /// Whether both are of one device, from its arrival to its departure.
+    func isSame(as other: USBDeviceFacts) -> Bool {
+        busNumber == other.busNumber && deviceNumber == other.deviceNumber && vendor == other.vendor
+            && product == other.product
+    }
+}
