@@ -42,6 +42,8 @@ import Testing
         #expect(try text("usr/share/doc/xenback/xen-blkback.conf").contains("\nblacklist xen-blkback\n"))
         #expect(try text("usr/share/doc/xenback/xen-netback.conf").contains("\nblacklist xen-netback\n"))
 
+        #expect(try text("usr/lib/udev/rules.d/72-xenback-usb.rules").contains("XENBACK_GUEST"))
+
         // What the administrator changed stays; what nobody changed is replaced in silence.
         #expect(try Self.install(words).text.isEmpty)
         let settings = target.appendingPathComponent("etc/xenback/xenbackd.toml")
