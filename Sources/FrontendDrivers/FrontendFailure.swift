@@ -15,6 +15,10 @@ public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
     case answered(BlockStatus)
     /// The control request was.
     case refused(ControlResponse)
+    /// The URB was.
+    case urb(URBStatus)
+    /// A device behind the backend said something that its class does not allow.
+    case device(String)
     /// The backend answers what was not asked.
     case ring(ResponseProducerFault)
     case badResponse(id: UInt64)
@@ -31,6 +35,8 @@ public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
         case .badKey(let key, let value): "the backend's \(key) is \(value ?? "missing")"
         case .answered(let status): "answered with \(status)"
         case .refused(let answer): "\(answer.type) answered with \(answer.status)"
+        case .urb(let status): "the URB was answered with \(status)"
+        case .device(let what): "the device \(what)"
         case .ring(let fault): "the ring is wrong: \(fault)"
         case .badResponse(let id): "a response to no request (\(id))"
         case .closed: "not connected"

@@ -63,27 +63,27 @@ public struct RawURB<Bytes: WireBytes> {
     }
 }
 
-extension RawURB where Bytes: WritableWireBytes {
-    /// What goes into the eight bytes of "request type specific data".
-    public enum Specifics: Sendable {
-        case control(SetupPacket)
-        case bulk
-        case interrupt(interval: UInt16)
-        case isochronous(interval: UInt16, startFrame: UInt16, packets: UInt16, frameSegments: UInt16)
-        case unlink(UInt16)
+/// What goes into the eight bytes of "request type specific data".
+public enum RawURBSpecifics: Sendable {
+    case control(SetupPacket)
+    case bulk
+    case interrupt(interval: UInt16)
+    case isochronous(interval: UInt16, startFrame: UInt16, packets: UInt16, frameSegments: UInt16)
+    case unlink(UInt16)
 
-        var word: UInt64 {
-            switch self {
-            case .control(let setup): setup.word
-            case .bulk: 0
-            case .interrupt(let interval): UInt64(interval)
-            case .isochronous(let interval, let start, let packets, let segments):
-                UInt64(interval) | UInt64(start) << 16 | UInt64(packets) << 32 | UInt64(segments) << 48
-            case .unlink(let id): UInt64(id)
-            }
+    var word: UInt64 {
+        switch self {
+        case .control(let setup): setup.word
+        case .bulk: 0
+        case .interrupt(let interval): UInt64(interval)
+        case .isochronous(let interval, let start, let packets, let segments):
+            UInt64(interval) | UInt64(start) << 16 | UInt64(packets) << 32 | UInt64(segments) << 48
+        case .unlink(let id): UInt64(id)
         }
     }
+}
 
+extension RawURB where Bytes: WritableWireBytes {
     /// Writes all 148 bytes of a request, right or wrong.
     /// - Parameters:
     ///   - segments: of the buffer and then of the frame descriptors, at most 16; more is a bug of the caller.
@@ -92,7 +92,7 @@ extension RawURB where Bytes: WritableWireBytes {
     public func encode(
         id: UInt16,
         _ pipe: USBPipe,
-        _ specifics: Specifics,
+        _ specifics: RawURBSpecifics,
         segments: [URBSegment] = [],
         segmentCount: UInt16? = nil,
         byteCount: UInt16? = nil,

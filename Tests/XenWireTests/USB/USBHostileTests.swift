@@ -16,7 +16,7 @@ private func fault(_ slot: TestBytes, portCount: Int = 8) -> URBFault? {
 
 private func slot(
     _ pipe: USBPipe,
-    _ specifics: RawURB<TestBytes>.Specifics,
+    _ specifics: RawURBSpecifics,
     _ segments: [URBSegment] = [],
     segmentCount: UInt16? = nil,
     byteCount: UInt16? = nil,
@@ -76,7 +76,7 @@ private let bulk = USBPipe(port, .bulk, device: 1, endpoint: 2, .in)
             fault(slot(bulk, .bulk, sixteen, segmentCount: count)) == .segmentCount(buffer: Int(count), frames: 0)
         )
         let isochronous = USBPipe(port, .isochronous, device: 1, endpoint: 2, .in)
-        let specifics = RawURB<TestBytes>.Specifics.isochronous(
+        let specifics = RawURBSpecifics.isochronous(
             interval: 1,
             startFrame: 0,
             packets: 1,
