@@ -111,23 +111,32 @@ extension DeviceShell {
     }
 
     /// Makes the journal of a new connection, or opens what a predecessor left for the same one.
-    /// - Parameter identity: says which connection it is: domain, rings, ports.
+    ///
+    /// A predecessor may have died while it reconnected, between two journals. Rings that hold no answer tell it: every
+    /// request that anybody ever took from them is still in them, so they are served from their beginning.
+    /// - Parameters:
+    ///   - identity: says which connection it is: domain, rings, ports.
+    ///   - rings: all of them, mapped.
+    /// - Returns: the journal, and whether it holds what a predecessor took.
     public nonisolated func openJournal(
         identity: String,
         layout: JournalLayout,
+        rings: [SharedPages],
         isTakeover: Bool
-    ) throws(BackendFailure) -> RequestJournal {
+    ) throws(BackendFailure) -> (journal: RequestJournal, isTakeover: Bool) {
         if isTakeover {
             if let journal = RequestJournal.reopen(at: journalPath, identity: identity, layout: layout) {
-                return journal
+                return (journal, true)
             }
-            throw BackendFailure(
-                .host,
-                "no journal of this connection at \(journalPath): what was unanswered is unknown"
-            )
+            guard rings.allSatisfy({ $0.loadAcquire(at: RingLayout.responseProducer) == 0 }) else {
+                throw BackendFailure(
+                    .host,
+                    "no journal of this connection at \(journalPath): what was unanswered is unknown"
+                )
+            }
         }
         do {
-            return try RequestJournal.create(at: journalPath, identity: identity, layout: layout)
+            return (try RequestJournal.create(at: journalPath, identity: identity, layout: layout), false)
         } catch {
             throw BackendFailure(.host, "cannot make the journal \(journalPath): \(error)")
         }

@@ -44,12 +44,15 @@ extension BlockBackend {
 
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
         let connection = try await negotiate()
-        let journal = try openJournal(
+        var rings: [SharedPages] = []
+        for queue in connection.queues { rings.append(try mapRing(queue.references)) }
+        let (journal, isTakeover) = try openJournal(
             identity: connection.identity(domain: try await domainIdentity()),
             layout: .slots(connection.slotsPerQueue, queues: connection.queues.count),
+            rings: rings,
             isTakeover: isTakeover
         )
-        try await openQueues(connection, journal, isTakeover: isTakeover)
+        try await openQueues(connection, rings, journal, isTakeover: isTakeover)
         self.connection = connection
         return connection.summary
     }
@@ -72,6 +75,7 @@ extension BlockBackend {
 
     private func openQueues(
         _ connection: BlockConnection,
+        _ rings: [SharedPages],
         _ journal: RequestJournal,
         isTakeover: Bool
     ) async throws(BackendFailure) {
@@ -90,7 +94,7 @@ extension BlockBackend {
             )
             let queue = BlockQueue(facts, alarm)
             let opening = BlockQueue.Opening(
-                ring: try mapRing(wanted.references),
+                ring: rings[index],
                 journal: journal,
                 port: wanted.port,
                 medium: medium,

@@ -28,13 +28,15 @@ extension NetBackend {
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
         guard let interface else { throw BackendFailure(.host, "no interface") }
         let connection = try await negotiate()
-        let journal = try openJournal(
+        let rings = try map(connection)
+        let (journal, isTakeover) = try openJournal(
             identity: connection.identity(domain: try await domainIdentity()),
             layout: .rings(
                 2 * connection.queues.count + 1,
                 slots: NetWire.transmitSlots,
                 stateBytes: NetSettings.byteCount
             ),
+            rings: rings.all,
             isTakeover: isTakeover
         )
         let alarm = BreakdownAlarm(signal)
@@ -50,7 +52,7 @@ extension NetBackend {
         } catch {
             throw BackendFailure(error)
         }
-        try await openQueues(connection, journal, devices, board, alarm, isTakeover: isTakeover)
+        try await openQueues(connection, rings, journal, devices, board, alarm, isTakeover: isTakeover)
         self.connection = connection
         return connection.summary
     }
@@ -71,8 +73,27 @@ extension NetBackend {
         }
     }
 
+    /// A card's rings, mapped.
+    private struct MappedRings {
+        var transmit: [SharedPages] = []
+        var receive: [SharedPages] = []
+        var control: SharedPages?
+        var all: [SharedPages] { transmit + receive + (control.map { [$0] } ?? []) }
+    }
+
+    private func map(_ connection: NetConnection) throws(BackendFailure) -> MappedRings {
+        var rings = MappedRings()
+        for queue in connection.queues {
+            rings.transmit.append(try mapRing([queue.transmitRing]))
+            rings.receive.append(try mapRing([queue.receiveRing]))
+        }
+        if let control = connection.control { rings.control = try mapRing([control.ring]) }
+        return rings
+    }
+
     private func openQueues(
         _ connection: NetConnection,
+        _ rings: MappedRings,
         _ journal: RequestJournal,
         _ devices: [PacketQueue],
         _ board: NetBoard,
@@ -80,7 +101,7 @@ extension NetBackend {
         isTakeover: Bool
     ) async throws(BackendFailure) {
         let mark = mark
-        for (index, wanted) in connection.queues.enumerated() {
+        for index in connection.queues.indices {
             let facts = NetQueueFacts(
                 path: path,
                 index: index,
@@ -96,8 +117,8 @@ extension NetBackend {
             queues.append(queue)
             let opening = NetQueue.Opening(
                 connection: connection,
-                transmitRing: try mapRing([wanted.transmitRing]),
-                receiveRing: try mapRing([wanted.receiveRing]),
+                transmitRing: rings.transmit[index],
+                receiveRing: rings.receive[index],
                 journal: journal,
                 device: devices[index],
                 log: FaultLog(life.logger),
@@ -106,11 +127,11 @@ extension NetBackend {
             )
             try await queue.open(opening)
         }
-        guard let wanted = connection.control, let first = queues.first else { return }
+        guard let wanted = connection.control, let ring = rings.control, let first = queues.first else { return }
         let control = NetControlQueue(first.facts)
         self.control = control
         try await control.open(
-            pages: try mapRing([wanted.ring]),
+            pages: ring,
             port: wanted.port,
             journal: journal.ring(2 * connection.queues.count),
             isTakeover: isTakeover

@@ -69,11 +69,41 @@ extension SimulatedDiskTests {
 
         @Test func aMissingJournalClosesTheDeviceInsteadOfGuessing() async throws {
             let disk = try await ServedDisk()
+            #expect(try await disk.frontend.write([UInt8](repeating: 1, count: 512), at: 0) == .okay)
             try await disk.die()
-            RequestJournal.remove(at: disk.bed.folder.appending("journal").appending("vbd3-7-51712"))
+            RequestJournal.remove(at: disk.journal)
             try disk.succeed()
             #expect(try await disk.frontend.backend(reaches: .closing))
             #expect(try await disk.bed.read(ServedDisk.path.errorNode)?.contains("journal") ?? false)
+            await disk.stop()
+        }
+
+        /// What a worker leaves that dies while a resumed guest's new rings are connected at 4: no journal, or that of
+        /// the old rings, and requests that nobody has answered.
+        @Test(arguments: [false, true]) func ringsWithoutAnAnswerAreServedFromTheirBeginning(old: Bool) async throws {
+            let disk = try await ServedDisk()
+            let frontend = disk.frontend
+            try await disk.die()
+            RequestJournal.remove(at: disk.journal)
+            if old {
+                _ = try RequestJournal.create(at: disk.journal, identity: "other rings", layout: .slots(32, queues: 1))
+            }
+            frontend.fill(page: 0, [UInt8](repeating: 2, count: 512))
+            frontend.ring.put {
+                frontend.abi.encode(
+                    .write,
+                    id: 77,
+                    sector: 1,
+                    segments: frontend.segments(page: 0, bytes: 512),
+                    into: $0
+                )
+            }
+            frontend.ring.push()
+            try disk.succeed(inNewProcess: true)
+            let responses = try await frontend.ring.responses(1)
+            #expect(responses == [BlockResponse(id: 77, operation: .write, status: .okay)])
+            #expect(try await frontend.read(512, at: 1, page: 8) == [UInt8](repeating: 2, count: 512))
+            #expect(try await frontend.backendKey("state") == "4")
             await disk.stop()
         }
 

@@ -14,6 +14,7 @@ final class ServedDisk {
 
     let bed: TestBed
     let image: FilePath
+    var journal: FilePath { bed.folder.appending("journal").appending("vbd3-7-51712") }
     let frontend: TestFrontend
     private(set) var backend: any DeviceBackend
     private var life: Task<Void, Never>
