@@ -14,7 +14,9 @@ extension USBBackend {
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
         guard let queue else { throw BackendFailure(.host, "no ports") }
         let connection = try await negotiate()
-        let journal = try openJournal(
+        let urbRing = try mapRing([connection.urbRing])
+        let connectionRing = try mapRing([connection.connectionRing])
+        let (journal, isTakeover) = try openJournal(
             identity: connection.identity(domain: try await domainIdentity()),
             layout: .slots(
                 USBWire.urbSlots,
@@ -22,13 +24,14 @@ extension USBBackend {
                 requestBytes: USBWire.urbStride,
                 stateBytes: USBPortMemory.totalBytes
             ),
+            rings: [urbRing, connectionRing],
             isTakeover: isTakeover
         )
         let alarm = BreakdownAlarm(signal)
         self.alarm = alarm
         let opening = USBQueue.Opening(
-            urbRing: try mapRing([connection.urbRing]),
-            connectionRing: try mapRing([connection.connectionRing]),
+            urbRing: urbRing,
+            connectionRing: connectionRing,
             journal: journal,
             port: connection.port,
             alarm: alarm,
