@@ -4,7 +4,7 @@ internal import Hypervisor
 public import XenWire
 
 extension SimulatedToolstack {
-    /// A controller to attach (libxl_usb.c, `libxl__set_xenstore_usbctrl`). Kind `vusb` is libxl's `type=pv`, kind `qusb`
+    /// A controller to attach (libxl_usb.c, `libxl__device_usbctrl_add_xenstore`). Kind `vusb` is libxl's `type=pv`, kind `qusb`
     /// its `type=qusb`; the frontend's kind is `vusb` for both.
     public struct USBController: SimulatedDevice {
         public var path: DevicePath
@@ -41,8 +41,6 @@ extension SimulatedToolstack {
                 (BusKeys.backend, backend),
                 (BusKeys.backendID, "\(backendDomain)"),
                 (BusKeys.state, XenbusState.initialising.text),
-                (USBKeys.version, "\(version.rawValue)"),
-                (USBKeys.portCount, "\(portCount)"),
             ] + extraFrontendKeys
         }
     }
