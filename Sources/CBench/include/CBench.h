@@ -26,6 +26,24 @@ struct bench_ring {
 // producer out of range.
 int bench_ring_turn(struct bench_ring *ring);
 
+// A network queue's backend in C: both rings of one page each, slots copied out, data copied between the frontend's pages and
+// private memory, a writev(2) or readv(2) for each packet. It has no grants, no journal, no offload but the header's words.
+struct bench_net {
+    uint8_t *ring;            // the shared page
+    uint8_t *pages;           // the frontend's, in the order of their references
+    uint32_t first_reference;
+    uint32_t page_count;
+    uint8_t *frame;           // private memory for a packet: 18 pages
+    int descriptor;           // the interface
+    uint32_t consumed, produced;
+    bool notify;
+};
+
+// One turn of a transmit ring: everything that waits. Returns the packets that the interface took, or -1 for a wrong request.
+int bench_net_transmit_turn(struct bench_net *queue);
+// One turn of a receive ring: everything that the interface has. Returns the packets, or -1 if there were too few pages.
+int bench_net_receive_turn(struct bench_net *queue);
+
 // A cheap counter that runs at a constant rate: the time stamp counter, or arm's virtual counter.
 static inline uint64_t bench_ticks(void) {
 #if defined(__x86_64__)

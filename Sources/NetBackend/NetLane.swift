@@ -1,0 +1,104 @@
+// The two rings of one queue without actor, loop and events: what the benchmark measures.
+
+package import BackendCore
+package import HostNetwork
+package import Hypervisor
+internal import SharedRing
+internal import SystemPackage
+package import XenWire
+
+/// One queue of one card whose turns are the caller's to take, on one thread.
+package struct NetLane: ~Copyable {
+    private var transmit: NetTransmit
+    private var receive: NetReceive
+    private let scratch: NetScratch
+    private let alarm: BreakdownAlarm
+    private let journal: RequestJournal
+
+    /// - Parameters:
+    ///   - keys: a frontend's with one queue, as it writes them.
+    ///   - grants: for the copies; rings are mapped by the environment's hypervisor.
+    ///   - device: stands for the interface.
+    package init(
+        _ path: DevicePath,
+        _ environment: WorkerEnvironment,
+        keys: [String: String],
+        grants: any GrantTable,
+        device: any PacketDevice
+    ) throws {
+        let connection = try NetConnection(FrontendKeys(keys), NetOffer(maxQueues: 1))
+        journal = try RequestJournal.create(
+            at: environment.runDirectory.appending("lane"),
+            identity: "lane",
+            layout: .rings(3, slots: NetWire.transmitSlots, stateBytes: NetSettings.byteCount)
+        )
+        alarm = BreakdownAlarm(WatchSignal())
+        let facts = NetQueueFacts(
+            path: path,
+            index: 0,
+            grants: grants,
+            data: try environment.dataLoop(device: path.index, queue: 0),
+            board: NetBoard(connection, device, journal),
+            offloads: connection.offloads,
+            interface: device.name,
+            alarm: alarm,
+            mark: nil
+        )
+        let (queue, wanted) = (try device.openQueues(1)[0], connection.queues[0])
+        let (log, mapping) = (FaultLog(environment.logger), environment.hypervisor.grants)
+        transmit = NetTransmit(
+            facts,
+            pages: try mapping.map([wanted.transmitRing], of: path.domain, access: .readWrite),
+            journal: journal.ring(0),
+            published: nil,
+            device: queue,
+            log: log
+        )
+        receive = NetReceive(
+            facts,
+            pages: try mapping.map([wanted.receiveRing], of: path.domain, access: .readWrite),
+            journal: journal.ring(1),
+            published: nil,
+            device: queue,
+            accepts: connection.accepts,
+            log: log
+        )
+        scratch = try NetScratch()
+    }
+
+    deinit { RequestJournal.remove(at: journal.path) }
+
+    /// Turns until the transmit ring is empty.
+    /// - Returns: false if the frontend or the host broke something.
+    @inline(never)
+    package mutating func sendAll() -> Bool {
+        var notify = false
+        while true {
+            switch transmit.turn(scratch, notify: &notify) {
+            case .idle: return true
+            case .more: continue
+            case .throttled, .waiting, .broken: return false
+            }
+        }
+    }
+
+    /// Turns until the interface is empty.
+    /// - Returns: false if the frontend or the host broke something, or there are too few pages.
+    @inline(never)
+    package mutating func receiveAll() -> Bool {
+        var notify = false
+        receive.mayHaveInput = true
+        while true {
+            switch receive.turn(scratch, notify: &notify) {
+            case .idle: return true
+            case .more: continue
+            case .throttled, .waiting, .broken: return false
+            }
+        }
+    }
+
+    /// Packets that the host, and the frontend, was given.
+    package var delivered: (toHost: UInt64, toFrontend: UInt64) {
+        (transmit.metrics.transmitPackets, receive.metrics.receivePackets)
+    }
+}

@@ -1,0 +1,155 @@
+// Who empties the rings: our queue, the same in C, and the interface's part of it alone.
+
+internal import BackendCore
+internal import CBench
+internal import HostNetwork
+internal import Hypervisor
+internal import NetBackend
+internal import SharedRing
+internal import Synchronization
+internal import SystemPackage
+internal import XenWire
+
+/// One end of a card's two rings.
+protocol NetConsumer: ~Copyable {
+    static var name: String { get }
+    /// Everything in the transmit ring goes to the interface.
+    mutating func sendAll() -> Bool
+    /// Everything that the interface has goes into the receive ring.
+    mutating func receiveAll() -> Bool
+}
+
+/// `NetLane`: what a worker's queue does in its turns.
+struct LaneConsumer: NetConsumer, ~Copyable {
+    static let name = "Swift"
+    private var lane: NetLane
+    let grants: TimedGrants
+
+    init(_ load: borrowing NetLoad, _ path: DevicePath, _ environment: WorkerEnvironment, _ wire: BenchWire) throws {
+        grants = TimedGrants(environment.hypervisor.grants)
+        lane = try NetLane(path, environment, keys: load.keys, grants: grants, device: wire)
+    }
+
+    mutating func sendAll() -> Bool { lane.sendAll() }
+    mutating func receiveAll() -> Bool { lane.receiveAll() }
+}
+
+/// `bench_net_…_turn` of CBench.
+@safe
+struct PlainConsumer: NetConsumer, ~Copyable {
+    static let name = "C"
+    // SAFETY: both point into pages that this struct keeps.
+    private var out: bench_net
+    private var back: bench_net
+    private let keep: [SharedPages]
+    private let frame: PrivatePages
+    private let batch: CInt
+
+    init(_ load: borrowing NetLoad, _ wire: BenchWire) throws {
+        frame = try PrivatePages(byteCount: 18 * 4096)
+        batch = CInt(load.shape.batch)
+        keep = [load.transmitRing.pages, load.receiveRing.pages, load.transmitPages.pages, load.receivePages.pages]
+        unsafe out = PlainConsumer.queue(load.transmitRing, load.transmitPages, frame, wire)
+        unsafe back = PlainConsumer.queue(load.receiveRing, load.receivePages, frame, wire)
+        for grant in [load.transmitPages, load.receivePages] {
+            for (index, reference) in grant.references.enumerated()
+            where reference.rawValue != grant.references[0].rawValue + UInt32(index) {
+                throw NetBroken("the C peer needs references in order")
+            }
+        }
+    }
+
+    @unsafe
+    private static func queue(
+        _ ring: SharedGrant,
+        _ pages: SharedGrant,
+        _ frame: PrivatePages,
+        _ wire: BenchWire
+    ) -> bench_net {
+        unsafe bench_net(
+            ring: ring.pages.unsafeBase.assumingMemoryBound(to: UInt8.self),
+            pages: pages.pages.unsafeBase.assumingMemoryBound(to: UInt8.self),
+            first_reference: pages.references[0].rawValue,
+            page_count: UInt32(pages.references.count),
+            frame: frame.unsafeAddress(at: 0, count: frame.byteCount).assumingMemoryBound(to: UInt8.self),
+            descriptor: wire.queue.file.descriptor,
+            consumed: 0,
+            produced: 0,
+            notify: false
+        )
+    }
+
+    mutating func sendAll() -> Bool { unsafe bench_net_transmit_turn(&out) == batch }
+    mutating func receiveAll() -> Bool { unsafe bench_net_receive_turn(&back) == batch }
+}
+
+/// The same packets between private memory and the interface, as a queue moves them: no ring, no grants.
+struct HostOnly: ~Copyable {
+    private var batch: PacketBatch
+    private let frames: PrivatePages
+    private let shape: NetShape
+    private let wire: BenchWire
+    private static let place = 17 * 4096
+
+    init(_ shape: NetShape, _ wire: BenchWire) throws {
+        self.shape = shape
+        self.wire = wire
+        batch = try PacketBatch(packets: 64, runs: 64 * PacketBatch.runsPerPacket)
+        frames = try PrivatePages(byteCount: 64 * HostOnly.place + 4096)
+        for index in 0..<shape.batch {
+            shape.write(into: frames.slot(at: index * HostOnly.place, byteCount: shape.byteCount))
+        }
+        shape.header.encode(into: frames.slot(at: 64 * HostOnly.place, byteCount: VirtioNetHeader.byteCount))
+    }
+
+    private mutating func fill(_ byteCount: Int) {
+        batch.removeAll()
+        for index in 0..<shape.batch {
+            batch.beginPacket()
+            batch.add(frames, offset: 64 * HostOnly.place, byteCount: VirtioNetHeader.byteCount)
+            batch.add(frames, offset: index * HostOnly.place, byteCount: byteCount)
+        }
+    }
+
+    mutating func sendAll() -> Bool {
+        fill(shape.byteCount)
+        batch.send(to: wire.queue)
+        return true
+    }
+
+    mutating func receiveAll() -> Bool {
+        fill(HostOnly.place)
+        return batch.receive(from: wire.queue) == shape.batch
+    }
+}
+
+/// Grants that know how long their copies took.
+final class TimedGrants: GrantTable {
+    private let inner: any GrantTable
+    private let ticks = Atomic<UInt64>(0)
+
+    init(_ inner: any GrantTable) { self.inner = inner }
+
+    func map(
+        _ references: [GrantReference],
+        of domain: DomainID,
+        access: GrantAccess
+    ) throws(HypervisorFailure) -> SharedPages {
+        try inner.map(references, of: domain, access: access)
+    }
+
+    func copy(_ batch: inout GrantCopyBatch, with domain: DomainID) throws(HypervisorFailure) {
+        let start = bench_ticks()
+        try inner.copy(&batch, with: domain)
+        ticks.wrappingAdd(bench_ticks() &- start, ordering: .relaxed)
+    }
+
+    /// Ticks since the last call.
+    func take() -> UInt64 { ticks.exchange(0, ordering: .relaxed) }
+}
+
+/// A consumer that does not do all of it is not measured.
+struct NetBroken: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
