@@ -16,6 +16,17 @@ actor NetControlQueue {
     private var port: EventChannelPort?
     private var target: TargetID?
     private var patience = EventPatience()
+    /// The next turn is booked, behind what else the loop has to do.
+    private var isBooked = false
+
+    /// Requests of one turn: a frontend that never stops asking does not keep the loop.
+    private static let turnRequests = 16
+
+    /// What a completion tells of.
+    private enum Wake {
+        static let unmask: UInt32 = 0
+        static let turn: UInt32 = 1
+    }
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe facts.data.loop.asUnownedSerialExecutor() }
 
@@ -68,24 +79,30 @@ actor NetControlQueue {
         ring = nil
     }
 
-    /// Everything that waits.
+    /// Some of what waits; the rest comes after the others' turns.
     /// - Returns: whether there was anything.
     @discardableResult
     private func turn() -> Bool {
-        var worked = false
+        var done = 0
+        guard !isBooked else { return false }
         do throws(RingFault) {
             while ring != nil {
                 if try ring?.poll() == 0, try ring?.lastLook() == 0 { break }
-                worked = true
+                if done == NetControlQueue.turnRequests, let target {
+                    isBooked = true
+                    facts.data.loop.after(.zero, target: target, slot: Wake.turn)
+                    break
+                }
                 take()
                 answer()
                 publish()
+                done += 1
             }
         } catch {
             facts.alarm.raise(.frontend("control ring: \(error)"))
             close()
         }
-        return worked
+        return done > 0
     }
 
     private func take() {
@@ -141,12 +158,23 @@ extension NetControlQueue: QueueTurns, CompletionTarget {
 
     nonisolated func buffersFreed() {}
 
-    /// The pause of a port that told of nothing is over.
-    nonisolated func completed(_ completions: borrowing CompletionBatch) { assumeIsolated { $0.unmask() } }
+    nonisolated func completed(_ completions: borrowing CompletionBatch) {
+        for position in 0..<completions.count {
+            let slot = completions[position].slot
+            assumeIsolated { $0.timeIsUp(slot) }
+        }
+    }
+
+    /// The pause of a port that told of nothing is over, or a turn's time has come.
+    private func timeIsUp(_ slot: UInt32) {
+        if slot == Wake.unmask { return unmask() }
+        isBooked = false
+        turn()
+    }
 
     private func event() {
         if let pause = patience.rest(worked: turn()), let target {
-            facts.data.loop.after(pause, target: target, slot: 0)
+            facts.data.loop.after(pause, target: target, slot: Wake.unmask)
         } else {
             unmask()
         }

@@ -18,8 +18,14 @@ actor NetQueue {
     private var ports: Ports?
     private var stall = StallClock(notifiesOfBuffers: true)
     private var patience = EventPatience()
-    /// The transmit port is masked until a rate allows more.
+    /// A direction's next turn is booked, behind what else the loop has to do. It is the only one until then: whatever an
+    /// event or a readable interface tells of, that turn will see. Otherwise who floods with events bought turns.
+    private var isTransmitBooked = false
+    private var isReceiveBooked = false
+    /// The rate allows no more for now.
     private var isThrottled = false
+    /// Which pause of the rate is the present one, in 24 bits: older timers tell of nothing.
+    private var pause: UInt32 = 0
     /// false after a fault.
     private var isTaking = false
 
@@ -30,13 +36,15 @@ actor NetQueue {
         var isSplit: Bool { transmit != receive }
     }
 
-    /// Slots of completions.
+    /// Slots of completions, in their lowest byte.
     private enum Slot {
         static let readable: UInt32 = 0
         static let transmit: UInt32 = 1
         static let receive: UInt32 = 2
         static let unmask: UInt32 = 3
         static let stall: UInt32 = 4
+        /// The number of the pause is above.
+        static let paid: UInt32 = 5
     }
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe facts.data.loop.asUnownedSerialExecutor() }
@@ -184,7 +192,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
     private func event(_ port: EventChannelPort) {
         guard isTaking, let ports else { return }
         var worked = false
-        if port == ports.transmit, !isThrottled { worked = transmitTurn() }
+        if port == ports.transmit { worked = transmitTurn() }
         if port == ports.receive, receive?.isWaiting ?? false { worked = receiveTurn() || worked }
         guard isTaking else { return }
         if let pause = patience.rest(worked: worked), let target {
@@ -197,14 +205,20 @@ extension NetQueue: QueueTurns, CompletionTarget {
     private func completionsArrived(_ completions: borrowing CompletionBatch) {
         var (transmits, receives) = (false, false)
         for position in 0..<completions.count {
-            switch completions[position].slot {
+            let slot = completions[position].slot
+            switch slot & 0xFF {
             case Slot.readable:
                 receive?.mayHaveInput = true
                 receives = true
             case Slot.transmit:
+                isTransmitBooked = false
+                transmits = true
+            case Slot.receive:
+                isReceiveBooked = false
+                receives = true
+            case Slot.paid where slot >> 8 == pause:
                 isThrottled = false
                 transmits = true
-            case Slot.receive: receives = true
             case Slot.unmask: unmask()
             case Slot.stall: stalled()
             default: break
@@ -222,24 +236,28 @@ extension NetQueue: QueueTurns, CompletionTarget {
 
     @discardableResult
     private func transmitTurn() -> Bool {
-        guard isTaking, transmit != nil, let scratch = try? scratch() else { return false }
+        guard isTaking, !isTransmitBooked, !isThrottled, transmit != nil, let scratch = try? scratch() else {
+            return false
+        }
         facts.mark?.begin(lane: 1 + facts.index)
         defer { facts.mark?.end(lane: 1 + facts.index) }
         var notify = false
         let end = transmit?.turn(scratch, notify: &notify)
         if notify, let ports { facts.data.channels.notify(ports.transmit) }
+        if case .more? = end { isTransmitBooked = true }
         return ended(end, again: Slot.transmit)
     }
 
     @discardableResult
     private func receiveTurn() -> Bool {
-        guard isTaking, receive != nil, let scratch = try? scratch() else { return false }
+        guard isTaking, !isReceiveBooked, receive != nil, let scratch = try? scratch() else { return false }
         facts.mark?.begin(lane: 1 + facts.index)
         defer { facts.mark?.end(lane: 1 + facts.index) }
         var notify = false
         let end = receive?.turn(scratch, notify: &notify)
         if notify, let ports { facts.data.channels.notify(ports.receive) }
         if case .waiting? = end { beginStall() } else { endStall() }
+        if case .more? = end { isReceiveBooked = true }
         return ended(end, again: Slot.receive)
     }
 
@@ -251,7 +269,8 @@ extension NetQueue: QueueTurns, CompletionTarget {
             if let target { facts.data.loop.after(.zero, target: target, slot: slot) }
         case .throttled(let pause)?:
             isThrottled = true
-            if let target { facts.data.loop.after(pause, target: target, slot: slot) }
+            self.pause = (self.pause &+ 1) & 0xFF_FFFF
+            if let target { facts.data.loop.after(pause, target: target, slot: Slot.paid | self.pause << 8) }
         case .waiting(let worked)?: return worked
         case .broken(let breakdown)?:
             isTaking = false

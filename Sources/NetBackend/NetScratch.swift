@@ -45,6 +45,9 @@ struct ReceiveRecord {
 final class NetScratch: @unchecked Sendable {
     /// Packets that one turn carries in one direction.
     static let packets = 64
+    /// Bytes after which a turn takes no further packet from a frontend, so that large packets do not earn a queue more of
+    /// the loop's time than small ones earn its neighbours.
+    static let turnBytes = 256 * 1024
     /// Packets of other queues that one turn takes in.
     static let parcels = 16
     /// Room for the largest frame with two VLAN tags, in whole pages.
@@ -90,10 +93,10 @@ final class NetScratch: @unchecked Sendable {
         cursor = 0
     }
 
-    /// Another packet of any size fits.
+    /// Another packet of any size fits, and is still this turn's.
     func hasRoom(_ copies: borrowing GrantCopyBatch) -> Bool {
         transmit.count < NetScratch.packets
-            && cursor &+ NetScratch.frameBytes &+ 4096 &* 3 <= frames.byteCount
+            && cursor < NetScratch.turnBytes
             && copies.count &+ NetWire.maxFurtherSlots &+ 1 <= copies.capacity
     }
 

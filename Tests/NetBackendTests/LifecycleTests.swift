@@ -2,6 +2,7 @@
 
 internal import BackendCore
 internal import FrontendDrivers
+internal import HostNetwork
 internal import Hypervisor
 internal import SimulatedHypervisor
 internal import Testing
@@ -75,6 +76,25 @@ extension SimulatedNetworkTests {
             #expect(try await eventually { try await scene.errorNode()?.contains("\(key)=") ?? false })
             #expect(try await scene.backendKey("state") != "4")
             #expect(scene.wires["vif7.0"] == nil)
+            try await scene.end()
+        }
+
+        /// A bridge that is not there, a name that is taken: the toolstack is told, and a later attach finds it mended.
+        @Test func theHostCannotMakeTheInterface() async throws {
+            let refusal = NetworkFailure(.notFound, "there is no bridge xenbr9")
+            let scene = try await NetScene(refusal: refusal, connects: false)
+            #expect(
+                try await eventually { try await scene.errorNode()?.contains("there is no bridge xenbr9") ?? false }
+            )
+            #expect(try await scene.backendKey("state") != "4")
+            #expect(scene.wires["vif7.0"] == nil)
+            try await scene.bystanderIsServed()
+            try await scene.toolstack.remove(scene.card)
+            scene.wires.refuse("vif7.0", nil)
+            try await scene.reattach()
+            try await scene.frontend.connect()
+            #expect(try await scene.frontend.sendAndWait(Frames.plain(60)) == 0)
+            #expect(await (try scene.wire).next()?.bytes == Frames.plain(60))
             try await scene.end()
         }
 

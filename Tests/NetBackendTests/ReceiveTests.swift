@@ -129,6 +129,34 @@ extension SimulatedNetworkTests {
             try await card.end()
         }
 
+        /// Pages that are revoked after they were posted cost their packets; those that are posted behind them get theirs.
+        @Test func aFrontendThatPostsAndRevokes() async throws {
+            let card = try await RawCard()
+            let ring = card.queue.receive
+            let wire = try card.scene.wire
+            // Three pages more than packets: so many a packet may take with its extras.
+            let (bad, good) = (20 as UInt32, 23 as UInt32)
+            for round in 0..<3 as Range<UInt32> {
+                var pages: SharedGrant? = try await card.raw.makePages(Int(bad))
+                let references = try #require(pages?.references)
+                let start = round * (bad + good)
+                for index in 0..<bad {
+                    let request = ReceiveRequest(id: UInt16(start + index), reference: references[Int(index)])
+                    ring.put(request.words, at: start + index)
+                }
+                pages = nil
+                for index in start + bad..<start + bad + good { card.post(page: 8, id: UInt16(index), at: index) }
+                ring.push(to: start + bad + good)
+                for _ in 0..<40 { wire.send(WireFrame(bytes: Frames.plain(100))) }
+                #expect(await ring.waitForResponses(upTo: 40 * round + 40))
+            }
+            let answers = (0..<120 as Range<UInt32>).map { card.queue.received(at: $0) }
+            #expect(answers.map(\.id) == (0..<120).map { UInt16($0) })
+            #expect(answers.map(\.status) == (0..<120).map { $0 % (bad + good) < bad ? -1 : 100 })
+            #expect(try await card.scene.counter("rx-frontend-faults") == 60)
+            try await card.end()
+        }
+
         /// XSA-216, for what goes in: nothing beyond the packet is written to the guest's page, whatever was there before.
         @Test func nothingOfOursGoesWithAPacket() async throws {
             let card = try await RawCard()

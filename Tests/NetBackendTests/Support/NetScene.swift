@@ -4,6 +4,7 @@ internal import BackendCore
 internal import Foundation
 internal import FrontendDrivers
 internal import HostIO
+internal import HostNetwork
 internal import Hypervisor
 internal import Logging
 internal import SharedRing
@@ -51,14 +52,17 @@ final class NetScene: Sendable {
     /// - Parameters:
     ///   - rate: the victim's.
     ///   - keys: the toolstack's for the victim, beside the usual ones.
+    ///   - refusal: why the host cannot make the victim's interface.
     ///   - connects: whether the victim's usual frontend connects.
     init(
         _ options: NetworkFrontendOptions = .init(),
         rate: String? = nil,
         keys: [(String, String)] = [],
         stall: StallTimes = .usual,
+        refusal: NetworkFailure? = nil,
         connects: Bool = true
     ) async throws {
+        wires.refuse("vif7.0", refusal)
         machine = try SimulatedMachine()
         try machine.createDomain(guestDomain)
         host = try machine.hypervisor(for: .initial)
@@ -149,6 +153,13 @@ final class NetScene: Sendable {
     func kill() async throws {
         try await backend.abandon()
         await serving.withLock { $0.lives[NetScene.victimPath] }?.value
+    }
+
+    /// The toolstack attaches the victim's card once more after its removal; the same worker serves it.
+    func reattach() async throws {
+        await serving.withLock { $0.lives[NetScene.victimPath] }?.value
+        try await toolstack.create(card)
+        start(NetScene.victimPath)
     }
 
     /// A new worker for the victim, with loops of its own.

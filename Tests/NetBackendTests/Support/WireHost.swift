@@ -16,9 +16,14 @@ struct WireFrame: Hashable, Sendable {
 /// Interfaces stay when backends die, until they are removed, as persistent TAPs do.
 final class WireHost: NetworkHost {
     private let devices = Mutex<[String: WireDevice]>([:])
+    private let refusals = Mutex<[String: NetworkFailure]>([:])
+
+    /// Why an interface cannot be made; nil: it can.
+    func refuse(_ name: String, _ failure: NetworkFailure?) { refusals.withLock { $0[name] = failure } }
 
     func open(_ plan: InterfacePlan) throws(NetworkFailure) -> any PacketDevice {
-        devices.withLock { devices in
+        if let failure = refusals.withLock({ $0[plan.name] }) { throw failure }
+        return devices.withLock { devices in
             let device = devices[plan.name] ?? WireDevice(plan)
             devices[plan.name] = device
             return device
