@@ -13,6 +13,8 @@ public final class ParkedQueue: Sendable {
     /// The interface's name when the queue was parked.
     public let name: String
     private let file: OpenFile
+    /// For who keeps a copy: the link stays while any copy is open. Never close it.
+    public var descriptor: CInt { file.descriptor }
 
     /// Parks a queue at the interface of that owner. Makes none where there is none.
     /// - Throws: `.notFound` if there is no such interface.

@@ -129,6 +129,34 @@ import Testing
         }
     }
 
+    /// Who restarts everything keeps a copy meanwhile: the service manager, as a rule.
+    @Test func copyOfAParkedQueueKeepsTheLink() async throws {
+        try await inNamespace {
+            let host = KernelNetwork()
+            try NetlinkSocket().addBridge("bridge0")
+            let owner = "xenback test vif7.0"
+            var device: (any PacketDevice)? = try host.open(plan("vif7.0"))
+            var queues = try device?.openQueues(2) ?? []
+            var parked: ParkedQueue? = try ParkedQueue(owner: owner)
+            var copy: OpenFile? = OpenFile(adopting: dup(try #require(parked).descriptor))
+            queues = []
+            device = nil
+            parked = nil
+            #expect(try interface("vif7.0")?.hasCarrier == true, "the copy keeps it")
+            // A detached queue says so to poll(2): who keeps it must not mind.
+            var entry = pollfd(fd: try #require(copy).descriptor, events: 0, revents: 0)
+            #expect(unsafe poll(&entry, 1, 0) == 1 && CInt(entry.revents) & POLLERR != 0)
+            // The next process parks its own and lets go of the copy.
+            parked = try ParkedQueue(owner: owner)
+            copy = nil
+            #expect(try interface("vif7.0")?.hasCarrier == true)
+            device = try host.open(plan("vif7.0"))
+            queues = try device?.openQueues(1) ?? []
+            #expect(try interface("vif7.0")?.hasCarrier == true && queues.count == 1)
+            withExtendedLifetime((parked, copy)) {}
+        }
+    }
+
     /// Packets go to the queues that are in service, whatever is parked beside them.
     @Test func parkedQueueGetsNoPackets() async throws {
         try await inNamespace {

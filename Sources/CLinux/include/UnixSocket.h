@@ -51,15 +51,27 @@ static inline int unix_accept(int fd, int nonblocking) {
 // A closed peer is EPIPE, never a signal.
 static inline ssize_t unix_send(int fd, const void *bytes, size_t count) { return send(fd, bytes, count, MSG_NOSIGNAL); }
 
-// One datagram to the service manager (sd_notify(3)): "@name" is a name in the abstract namespace. 0, or an errno value.
-static inline int service_notify(const char *path, const char *text) {
+// One datagram to the service manager (sd_notify(3)), with a descriptor unless that is negative: "@name" is a name in the
+// abstract namespace. 0, or an errno value.
+static inline int service_notify(const char *path, const char *text, int passed) {
     struct sockaddr_un address;
     if (unix_address(&address, path)) return errno;
     socklen_t length = offsetof(struct sockaddr_un, sun_path) + strlen(path);
     if (path[0] == '@') address.sun_path[0] = 0;
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return errno;
-    ssize_t sent = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&address, length);
+    struct iovec data = {(void *)text, strlen(text)};
+    union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int))]; } control = {0};
+    struct msghdr message = {.msg_name = &address, .msg_namelen = length, .msg_iov = &data, .msg_iovlen = 1};
+    if (passed >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof control.bytes;
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.header), &passed, sizeof passed);
+    }
+    ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     int status = sent < 0 ? errno : 0;
     close(fd);
     return status;

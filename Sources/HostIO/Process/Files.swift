@@ -110,6 +110,30 @@ public enum Files {
         }
     }
 
+    /// Makes a file with this text.
+    /// - Throws: `EEXIST` if it is there.
+    public static func make(_ path: FilePath, _ text: String, permissions: FilePermissions) throws(Errno) {
+        try errnoOnly {
+            let file = try FileDescriptor.open(
+                path,
+                .writeOnly,
+                options: [.create, .exclusiveCreate, .closeOnExec],
+                permissions: permissions
+            )
+            defer { try? file.close() }
+            _ = try file.writeAll(text.utf8)
+        }
+    }
+
+    /// Gives a file another name in its file system, in place of what had that name.
+    public static func rename(_ path: FilePath, to new: FilePath) throws(Errno) {
+        // SAFETY: both texts live for the call.
+        let status = unsafe path.withPlatformString { old in
+            unsafe new.withPlatformString { unsafe Glibc.rename(old, $0) }
+        }
+        if status != 0 { throw Errno(rawValue: errno) }
+    }
+
     /// What tells this file from another under the same name, e.g. a program before and after its upgrade: inode and
     /// time of change.
     public static func edition(of path: FilePath) throws(Errno) -> String {

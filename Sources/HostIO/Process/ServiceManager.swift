@@ -1,4 +1,4 @@
-// What a service tells systemd, without libsystemd.
+// What a service tells systemd, and what systemd keeps for it, without libsystemd.
 
 internal import CLinux
 public import SystemPackage
@@ -7,19 +7,74 @@ public import SystemPackage
     internal import Glibc
 #endif
 
-/// The service manager that started this process, if one did (sd_notify(3)).
+/// The service manager that started this process, if one did (sd_notify(3), sd_listen_fds(3)). Without one, telling
+/// does nothing.
 public enum ServiceManager {
-    /// Tells that the service is ready; for units of `Type=notify`. Without a manager it does nothing.
+    /// Tells that the service is ready; for units of `Type=notify`.
     public static func ready() throws(Errno) { try notify("READY=1") }
 
     /// Tells that the service is about to end.
     public static func stopping() throws(Errno) { try notify("STOPPING=1") }
 
-    private static func notify(_ text: String) throws(Errno) {
+    /// Has the manager keep a copy of a descriptor while the service restarts, and while it runs, for the next process
+    /// to take (`FDSTORE=1`; the unit's `FileDescriptorStoreMax` says how many).
+    ///
+    /// The manager does not look at its state (`FDPOLL=0`): a queue out of service reads as an error, which would make
+    /// it drop the copy.
+    /// - Parameter name: up to 255 characters of ASCII, none of them a colon.
+    public static func store(_ descriptor: CInt, as name: String) throws(Errno) {
+        precondition(isName(name), "no name for a stored descriptor: \(name)")
+        try notify("FDSTORE=1\nFDNAME=\(name)\nFDPOLL=0", passing: descriptor)
+    }
+
+    /// Has the manager close its copy of every descriptor of that name (`FDSTOREREMOVE=1`).
+    public static func unstore(_ name: String) throws(Errno) {
+        precondition(isName(name), "no name for a stored descriptor: \(name)")
+        try notify("FDSTOREREMOVE=1\nFDNAME=\(name)")
+    }
+
+    /// A descriptor that a former process of the service had stored.
+    public struct Stored: Sendable {
+        public let name: String
+        public let file: OpenFile
+    }
+
+    /// Takes over what the manager kept. Call it once, before anything else looks at descriptors: they are those from 3
+    /// on. The environment does not tell of them afterwards.
+    public static func takeStored() -> [Stored] {
+        // SAFETY: nobody else changes the environment while the service starts; texts are copied at once.
+        let stored = stored({ unsafe getenv($0).map { unsafe String(cString: $0) } }, process: getpid())
+        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] { _ = unsafe unsetenv(name) }
+        return stored
+    }
+
+    /// - Parameters:
+    ///   - variable: the environment.
+    ///   - first: the first descriptor (`SD_LISTEN_FDS_START`); others are for tests.
+    static func stored(_ variable: (String) -> String?, process: CInt, first: CInt = 3) -> [Stored] {
+        // The variables of a parent tell of its descriptors, not of ours.
+        guard variable("LISTEN_PID").flatMap({ CInt($0) }) == process,
+            let count = variable("LISTEN_FDS").flatMap({ CInt($0) }), (1...65536).contains(count)
+        else { return [] }
+        let names = (variable("LISTEN_FDNAMES") ?? "").split(separator: ":", omittingEmptySubsequences: false)
+        return (0..<count).compactMap { place in
+            // Ours alone, not the workers'. What is not open is not there.
+            guard fcntl(first + place, F_SETFD, FD_CLOEXEC) == 0 else { return nil }
+            let name = names.indices.contains(Int(place)) ? String(names[Int(place)]) : "unknown"
+            return Stored(name: name, file: OpenFile(adopting: first + place))
+        }
+    }
+
+    /// systemd's rule for `FDNAME` (src/basic/fd-util.c, `fdname_is_valid`).
+    private static func isName(_ name: String) -> Bool {
+        name.utf8.count <= 255 && name.utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7F && $0 != UInt8(ascii: ":") }
+    }
+
+    private static func notify(_ text: String, passing descriptor: CInt = -1) throws(Errno) {
         // SAFETY: nobody changes the environment of a running service; the text is copied at once.
         guard let socket = unsafe getenv("NOTIFY_SOCKET") else { return }
         // SAFETY: both texts live, NUL-terminated, until the call returns.
-        let status = unsafe service_notify(socket, text)
+        let status = unsafe service_notify(socket, text, descriptor)
         if status != 0 { throw Errno(rawValue: status) }
     }
 }

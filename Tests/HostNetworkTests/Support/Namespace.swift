@@ -25,6 +25,20 @@ enum Namespace {
         return unsafe status == 0 ? nil : Errno(rawValue: status)
     }()
 
+    /// True where no bridge can tell VLANs apart: some kernels are built without that; Debian's have it.
+    static let lacksVLANs: Bool = {
+        nonisolated(unsafe) var isRefused = true
+        let done = DispatchSemaphore(value: 0)
+        Thread.detachNewThread {
+            if linux_own_network() == 0 {
+                unsafe isRefused = (try? NetlinkSocket().addBridge("bridge0", filtersVLANs: true)) == nil
+            }
+            done.signal()
+        }
+        done.wait()
+        return unsafe isRefused
+    }()
+
     /// True where the tests that make interfaces run themselves. Where they cannot, `UnprivilegedTests` runs them in a
     /// user namespace.
     static var isAvailable: Bool { refusal == nil }
