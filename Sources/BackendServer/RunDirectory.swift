@@ -14,6 +14,8 @@ struct RunDirectory: Hashable, Sendable {
     var controlSocket: FilePath { path.appending("control") }
     /// Held by the broker: there is one for a run directory.
     var brokerLock: FilePath { path.appending("broker.lock") }
+    /// The settings that the broker has, for workers: the administrator's own file may be wrong by now, or not yet valid.
+    var settings: FilePath { path.appending("settings.toml") }
     /// Journals, a file for each device (BackendCore/RequestJournal).
     var journals: FilePath { path.appending("journal") }
 
@@ -25,6 +27,14 @@ struct RunDirectory: Hashable, Sendable {
     func prepare() throws(Errno) {
         try Files.makeDirectory(path, permissions: [.ownerReadWriteExecute, .groupReadExecute, .otherReadExecute])
         try Files.makeDirectory(journals, permissions: .ownerReadWriteExecute)
+    }
+
+    /// Keeps the text of settings for workers, whole or not at all.
+    func keep(settings text: String) throws(Errno) {
+        let new = path.appending("settings.toml.new")
+        try Files.remove(new)
+        try Files.make(new, text, permissions: .ownerReadWrite)
+        try Files.rename(new, to: settings)
     }
 
     /// Domains with a worker's file in the directory, running or not.

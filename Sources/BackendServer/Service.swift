@@ -7,7 +7,7 @@ internal import HostNetwork
 public import Logging
 internal import NetBackend
 public import SystemPackage
-internal import XenWire
+public import XenWire
 
 #if canImport(Glibc)
     internal import Glibc
@@ -35,18 +35,52 @@ public struct ServiceOptions: Sendable {
         self.logLevel = logLevel
     }
 
-    /// The configuration as it is now, with what the command line overrides.
-    func configuration() throws(ConfigurationError) -> Configuration {
-        var configuration =
+    /// The settings as they are now, with what the command line overrides.
+    func read() throws(ConfigurationError) -> ReadSettings {
+        var read =
             switch settings {
-            case .usualFile: try Configuration(fileIfPresent: Configuration.defaultPath)
-            case .file(let path): try Configuration(file: path)
-            case .fixed(let fixed): fixed
+            case .usualFile: try ReadSettings(fileIfPresent: Configuration.defaultPath)
+            case .file(let path): try ReadSettings(file: path)
+            case .fixed(let fixed): ReadSettings(configuration: fixed, text: nil)
             }
-        configuration.runDirectory = runDirectory ?? configuration.runDirectory ?? "/run/xenbackd"
-        configuration.logLevel = logLevel ?? configuration.logLevel
-        return configuration
+        read.configuration.runDirectory = runDirectory ?? read.configuration.runDirectory ?? "/run/xenbackd"
+        read.configuration.logLevel = logLevel ?? read.configuration.logLevel
+        return read
     }
+}
+
+/// Settings, and the text that they were read from.
+struct ReadSettings {
+    var configuration: Configuration
+    /// nil: from no file.
+    var text: String?
+}
+
+extension ReadSettings {
+    init(file: FilePath) throws(ConfigurationError) {
+        let text = try Configuration.text(of: file)
+        self.init(configuration: try Configuration(toml: text, file: file.string), text: text)
+    }
+
+    /// A file that is not there is an empty one.
+    init(fileIfPresent file: FilePath) throws(ConfigurationError) {
+        do throws(ConfigurationError) {
+            try self.init(file: file)
+        } catch {
+            guard error.isMissingFile else { throw error }
+            self.init(configuration: Configuration(), text: "")
+        }
+    }
+}
+
+/// What a broker tells a worker's command line: with it the worker has the broker's settings, whatever has become of the
+/// file that they are from.
+public struct WorkerStart: Sendable {
+    /// nil: a spare one, which is told later.
+    public let domain: DomainID?
+    /// nil: the broker's are from no file.
+    public let settings: FilePath?
+    public let runDirectory: FilePath
 }
 
 /// The name and number of this release.
@@ -132,11 +166,11 @@ struct ServiceStart {
 
 extension ServiceStart {
     /// What broker and worker begin with: settings, a logger, the run directory.
-    func prepare(_ options: ServiceOptions) -> (configuration: Configuration, log: Logger, run: RunDirectory) {
-        let configuration = attempt("configuration") { try options.configuration() }
-        let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
+    func prepare(_ options: ServiceOptions) -> (settings: ReadSettings, log: Logger, run: RunDirectory) {
+        let settings = attempt("configuration") { try options.read() }
+        let run = RunDirectory(settings.configuration.runDirectory ?? "/run/xenbackd")
         attempt("run directory \(run.path)") { try run.prepare() }
-        return (configuration, logger(configuration.logLevel), run)
+        return (settings, logger(settings.configuration.logLevel), run)
     }
 }
 

@@ -35,10 +35,11 @@ struct DemoServiceOptions: ParsableArguments {
     }
 
     /// The arguments again, for a worker.
-    var words: [String] {
+    /// - Parameter settings: where the broker's are.
+    func words(_ settings: FilePath?) -> [String] {
         ["--machine", machine, "--run-directory", runDirectory, "--log-level", logLevel]
             + (poison.map { ["--poison", $0] } ?? [])
-            + (settings.map { ["--settings", $0] } ?? [])
+            + (settings.map { ["--settings", $0.string] } ?? [])
             + (network.map { ["--network", $0] } ?? [])
     }
 
@@ -69,11 +70,14 @@ struct DemoBrokerCommand: ParsableCommand {
     @OptionGroup var options: DemoServiceOptions
 
     func run() throws {
-        let words = options.words
+        let options = options
         BrokerProgram.run(
             options.service,
             hypervisor: { try options.hypervisor() },
-            workerCommand: { ["demo-worker"] + words + ["--domain", $0.map { "\($0)" } ?? WorkerLine.spare] },
+            workerCommand: { start in
+                let domain = start.domain.map { "\($0)" } ?? WorkerLine.spare
+                return ["demo-worker"] + options.words(start.settings) + ["--domain", domain]
+            },
             classes: options.classes
         )
     }

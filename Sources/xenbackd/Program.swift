@@ -53,8 +53,18 @@ struct Xenbackd: ParsableCommand {
         )
     }
 
-    /// What a worker is told.
-    private func line(for domain: DomainID?) -> WorkerLine {
+    /// What the broker tells a worker: where the broker's settings are.
+    private func line(for start: WorkerStart) -> WorkerLine {
+        WorkerLine(
+            domain: start.domain,
+            config: start.settings?.string ?? config,
+            runDirectory: start.runDirectory.string,
+            logLevel: logLevel
+        )
+    }
+
+    /// What a person told a worker.
+    private func line(for domain: DomainID) -> WorkerLine {
         WorkerLine(domain: domain, config: config, runDirectory: runDirectory, logLevel: logLevel)
     }
 

@@ -14,7 +14,7 @@ import Testing
     @Test func anEmptyFileIsTheDefault() throws {
         #expect(try Self.read("") == Configuration())
         #expect(try Self.read("# nothing\n\n[block]\n[net]\n[usb]\n") == Configuration())
-        #expect(try Configuration(fileIfPresent: "/nonexistent/xenbackd.toml") == Configuration())
+        #expect(try ReadSettings(fileIfPresent: "/nonexistent/xenbackd.toml").configuration == Configuration())
         #expect(throws: ConfigurationError.self) { try Configuration(file: "/nonexistent/xenbackd.toml") }
     }
 

@@ -32,6 +32,7 @@ private final class FakeInterfaces: InterfaceKeeper {
         var parked: Set<String> = []
         var asked: [String] = []
         var refuses = false
+        var kept: [Set<String>] = []
     }
     let state = Mutex(State())
 
@@ -54,6 +55,8 @@ private final class FakeInterfaces: InterfaceKeeper {
         if !isThere { throw NetworkFailure(.notFound, "none") }
         return Parked(owner, self)
     }
+
+    func forgetOthers(than owners: Set<String>) { state.withLock { $0.kept.append(owners) } }
 
     func owners() throws(NetworkFailure) -> [String] { state.withLock { Array($0.owners) } }
 
@@ -154,9 +157,11 @@ struct InterfaceTests {
         ]
         interfaces.state.withLock { $0.owners = stay.union(["xenback backend/vif/9/0", "xenback backend/vif/1/7"]) }
         try await write(host, "backend/vif/1/0", state: "1")
+        try await write(host, "backend/vif/1/2", state: "4")
         let (broker, task) = broker(host, interfaces)
         try await eventually("a worker") { await broker.process(of: DomainID(1)!) != nil }
         try await eventually("swept") { !interfaces.owned.contains("xenback backend/vif/9/0") }
+        #expect(interfaces.state.withLock { $0.kept }.first == ["xenback backend/vif/1/2"])
         #expect(interfaces.owned.isSuperset(of: stay))
         await broker.stop()
         await task.value

@@ -36,7 +36,7 @@ final class Services: @unchecked Sendable {
         try startBroker()
     }
 
-    private var settingsFile: FilePath { host.run.path.appending("xenbackd.toml") }
+    private var settingsFile: FilePath { host.directory.appending("xenbackd.toml") }
 
     func write(settings: String) throws {
         let file = try FileDescriptor.open(
@@ -47,6 +47,8 @@ final class Services: @unchecked Sendable {
         )
         try file.closeAfter { _ = try file.writeAll(settings.utf8) }
     }
+
+    func removeSettings() throws { try Files.remove(settingsFile) }
 
     /// Beside the test bundle.
     static var xenback: String {

@@ -57,6 +57,15 @@ extension ServiceTests {
         try await Task.sleep(for: .milliseconds(200))
         #expect(try await services.call(List()).devices.map(\.path) == ["\(guest.path)"])
         _ = try await guest.work(until: .now, atLeast: 5)
+        // Nor do they keep a worker from starting: in place of a dead one, and for a new guest.
+        kill(try #require(services.worker(of: guest.domain)), SIGKILL)
+        _ = try await guest.work(until: .now, atLeast: 5)
+        #expect(try await ringPageOrder(services, 2) == "2")
+        // Not even where there is no file any more.
+        try services.removeSettings()
+        kill(try #require(services.worker(of: guest.domain)), SIGKILL)
+        _ = try await guest.work(until: .now, atLeast: 5)
+        #expect(try await ringPageOrder(services, 3) == "2")
         await services.end()
     }
 }

@@ -27,7 +27,7 @@ extension Broker {
             interfaces.mustSweep = true
         }
         for path in connected where interfaces.parked[path] == nil { park(path, keeper) }
-        if interfaces.mustSweep { sweep(keeper) }
+        if interfaces.mustSweep { sweep(keeper, connected) }
     }
 
     /// A worker that ended may have left an interface whose device went meanwhile.
@@ -58,11 +58,15 @@ extension Broker {
     }
 
     /// Removes interfaces whose device is gone. While a worker runs, its domain's interfaces are its own business.
-    private func sweep(_ keeper: any InterfaceKeeper) {
+    private func sweep(_ keeper: any InterfaceKeeper, _ connected: Set<DevicePath>) {
         interfaces.mustSweep = false
         let kinds = classes.kinds
+        let owners = Set(connected.map(\.interfaceOwner))
         Task(executorPreference: loop) {
-            let found = await self.loop.blocking { Result { () throws(NetworkFailure) in try keeper.owners() } }
+            let found = await self.loop.blocking {
+                keeper.forgetOthers(than: owners)
+                return Result { () throws(NetworkFailure) in try keeper.owners() }
+            }
             switch found {
             case .failure(let failure): self.log.warning("interfaces that are left over: \(failure)")
             case .success(let owners):

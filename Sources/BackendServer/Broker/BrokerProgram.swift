@@ -18,30 +18,38 @@ public enum BrokerProgram {
     /// Runs the broker until SIGTERM or SIGINT; SIGHUP reads the configuration again.
     /// - Parameters:
     ///   - hypervisor: connects to the hypervisor.
-    ///   - workerCommand: the command line of a domain's worker, after the program's path; of a spare one for nil.
+    ///   - workerCommand: the command line of a worker, after the program's path.
     ///   - classes: the device classes for a configuration.
     ///   - keepsInterfaces: the hypervisor's network cards are interfaces of this kernel.
     public static func run(
         _ options: ServiceOptions,
         hypervisor: () throws -> any Hypervisor,
-        workerCommand: @escaping @Sendable (DomainID?) -> [String],
+        workerCommand: @escaping @Sendable (WorkerStart) -> [String],
         classes: @escaping ClassFactory = standardClasses,
         keepsInterfaces: Bool = false
     ) -> Never {
         let service = ServiceStart()
         service.attempt("signals") { try ProcessSignals.begin() }
-        let (configuration, log, run) = service.prepare(options)
+        // Before this process opens anything.
+        let stored = ServiceManager.takeStored()
+        let (settings, log, run) = service.prepare(options)
+        let configuration = settings.configuration
         let lock = service.attempt("another xenbackd runs in \(run.path)") {
             try LockFile(taking: run.brokerLock, text: "\(getpid())\n")
         }
         Files.raiseOpenLimit()
+        if let text = settings.text { service.attempt("settings for workers") { try run.keep(settings: text) } }
         let program = ownProgram()
+        let workerSettings = settings.text.map { _ in run.settings }
         let setting = BrokerSetting(
             run: run,
-            workerCommand: { [program] + workerCommand($0) },
+            workerCommand: { domain in
+                let start = WorkerStart(domain: domain, settings: workerSettings, runDirectory: run.path)
+                return [program] + workerCommand(start)
+            },
             build: Release.build,
             keepsSpare: configuration.spareWorker,
-            interfaces: keepsInterfaces ? KernelInterfaces() : nil
+            interfaces: keepsInterfaces ? KernelInterfaces(stored: stored) : nil
         )
         let loop = service.attempt("event loop") { try EventLoop(name: "broker", entries: 64) }
         let hypervisor = service.attempt("hypervisor") { try hypervisor() }
@@ -56,7 +64,7 @@ public enum BrokerProgram {
         runService(loop) { signal in
             switch signal {
             case .stop: Task(executorPreference: loop) { await broker.stop() }
-            case .reload: reload(broker, options, classes, log)
+            case .reload: reload(broker, options, classes, run, log)
             }
         } body: {
             let server = ControlServer(at: run.controlSocket, on: loop, dispatch: broker.dispatch(), log: log)
@@ -76,10 +84,13 @@ public enum BrokerProgram {
         _ broker: Broker,
         _ options: ServiceOptions,
         _ classes: ClassFactory,
+        _ run: RunDirectory,
         _ log: Logger
     ) {
         do {
-            let configuration = try options.configuration()
+            let settings = try options.read()
+            let configuration = settings.configuration
+            if let text = settings.text { try run.keep(settings: text) }
             log.notice("configuration read again")
             let all = DeviceClasses(all: classes(configuration))
             let binds = configuration.block.kernelVbd == .bind

@@ -93,16 +93,6 @@ extension Configuration {
         try self.init(toml: Self.text(of: file), file: file.string)
     }
 
-    /// Reads the file, if there is one.
-    public init(fileIfPresent file: FilePath) throws(ConfigurationError) {
-        do throws(ConfigurationError) {
-            try self.init(file: file)
-        } catch {
-            guard error.isMissingFile else { throw error }
-            self.init()
-        }
-    }
-
     /// Reads the text of a file.
     ///
     /// - Parameter file: its name, for errors.
@@ -128,7 +118,7 @@ extension Configuration {
         try top.refuseUnknownKeys()
     }
 
-    private static func text(of file: FilePath) throws(ConfigurationError) -> String {
+    static func text(of file: FilePath) throws(ConfigurationError) -> String {
         do throws(Errno) {
             return String(decoding: try Files.contents(of: file, limit: 1 << 20), as: UTF8.self)
         } catch {

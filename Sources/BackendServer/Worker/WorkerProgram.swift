@@ -31,7 +31,8 @@ public enum WorkerProgram {
             exit(0)
         }
         service.domain = domain
-        let (configuration, log, run) = service.prepare(options)
+        let (settings, log, run) = service.prepare(options)
+        let configuration = settings.configuration
         guard let identity = service.attempt("domain", { try hypervisor.domains.identity(of: domain) }) else {
             log.notice("the domain is gone; nothing to serve")
             exit(0)
