@@ -37,6 +37,10 @@ public enum ServiceManager {
     public struct Stored: Sendable {
         public let name: String
         public let file: OpenFile
+        public init(name: String, file: OpenFile) {
+            self.name = name
+            self.file = file
+        }
     }
 
     /// Takes over what the manager kept. Call it once, before anything else looks at descriptors: they are those from 3
