@@ -1,5 +1,6 @@
 // Transfers on the calling thread, for files in memory: there the system call is the copy.
 
+internal import CLinux
 internal import CURing
 internal import Glibc
 public import SharedRing

@@ -1,5 +1,6 @@
 // liburing behind a noncopyable owner: one submission and one completion queue, used by one thread.
 
+internal import CLinux
 internal import CURing
 internal import Glibc
 internal import SystemPackage

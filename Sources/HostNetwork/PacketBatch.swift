@@ -1,5 +1,6 @@
 // Several packets in or out of a queue with one system call.
 
+internal import CLinux
 internal import Glibc
 internal import HostIO
 public import SharedRing

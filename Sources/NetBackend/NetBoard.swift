@@ -133,10 +133,7 @@ final class NetBoard: Sendable {
 
     /// Gives a packet to another queue. One that does not keep up loses packets.
     func post(_ packet: Slot, _ header: Slot, to queue: Int) {
-        let parcel = Parcel(
-            header: (0..<header.byteCount).map { header.u8($0) },
-            frame: (0..<packet.byteCount).map { packet.u8($0) }
-        )
+        let parcel = Parcel(header: header.bytes, frame: packet.bytes)
         let wake = inboxes.withLock { inboxes -> (@Sendable () -> Void)? in
             guard queue < inboxes.count, inboxes[queue].parcels.count < NetBoard.parcelLimit else { return nil }
             inboxes[queue].parcels.append(parcel)

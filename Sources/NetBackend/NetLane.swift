@@ -27,12 +27,12 @@ package struct NetLane: ~Copyable {
         device: any PacketDevice
     ) throws {
         let connection = try NetConnection(FrontendKeys(keys), NetOffer(maxQueues: 1))
-        journal = try RequestJournal.create(
+        let journal = try RequestJournal.create(
             at: environment.runDirectory.appending("lane"),
             identity: "lane",
             layout: .rings(3, slots: NetWire.transmitSlots, stateBytes: NetSettings.byteCount)
         )
-        alarm = BreakdownAlarm(WatchSignal())
+        let alarm = BreakdownAlarm(WatchSignal())
         let facts = NetQueueFacts(
             path: path,
             index: 0,
@@ -46,9 +46,15 @@ package struct NetLane: ~Copyable {
         )
         let (queue, wanted) = (try device.openQueues(1)[0], connection.queues[0])
         let (log, mapping) = (FaultLog(environment.logger), environment.hypervisor.grants)
+        let out = try mapping.map([wanted.transmitRing], of: path.domain, access: .readWrite)
+        let back = try mapping.map([wanted.receiveRing], of: path.domain, access: .readWrite)
+        let scratch = try NetScratch()
+        self.scratch = scratch
+        self.journal = journal
+        self.alarm = alarm
         transmit = NetTransmit(
             facts,
-            pages: try mapping.map([wanted.transmitRing], of: path.domain, access: .readWrite),
+            pages: out,
             journal: journal.ring(0),
             published: nil,
             device: queue,
@@ -56,14 +62,13 @@ package struct NetLane: ~Copyable {
         )
         receive = NetReceive(
             facts,
-            pages: try mapping.map([wanted.receiveRing], of: path.domain, access: .readWrite),
+            pages: back,
             journal: journal.ring(1),
             published: nil,
             device: queue,
             accepts: connection.accepts,
             log: log
         )
-        scratch = try NetScratch()
     }
 
     deinit { RequestJournal.remove(at: journal.path) }

@@ -41,7 +41,9 @@ actor NetQueue {
         static let readable: UInt32 = 0
         static let transmit: UInt32 = 1
         static let receive: UInt32 = 2
-        static let unmask: UInt32 = 3
+        /// A port's own pause is over: the other's may not be.
+        static let unmaskTransmit: UInt32 = 3
+        static let unmaskReceive: UInt32 = 6
         static let stall: UInt32 = 4
         /// The number of the pause is above.
         static let paid: UInt32 = 5
@@ -196,7 +198,8 @@ extension NetQueue: QueueTurns, CompletionTarget {
         if port == ports.receive, receive?.isWaiting ?? false { worked = receiveTurn() || worked }
         guard isTaking else { return }
         if let pause = patience.rest(worked: worked), let target {
-            facts.data.loop.after(pause, target: target, slot: Slot.unmask)
+            let slot = port == ports.transmit ? Slot.unmaskTransmit : Slot.unmaskReceive
+            facts.data.loop.after(pause, target: target, slot: slot)
         } else {
             facts.data.channels.unmask(port)
         }
@@ -219,19 +222,14 @@ extension NetQueue: QueueTurns, CompletionTarget {
             case Slot.paid where slot >> 8 == pause:
                 isThrottled = false
                 transmits = true
-            case Slot.unmask: unmask()
+            case Slot.unmaskTransmit: if let ports { facts.data.channels.unmask(ports.transmit) }
+            case Slot.unmaskReceive: if let ports { facts.data.channels.unmask(ports.receive) }
             case Slot.stall: stalled()
             default: break
             }
         }
         if transmits { transmitTurn() }
         if receives, !(receive?.isWaiting ?? true) { receiveTurn() }
-    }
-
-    private func unmask() {
-        guard let ports else { return }
-        facts.data.channels.unmask(ports.transmit)
-        if ports.isSplit { facts.data.channels.unmask(ports.receive) }
     }
 
     @discardableResult

@@ -115,6 +115,12 @@ public struct Slot: WritableWireBytes {
         self.byteCount = byteCount
     }
 
+    /// A copy of all its bytes.
+    public var bytes: [UInt8] {
+        // SAFETY: the whole slot, for the time of the copy.
+        unsafe [UInt8](UnsafeRawBufferPointer(start: base, count: byteCount))
+    }
+
     @inlinable
     public func u8(_ offset: Int) -> UInt8 {
         precondition(offset >= 0 && offset < byteCount)

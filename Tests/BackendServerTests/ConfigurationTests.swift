@@ -1,10 +1,11 @@
 // The configuration file: defaults, every key, and errors with their place.
 
-import BackendServer
 import Foundation
 import Logging
 import SystemPackage
 import Testing
+
+@testable import BackendServer
 
 @Suite struct ConfigurationTests {
     private static func read(_ text: String) throws(ConfigurationError) -> Configuration {

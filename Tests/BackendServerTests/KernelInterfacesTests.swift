@@ -76,7 +76,7 @@ private final class Manager {
         let interfaces = try interfaces()
         var parked: (any Sendable)? = try interfaces.park(Self.owner)
         let name = "\(Self.owner)#\(getpid()).1"
-        #expect(manager.told() == ["FDSTORE=1\nFDNAME=\(name)\nFDPOLL=0"])
+        #expect(manager.told() == ["FDSTORE=1\nFDNAME=\(name)"])
         withExtendedLifetime(parked) {}
         parked = nil
         #expect(manager.told() == ["FDSTOREREMOVE=1\nFDNAME=\(name)"])
@@ -90,7 +90,7 @@ private final class Manager {
         #expect(manager.told() == ["FDSTOREREMOVE=1\nFDNAME=xenback backend/vif/8/0#1.3"])
         let parked = try interfaces.park(Self.owner)
         let told = manager.told()
-        #expect(told.first == "FDSTORE=1\nFDNAME=\(Self.owner)#\(getpid()).1\nFDPOLL=0")
+        #expect(told.first == "FDSTORE=1\nFDNAME=\(Self.owner)#\(getpid()).1")
         #expect(
             Set(told.dropFirst()) == [
                 "FDSTOREREMOVE=1\nFDNAME=\(Self.owner)#1.1", "FDSTOREREMOVE=1\nFDNAME=\(Self.owner)#1.2",

@@ -36,25 +36,15 @@ import Testing
 
     private func receive(_ socket: CInt) -> Notice? {
         var notice = Notice()
-        var control = [UInt64](repeating: 0, count: 16)
-        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: 4096) { buffer, count in
-            var piece = unsafe iovec(iov_base: UnsafeMutableRawPointer(buffer.baseAddress), iov_len: buffer.count)
-            unsafe control.withUnsafeMutableBytes { room in
-                var message = unsafe msghdr()
-                unsafe withUnsafeMutablePointer(to: &piece) { piece in
-                    unsafe message.msg_iov = piece
-                    unsafe message.msg_iovlen = 1
-                    unsafe message.msg_control = room.baseAddress
-                    unsafe message.msg_controllen = room.count
-                    count = unsafe max(0, recvmsg(socket, &message, 0))
-                }
-                // cmsghdr: length (8 bytes), level, type, then the descriptor.
-                if unsafe message.msg_controllen >= 20, unsafe room.load(fromByteOffset: 12, as: CInt.self) == 1 {
-                    notice.descriptor = unsafe room.load(fromByteOffset: 16, as: CInt.self)
-                }
-            }
+        var (descriptors, count) = ([CInt](repeating: -1, count: Int(LINUX_DESCRIPTORS_MAX)), UInt32(0))
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: 4096) { buffer, filled in
+            filled = unsafe max(
+                0,
+                linux_receive_descriptors(socket, buffer.baseAddress, buffer.count, &descriptors, &count)
+            )
         }
         notice.text = String(decoding: bytes, as: UTF8.self)
+        if count > 0 { notice.descriptor = descriptors[0] }
         return bytes.isEmpty ? nil : notice
     }
 
@@ -82,7 +72,7 @@ import Testing
         }
         #expect(
             told.map(\.text) == [
-                "READY=1", "FDSTORE=1\nFDNAME=xenback backend/vif/7/0#1.1\nFDPOLL=0",
+                "READY=1", "FDSTORE=1\nFDNAME=xenback backend/vif/7/0#1.1",
                 "FDSTOREREMOVE=1\nFDNAME=xenback backend/vif/7/0#1.1",
             ]
         )

@@ -7,7 +7,6 @@ internal import HostIO
 public import Hypervisor
 internal import Logging
 internal import SystemPackage
-public import XenWire
 
 #if canImport(Glibc)
     internal import Glibc

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "Descriptors.h"
 
 // -1 and ENAMETOOLONG if the path leaves no room for its closing NUL (unix(7)).
 static inline int unix_address(struct sockaddr_un *address, const char *path) {
@@ -60,18 +61,8 @@ static inline int service_notify(const char *path, const char *text, int passed)
     if (path[0] == '@') address.sun_path[0] = 0;
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return errno;
-    struct iovec data = {(void *)text, strlen(text)};
-    union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int))]; } control = {0};
-    struct msghdr message = {.msg_name = &address, .msg_namelen = length, .msg_iov = &data, .msg_iovlen = 1};
-    if (passed >= 0) {
-        message.msg_control = control.bytes;
-        message.msg_controllen = sizeof control.bytes;
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(&control.header), &passed, sizeof passed);
-    }
-    ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+    ssize_t sent = connect(fd, (const struct sockaddr *)&address, length);
+    if (sent == 0) sent = linux_send_descriptors(fd, text, strlen(text), &passed, passed < 0 ? 0 : 1);
     int status = sent < 0 ? errno : 0;
     close(fd);
     return status;

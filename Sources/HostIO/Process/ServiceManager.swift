@@ -17,14 +17,12 @@ public enum ServiceManager {
     public static func stopping() throws(Errno) { try notify("STOPPING=1") }
 
     /// Has the manager keep a copy of a descriptor while the service restarts, and while it runs, for the next process
-    /// to take (`FDSTORE=1`; the unit's `FileDescriptorStoreMax` says how many).
-    ///
-    /// The manager does not look at its state (`FDPOLL=0`): a queue out of service reads as an error, which would make
-    /// it drop the copy.
+    /// to take (`FDSTORE=1`; the unit's `FileDescriptorStoreMax` says how many). It closes copies whose poll(2) says that
+    /// they are of no use any more.
     /// - Parameter name: up to 255 characters of ASCII, none of them a colon.
     public static func store(_ descriptor: CInt, as name: String) throws(Errno) {
         precondition(isName(name), "no name for a stored descriptor: \(name)")
-        try notify("FDSTORE=1\nFDNAME=\(name)\nFDPOLL=0", passing: descriptor)
+        try notify("FDSTORE=1\nFDNAME=\(name)", passing: descriptor)
     }
 
     /// Has the manager close its copy of every descriptor of that name (`FDSTOREREMOVE=1`).

@@ -2,6 +2,7 @@
 
 internal import BackendCore
 internal import CBench
+internal import HostIO
 internal import HostNetwork
 internal import Hypervisor
 internal import NetBackend
@@ -26,7 +27,8 @@ struct LaneConsumer: NetConsumer, ~Copyable {
     let grants: TimedGrants
 
     init(_ load: borrowing NetLoad, _ path: DevicePath, _ environment: WorkerEnvironment, _ wire: BenchWire) throws {
-        grants = TimedGrants(environment.hypervisor.grants)
+        let grants = TimedGrants(environment.hypervisor.grants)
+        self.grants = grants
         lane = try NetLane(path, environment, keys: load.keys, grants: grants, device: wire)
     }
 
@@ -46,17 +48,18 @@ struct PlainConsumer: NetConsumer, ~Copyable {
     private let batch: CInt
 
     init(_ load: borrowing NetLoad, _ wire: BenchWire) throws {
-        frame = try PrivatePages(byteCount: 18 * 4096)
-        batch = CInt(load.shape.batch)
-        keep = [load.transmitRing.pages, load.receiveRing.pages, load.transmitPages.pages, load.receivePages.pages]
-        unsafe out = PlainConsumer.queue(load.transmitRing, load.transmitPages, frame, wire)
-        unsafe back = PlainConsumer.queue(load.receiveRing, load.receivePages, frame, wire)
+        let frame = try PrivatePages(byteCount: 18 * 4096)
         for grant in [load.transmitPages, load.receivePages] {
             for (index, reference) in grant.references.enumerated()
             where reference.rawValue != grant.references[0].rawValue + UInt32(index) {
                 throw NetBroken("the C peer needs references in order")
             }
         }
+        self.frame = frame
+        batch = CInt(load.shape.batch)
+        keep = [load.transmitRing.pages, load.receiveRing.pages, load.transmitPages.pages, load.receivePages.pages]
+        unsafe out = PlainConsumer.queue(load.transmitRing, load.transmitPages, frame, wire)
+        unsafe back = PlainConsumer.queue(load.receiveRing, load.receivePages, frame, wire)
     }
 
     @unsafe
@@ -92,10 +95,11 @@ struct HostOnly: ~Copyable {
     private static let place = 17 * 4096
 
     init(_ shape: NetShape, _ wire: BenchWire) throws {
+        let frames = try PrivatePages(byteCount: 64 * HostOnly.place + 4096)
+        batch = try PacketBatch(packets: 64, runs: 64 * PacketBatch.runsPerPacket)
+        self.frames = frames
         self.shape = shape
         self.wire = wire
-        batch = try PacketBatch(packets: 64, runs: 64 * PacketBatch.runsPerPacket)
-        frames = try PrivatePages(byteCount: 64 * HostOnly.place + 4096)
         for index in 0..<shape.batch {
             shape.write(into: frames.slot(at: index * HostOnly.place, byteCount: shape.byteCount))
         }

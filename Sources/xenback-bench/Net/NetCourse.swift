@@ -96,7 +96,8 @@ struct NetTrack<Consumer: NetConsumer & ~Copyable>: ~Copyable {
         _ make: (borrowing NetLoad, BenchWire) throws -> Consumer
     ) throws {
         let wire = try BenchWire()
-        consumer = try make(load, wire)
+        let consumer = try make(load, wire)
+        self.consumer = consumer
         self.load = load
         self.wire = wire
         self.packet = packet

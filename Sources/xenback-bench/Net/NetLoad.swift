@@ -16,20 +16,23 @@ struct NetLoad: ~Copyable {
     private let answer: PrivatePages
 
     init(_ shape: NetShape, _ guest: any Hypervisor) throws {
-        self.shape = shape
         func share(_ count: Int) throws -> SharedGrant {
             try guest.sharing.share(pageCount: count, with: .initial, access: .readWrite)
         }
-        transmitRing = try share(1)
-        receiveRing = try share(1)
-        transmitPages = try share(shape.pageCount)
-        receivePages = try share(NetWire.receiveSlots)
-        out = FrontRing(pages: transmitRing.pages, stride: NetWire.transmitStride)
-        back = FrontRing(pages: receiveRing.pages, stride: NetWire.receiveStride)
-        answer = try PrivatePages(byteCount: 4096)
+        let (transmitRing, receiveRing) = (try share(1), try share(1))
+        let (sent, received) = (try share(shape.pageCount), try share(NetWire.receiveSlots))
+        let answer = try PrivatePages(byteCount: 4096)
         let frame = try PrivatePages(byteCount: shape.pageCount * SharedPages.pageSize)
         shape.write(into: frame.slot(at: 0, byteCount: shape.byteCount))
-        transmitPages.pages.copyIn(at: 0, count: shape.byteCount, from: frame, at: 0)
+        sent.pages.copyIn(at: 0, count: shape.byteCount, from: frame, at: 0)
+        self.shape = shape
+        self.transmitRing = transmitRing
+        self.receiveRing = receiveRing
+        self.answer = answer
+        transmitPages = sent
+        receivePages = received
+        out = FrontRing(pages: transmitRing.pages, stride: NetWire.transmitStride)
+        back = FrontRing(pages: receiveRing.pages, stride: NetWire.receiveStride)
     }
 
     /// A frontend's keys, as it writes them for one queue.

@@ -2,6 +2,7 @@
 
 internal import Foundation
 internal import FrontendDrivers
+internal import Hypervisor
 internal import SharedRing
 internal import Synchronization
 internal import XenWire
