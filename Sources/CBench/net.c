@@ -34,7 +34,8 @@ static void take(struct bench_net *queue, void *slot, size_t size) {
 
 static uint8_t *granted(struct bench_net *queue, uint32_t reference) {
     uint32_t index = reference - queue->first_reference;
-    return index < queue->page_count ? queue->pages + (size_t)page * index : NULL;
+    if (index >= queue->reference_count || queue->places[index] == 0xFFFF) return NULL;
+    return queue->pages + (size_t)page * queue->places[index];
 }
 
 // What the headers say of a checksum that is left to be summed.

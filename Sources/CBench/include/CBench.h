@@ -30,9 +30,10 @@ int bench_ring_turn(struct bench_ring *ring);
 // private memory, a writev(2) or readv(2) for each packet. It has no grants, no journal, no offload but the header's words.
 struct bench_net {
     uint8_t *ring;            // the shared page
-    uint8_t *pages;           // the frontend's, in the order of their references
+    uint8_t *pages;           // the frontend's
+    const uint16_t *places;   // the page of each reference from first_reference on, 0xFFFF for none
     uint32_t first_reference;
-    uint32_t page_count;
+    uint32_t reference_count;
     uint8_t *frame;           // private memory for a packet: 18 pages
     int descriptor;           // the interface
     uint32_t consumed, produced;

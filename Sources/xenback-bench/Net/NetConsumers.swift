@@ -40,40 +40,60 @@ struct LaneConsumer: NetConsumer, ~Copyable {
 @safe
 struct PlainConsumer: NetConsumer, ~Copyable {
     static let name = "C"
-    // SAFETY: both point into pages that this struct keeps.
+    // SAFETY: both point into pages and tables that this struct keeps.
     private var out: bench_net
     private var back: bench_net
     private let keep: [SharedPages]
     private let frame: PrivatePages
+    private let places: [Places]
     private let batch: CInt
+
+    /// Which page a reference stands for, as a table in memory.
+    private struct Places {
+        let first: UInt32
+        let count: Int
+        let table: PrivatePages
+
+        init(_ grant: SharedGrant) throws {
+            let numbers = grant.references.map(\.rawValue)
+            guard let first = numbers.min(), let last = numbers.max(), last - first < 1 << 20 else {
+                throw NetBroken("no table for references of \(numbers.count) pages")
+            }
+            self.first = first
+            count = Int(last - first) + 1
+            table = try PrivatePages(byteCount: 2 * count)
+            let slot = table.slot(at: 0, byteCount: 2 * count)
+            for place in 0..<count { slot.set16(0xFFFF, at: 2 * place) }
+            for (page, number) in numbers.enumerated() { slot.set16(UInt16(page), at: 2 * Int(number - first)) }
+        }
+    }
 
     init(_ load: borrowing NetLoad, _ wire: BenchWire) throws {
         let frame = try PrivatePages(byteCount: 18 * 4096)
-        for grant in [load.transmitPages, load.receivePages] {
-            for (index, reference) in grant.references.enumerated()
-            where reference.rawValue != grant.references[0].rawValue + UInt32(index) {
-                throw NetBroken("the C peer needs references in order")
-            }
-        }
+        let (sent, received) = (try Places(load.transmitPages), try Places(load.receivePages))
+        places = [sent, received]
         self.frame = frame
         batch = CInt(load.shape.batch)
         keep = [load.transmitRing.pages, load.receiveRing.pages, load.transmitPages.pages, load.receivePages.pages]
-        unsafe out = PlainConsumer.queue(load.transmitRing, load.transmitPages, frame, wire)
-        unsafe back = PlainConsumer.queue(load.receiveRing, load.receivePages, frame, wire)
+        unsafe out = PlainConsumer.queue(load.transmitRing, load.transmitPages, sent, frame, wire)
+        unsafe back = PlainConsumer.queue(load.receiveRing, load.receivePages, received, frame, wire)
     }
 
     @unsafe
     private static func queue(
         _ ring: SharedGrant,
         _ pages: SharedGrant,
+        _ places: Places,
         _ frame: PrivatePages,
         _ wire: BenchWire
     ) -> bench_net {
         unsafe bench_net(
             ring: ring.pages.unsafeBase.assumingMemoryBound(to: UInt8.self),
             pages: pages.pages.unsafeBase.assumingMemoryBound(to: UInt8.self),
-            first_reference: pages.references[0].rawValue,
-            page_count: UInt32(pages.references.count),
+            places: places.table.unsafeAddress(at: 0, count: places.table.byteCount)
+                .assumingMemoryBound(to: UInt16.self),
+            first_reference: places.first,
+            reference_count: UInt32(places.count),
             frame: frame.unsafeAddress(at: 0, count: frame.byteCount).assumingMemoryBound(to: UInt8.self),
             descriptor: wire.queue.file.descriptor,
             consumed: 0,
