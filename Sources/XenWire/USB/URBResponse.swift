@@ -36,11 +36,11 @@ public struct URBStatus: RawRepresentable, Hashable, Sendable, CustomStringConve
         switch errno {
         case 0, -121: self = .okay  // -EREMOTEIO
         case -19: self = .noDevice
-        case -22, -90, -53: self = .invalid  // -EMSGSIZE, -EBADR
+        case -22, -53, -90: self = .invalid  // -EINVAL, -EBADR, -EMSGSIZE
         case -32: self = .stall
         case -75: self = .babble
-        case -108, -113, -150: self = .shutdown  // -EHOSTUNREACH (suspended)
-        case -104, -2: self = .unlinked
+        case -108, -113: self = .shutdown  // -ESHUTDOWN, -EHOSTUNREACH (suspended)
+        case -2, -104: self = .unlinked  // -ENOENT, -ECONNRESET
         default: self = .ioError  // -EPROTO, -EILSEQ, -ETIME, -ETIMEDOUT, -EXDEV, -ENOSR, -ECOMM …
         }
     }

@@ -162,10 +162,12 @@ enum SampleDescriptors {
         }
     }
 
-    @Test func whereTheOnlySettingNeedsStreams() {
+    /// A device begins in setting 0, so that one cannot be left out.
+    @Test(arguments: ["", "09 04 03 01 01 08 06 50 00  07 05 02 02 0004 00  06 30 0F 00 0000"])
+    func whereTheFirstSettingNeedsStreams(_ other: String) {
         let configuration = SampleDescriptors.configuration(
             "09 02 0000 01 01 00 80 FF",
-            "09 04 03 00 01 08 06 62 00  07 05 02 02 0004 00  06 30 0F 01 0000"
+            "09 04 03 00 01 08 06 62 00  07 05 02 02 0004 00  06 30 0F 01 0000" + other
         )
         #expect(throws: USBDescriptorFault.streams(interface: 3, USBEndpointAddress(2, .out))) {
             _ = try HighSpeedDescriptors(device: SampleDescriptors.device, configurations: [configuration])

@@ -198,6 +198,7 @@ import XenWire
         #expect(
             URBStatus(errno: -121) == .okay && URBStatus(errno: -62) == .ioError && URBStatus(errno: -84) == .ioError
         )
+        #expect(URBStatus(errno: -113) == .shutdown && URBStatus(errno: -90) == .invalid)
         #expect(URBStatus(errno: -104) == .unlinked && URBStatus.unlinked.guestErrno == -108)
     }
 }
