@@ -114,6 +114,14 @@ final class SimulatedDevice: USBDevice, CompletionTarget, @unchecked Sendable {
         armDelivery()
     }
 
+    /// Its owner is gone: nothing more comes of anything.
+    func fallSilent() {
+        function.setWake(nil)
+        if let target { loop.detach(target) }
+        target = nil
+        client = nil
+    }
+
     func completed(_ completions: borrowing CompletionBatch) {
         for position in 0..<completions.count {
             let slot = completions[position].slot

@@ -59,6 +59,25 @@ public final class SimulatedUSB: USBHost {
     /// Who has the device.
     public func owner(at address: USBBusAddress) -> String? { state.withLock { $0.plugged[address]?.owner } }
 
+    /// What the end of its owner's process does to a device: whatever it was doing is over, nobody is told of it, and it is
+    /// free. Nothing happens if nobody has it. For tests of successors.
+    public func endOwner(at address: USBBusAddress) async {
+        let device = state.withLock { state in
+            defer {
+                state.plugged[address]?.owner = nil
+                state.plugged[address]?.device = nil
+            }
+            return state.plugged[address]?.device
+        }
+        guard let device else { return }
+        await withCheckedContinuation { continuation in
+            device.loop.perform {
+                device.fallSilent()
+                continuation.resume()
+            }
+        }
+    }
+
     public func devices() throws(USBFailure) -> [USBDeviceFacts] {
         state.withLock { state in state.plugged.values.map(\.facts).sorted { $0.address < $1.address } }
     }
