@@ -53,6 +53,9 @@ final class RootPort {
 
     init(_ port: USBPort) { self.port = port }
 
+    /// A device is on its way to us or from us.
+    var isBusy: Bool { isSeeking || isLeaving }
+
     /// URBs wait: for a device that is to come back, or for what is done with it.
     var isHeld: Bool { memory != nil || !operations.isEmpty }
 

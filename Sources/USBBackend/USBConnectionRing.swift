@@ -31,9 +31,11 @@ struct USBConnectionRing: ~Copyable {
     /// when it has.
     /// - Returns: how many events were said, and whether the frontend wants to be notified.
     mutating func announce(_ events: inout USBPortEvents) throws(RingFault) -> (count: Int, notify: Bool) {
+        guard events.next() != nil else { return (0, false) }
+        _ = try ring.poll()
         var count = 0
         while let (port, speed) = events.next() {
-            if ring.waiting == 0, try ring.poll() == 0, try ring.lastLook() == 0 { break }
+            if ring.waiting == 0, try ring.lastLook() == 0 { break }
             ring.takeNext(into: slot, count: USBWire.connectionRequestSize)
             let request = ConnectionRequest(decoding: slot)
             ring.put(ConnectionResponse.words(id: request.id, port, speed), count: USBWire.connectionResponseSize)

@@ -32,7 +32,7 @@ extension USBQueue {
             giveBack(port)
         }
         await withCheckedContinuation { continuation in
-            if ports.contains(where: \.isLeaving) { left = continuation } else { continuation.resume() }
+            if ports.contains(where: \.isBusy) { left = continuation } else { continuation.resume() }
         }
     }
 
@@ -101,6 +101,7 @@ extension USBQueue {
             found(result, rule, port)
         } while port.seeksAgain
         port.isSeeking = false
+        lookWhetherAllLeft()
         completionTurn()
     }
 
@@ -108,8 +109,8 @@ extension USBQueue {
         switch result {
         case .success(let device):
             guard isStarted, port.rule == rule, port.device == nil else {
-                port.seeksAgain = true
-                device.close {}
+                port.isLeaving = true
+                giveBack(device, port)
                 return
             }
             admit(device, port)
@@ -197,10 +198,13 @@ extension USBQueue {
     private func leftPort(_ index: Int) {
         ports[index].isLeaving = false
         seek(ports[index])
-        if !ports.contains(where: \.isLeaving), let left {
-            self.left = nil
-            left.resume()
-        }
+        lookWhetherAllLeft()
+    }
+
+    private func lookWhetherAllLeft() {
+        guard let left, !ports.contains(where: \.isBusy) else { return }
+        self.left = nil
+        left.resume()
     }
 
     /// There is no device in the port any more.
