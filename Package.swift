@@ -149,6 +149,13 @@ let package = Package(
                 "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
+        tests(
+            "USBBackend",
+            [
+                "USBBackend", "BackendCore", "HostUSB", "FrontendDrivers", "SimulatedHypervisor", "Hypervisor",
+                "HostIO", "SharedRing", "XenWire", log, system,
+            ]
+        ),
         tests("ControlProtocol", ["ControlProtocol", "HostIO", system]),
         tests(
             "BackendServer",

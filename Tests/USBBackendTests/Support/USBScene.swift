@@ -1,0 +1,267 @@
+// Two USB controllers on one simulated worker: the one that is tried, and the bystander that must not notice.
+
+internal import BackendCore
+internal import Foundation
+internal import FrontendDrivers
+internal import HostIO
+internal import HostUSB
+internal import Hypervisor
+internal import Logging
+internal import SharedRing
+internal import SimulatedHypervisor
+internal import Synchronization
+internal import SystemPackage
+internal import Testing
+internal import XenWire
+
+@testable internal import USBBackend
+
+let guestDomain = DomainID(7)!
+
+/// A controller as libxl describes it in XenStore (libxl_usb.c, `libxl__set_xenstore_usbctrl`).
+struct ControllerNodes: SimulatedDevice {
+    var path: DevicePath
+    var backendDomain = DomainID.initial
+    var version: String? = "2"
+    var portCount: String? = "4"
+    var ports: [Int: String] = [:]
+
+    init(_ path: DevicePath) { self.path = path }
+
+    var backendKeys: [(String, String)] {
+        var keys = [
+            (BusKeys.frontend, path.frontend), (BusKeys.frontendID, "\(path.domain)"), (BusKeys.online, "1"),
+            (BusKeys.state, XenbusState.initialising.text), (USBKeys.type, path.kind == .qusb ? "qusb" : "pv"),
+        ]
+        if let version { keys.append((USBKeys.version, version)) }
+        if let portCount { keys.append((USBKeys.portCount, portCount)) }
+        keys.append((USBKeys.ports, ""))
+        let count = portCount.flatMap { Int($0) } ?? 0
+        if count >= 1, count <= 31 { for port in 1...count { keys.append(("port/\(port)", ports[port] ?? "")) } }
+        return keys
+    }
+
+    var frontendKeys: [(String, String)] {
+        [
+            (BusKeys.backend, backend), (BusKeys.backendID, "\(backendDomain)"),
+            (BusKeys.state, XenbusState.initialising.text),
+        ]
+    }
+}
+
+/// One machine with two controllers on one data loop. The bystander has a disk at 2-1 in its port 1.
+final class USBScene: Sendable {
+    static let bystanderAddress = USBBusAddress("2-1")!
+
+    let machine: SimulatedMachine
+    let guest: SimulatedHypervisor
+    let usb: SimulatedUSB
+    let toolstack: SimulatedToolstack
+    let nodes: ControllerNodes
+    let bystanderNodes: ControllerNodes
+    let frontend: USBFrontend
+    let bystander: USBFrontend
+    let loop: EventLoop
+    let host: SimulatedHypervisor
+    private let folder: FilePath
+    private let serving: Mutex<Serving>
+
+    private struct Serving: Sendable {
+        var environment: WorkerEnvironment
+        var retired: [WorkerEnvironment] = []
+        var backends: [DevicePath: USBBackend] = [:]
+        var lives: [DevicePath: Task<Void, Never>] = [:]
+    }
+
+    /// - Parameters:
+    ///   - ports: what the toolstack wants in the victim's ports from the beginning.
+    ///   - connects: whether the victim's usual frontend connects.
+    init(
+        _ options: USBFrontendOptions = .init(),
+        kind: DeviceKind = .vusb,
+        version: String? = "2",
+        portCount: String? = "4",
+        ports: [Int: String] = [:],
+        connects: Bool = true,
+        plugging: [(String, any SimulatedFunction)] = []
+    ) async throws {
+        machine = try SimulatedMachine()
+        try machine.createDomain(guestDomain)
+        host = try machine.hypervisor(for: .initial)
+        guest = try machine.hypervisor(for: guestDomain)
+        toolstack = SimulatedToolstack(host)
+        usb = SimulatedUSB(frame: .milliseconds(2))
+        folder = try FilePath.temporary()
+        loop = try EventLoop(name: "frontend")
+        serving = Mutex(Serving(environment: try USBScene.environment(host, folder)))
+        var nodes = ControllerNodes(DevicePath(kind: kind, domain: guestDomain, index: 0))
+        (nodes.version, nodes.portCount, nodes.ports) = (version, portCount, ports)
+        self.nodes = nodes
+        var other = ControllerNodes(DevicePath(kind: .vusb, domain: guestDomain, index: 2))
+        other.ports = [1: "\(USBScene.bystanderAddress)"]
+        bystanderNodes = other
+        frontend = USBFrontend(guest, loop: loop, index: nodes.path.index, options: options)
+        bystander = USBFrontend(guest, loop: loop, index: other.path.index)
+        let disk = SimulatedDisk(try USBScene.medium(seed: 9), vendor: 1, product: 2, serial: "BYSTANDER")
+        try usb.plug(disk, at: USBScene.bystanderAddress)
+        for (place, function) in plugging { try usb.plug(function, at: USBBusAddress(place)!) }
+        try await toolstack.create(other)
+        start(other.path)
+        try await bystander.connect()
+        try await bystander.waitForDevice(on: USBPort(1)!)
+        try await toolstack.create(self.nodes)
+        start(self.nodes.path)
+        if connects { try await frontend.connect() }
+    }
+
+    deinit {
+        let environments = serving.withLock { $0.retired + [$0.environment] }
+        for environment in environments {
+            environment.shutDown()
+            environment.controlLoop.shutDown()
+        }
+        loop.shutDown()
+        try? FileManager.default.removeItem(atPath: folder.string)
+    }
+
+    private static func environment(_ host: any Hypervisor, _ folder: FilePath) throws -> WorkerEnvironment {
+        WorkerEnvironment(
+            hypervisor: host,
+            domain: guestDomain,
+            controlLoop: try EventLoop(name: "control"),
+            runDirectory: folder,
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
+            dataLoopLimit: 2
+        )
+    }
+
+    private func start(_ path: DevicePath) {
+        serving.withLock { serving in
+            let backend = USBBackend(path, serving.environment, usb)
+            serving.backends[path] = backend
+            serving.lives[path] = Task(executorPreference: serving.environment.controlLoop) { await backend.run() }
+        }
+    }
+
+    /// A medium of 1 MiB whose bytes are those of `pattern`.
+    static func medium(seed: Int) throws -> PrivatePages {
+        let pages = try PrivatePages(byteCount: 1 << 20)
+        pages.write(pattern(0, 1 << 20, seed: seed), at: 0)
+        return pages
+    }
+
+    /// What a medium holds.
+    static func pattern(_ offset: Int, _ count: Int, seed: Int) -> [UInt8] {
+        (offset..<offset + count).map { UInt8(truncatingIfNeeded: ($0 >> 9) &* 31 &+ $0 &+ seed) }
+    }
+
+    // MARK: the victim
+
+    var backend: USBBackend { get throws { try #require(serving.withLock { $0.backends[nodes.path] }) } }
+
+    func counter(_ name: String) async throws -> UInt64 {
+        try await backend.report().counters.first { $0.name == name }?.value ?? .max
+    }
+
+    func detail(_ name: String) async throws -> String? {
+        try await backend.report().details.first { $0.name == name }?.value
+    }
+
+    func backendKey(_ key: String) async throws -> String? { try await toolstack.backendKey(key, of: nodes) }
+    func writeBackendKey(_ key: String, _ value: String) async throws {
+        try await host.store.write("\(nodes.backend)/\(key)", value)
+    }
+    /// What the toolstack writes to put a device into a port, or to empty it.
+    func want(_ wish: String, in port: Int) async throws { try await writeBackendKey("port/\(port)", wish) }
+    /// What the toolstack and people read when a device cannot go on.
+    func errorNode() async throws -> String? { try await host.store.read(nodes.path.errorNode) }
+
+    /// Waits until the report says something of a port.
+    func says(_ text: String, of port: Int, sourceLocation: SourceLocation = #_sourceLocation) async throws {
+        let said = try await eventually { try await self.detail("port \(port)")?.contains(text) ?? false }
+        let detail = try await detail("port \(port)") ?? "nothing"
+        #expect(said, "\(detail)", sourceLocation: sourceLocation)
+    }
+
+    /// The backend gives up on the connection and says why.
+    func isClosed(saying text: String, sourceLocation: SourceLocation = #_sourceLocation) async throws {
+        let wasClosed = try await eventually {
+            let state = try await self.backendKey("state")
+            return state == "5" || state == "6"
+        }
+        let error = try await errorNode() ?? ""
+        #expect(wasClosed && error.contains(text), "\(error)", sourceLocation: sourceLocation)
+    }
+
+    /// The worker of the victim dies between two turns.
+    func kill() async throws {
+        try await backend.abandon()
+        await serving.withLock { $0.lives[nodes.path] }?.value
+        await endOwners()
+    }
+
+    /// What the kernel does with the devices of a process that has ended.
+    private func endOwners() async {
+        let all = (try? usb.devices()) ?? []
+        for facts in all where usb.owner(at: facts.address)?.contains(nodes.path.relative) ?? false {
+            await usb.endOwner(at: facts.address)
+        }
+    }
+
+    /// The worker of the victim is stopped in peace, for a successor.
+    func retire() async throws {
+        try await backend.drain()
+        await serving.withLock { $0.lives[nodes.path] }?.value
+        await endOwners()
+    }
+
+    /// A new worker for the victim, with loops of its own.
+    func revive() throws {
+        let new = try USBScene.environment(host, folder)
+        serving.withLock { serving in
+            serving.retired.append(serving.environment)
+            serving.environment = new
+        }
+        start(nodes.path)
+    }
+
+    // MARK: the bystander
+
+    /// The bystander's disk is read; then everything ends.
+    func end(sourceLocation: SourceLocation = #_sourceLocation) async throws {
+        try await bystanderIsServed(sourceLocation: sourceLocation)
+        let all = serving.withLock { Array($0.backends.values) }
+        for backend in all { await backend.drain() }
+        let lives = serving.withLock { Array($0.lives.values) }
+        for life in lives { await life.value }
+        await frontend.abandon()
+        await bystander.abandon()
+    }
+
+    func bystanderIsServed(sourceLocation: SourceLocation = #_sourceLocation) async throws {
+        let disk = try await GuestDevice(bystander, port: 1)
+        try await disk.enumerate()
+        let bytes = try await disk.read(block: 5, count: 16)
+        let wanted = USBScene.pattern(5 * 512, 16 * 512, seed: 9)
+        #expect(bytes == wanted, "the bystander", sourceLocation: sourceLocation)
+    }
+}
+
+extension FilePath {
+    /// A folder of our own.
+    static func temporary() throws -> FilePath {
+        let path = FilePath("/tmp/xenback-test-\(UInt64.random(in: 0 ... .max))")
+        try Files.makeDirectory(path, permissions: [.ownerReadWriteExecute])
+        return path
+    }
+}
+
+/// Polls until `condition` holds, at most `limit`.
+func eventually(within limit: Duration = .seconds(20), _ condition: () async throws -> Bool) async rethrows -> Bool {
+    let end = ContinuousClock.now + limit
+    while ContinuousClock.now < end {
+        if try await condition() { return true }
+        try? await Task.sleep(for: .milliseconds(1))
+    }
+    return try await condition()
+}
