@@ -92,9 +92,8 @@ let package = Package(
         floor(
             "BackendServer",
             [
-                "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB", "HostIO",
-                "Hypervisor",
-                "SharedRing", "XenWire", "ControlProtocol", "CLinux", log, system, arguments,
+                "BlockBackend", "NetBackend", "USBBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB",
+                "HostIO", "Hypervisor", "SharedRing", "XenWire", "ControlProtocol", "CLinux", log, system, arguments,
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ]
         ),
@@ -103,15 +102,16 @@ let package = Package(
         program(
             "xenback",
             [
-                "ControlProtocol", "BackendServer", "NetBackend", "HostNetwork", "SimulatedHypervisor",
+                "ControlProtocol", "BackendServer", "NetBackend", "USBBackend", "HostNetwork", "HostUSB",
+                "SimulatedHypervisor",
                 "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system, arguments,
             ]
         ),
         program(
             "xenback-bench",
             [
-                "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork",
-                "SimulatedHypervisor", "XenHypervisor",
+                "BackendServer", "BlockBackend", "NetBackend", "USBBackend", "BackendCore", "DiskImages", "HostNetwork",
+                "HostUSB", "SimulatedHypervisor", "XenHypervisor",
                 "HypervisorContract", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing",
                 "CLinux", "CBench", log,
                 system, arguments,

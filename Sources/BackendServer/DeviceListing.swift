@@ -3,6 +3,7 @@
 internal import BackendCore
 internal import HostUSB
 internal import Hypervisor
+internal import USBBackend
 internal import XenWire
 
 /// One backend directory, as far as broker and worker care.
@@ -48,6 +49,8 @@ struct DeviceClasses: Sendable {
 protocol USBServing: DeviceClass {
     var host: any USBHost { get }
 }
+
+extension USBClass: USBServing {}
 
 extension DeviceClasses {
     /// Where USB devices are plugged in; nil where no class serves them.

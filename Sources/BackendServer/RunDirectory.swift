@@ -19,6 +19,9 @@ struct RunDirectory: Hashable, Sendable {
     /// Journals, a file for each device (BackendCore/RequestJournal).
     var journals: FilePath { path.appending("journal") }
 
+    /// Locks of USB devices that a guest has (HostUSB/DeviceLock).
+    var usbLocks: FilePath { path.appending("usb") }
+
     func lock(of domain: DomainID) -> FilePath { path.appending("worker-\(domain).lock") }
     func socket(of domain: DomainID) -> FilePath { path.appending("worker-\(domain).sock") }
     func marks(of domain: DomainID) -> FilePath { path.appending("worker-\(domain).marks") }

@@ -4,9 +4,11 @@ public import BackendCore
 internal import BlockBackend
 internal import HostIO
 internal import HostNetwork
+internal import HostUSB
 public import Logging
 internal import NetBackend
 public import SystemPackage
+internal import USBBackend
 public import XenWire
 
 #if canImport(Glibc)
@@ -126,7 +128,11 @@ public let standardClasses: ClassFactory = { configuration in
         persistentGrants: block.persistentGrants
     )
     let disks = BlockClass(vbd: vbd, servesQdisk: block.qdisk, offer: offer)
-    guard configuration.net.vif else { return [disks] }
+    return [disks] + networkClasses(configuration) + usbClasses(configuration)
+}
+
+private func networkClasses(_ configuration: Configuration) -> [any DeviceClass] {
+    guard configuration.net.vif else { return [] }
     let placement: NetOffer.Placement =
         switch configuration.net.nativeSetup {
         case .driverDomain: .automatic
@@ -134,7 +140,13 @@ public let standardClasses: ClassFactory = { configuration in
         case .never: .script
         }
     let cards = NetOffer(maxQueues: configuration.net.queues ?? usualQueues, placement: placement)
-    return [disks, NetClass(offer: cards, host: KernelNetwork())]
+    return [NetClass(offer: cards, host: KernelNetwork())]
+}
+
+private func usbClasses(_ configuration: Configuration) -> [any DeviceClass] {
+    guard configuration.usb.vusb else { return [] }
+    let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
+    return [USBClass(host: KernelUSB(KernelUSB.Places(locks: run.usbLocks)), servesQusb: configuration.usb.qusb)]
 }
 
 /// min(processors, 8), as in Linux's netback.

@@ -298,6 +298,7 @@ struct USBTests {
         let report = Report(device: device, facts: facts.map { .init(name: $0.0, value: $0.1) })
         #expect(report.port(1) == .device(USBBusAddress("1-1.4")!) && report.portAddress(4) == USBBusAddress("10-1"))
         #expect(report.port(2) == .failed("belongs to somebody: else"))
+        #expect(report.portProblem(2) == "belongs to somebody: else" && report.portProblem(1) == nil)
         #expect(report.port(31) == .waiting && report.port(3) == nil && report.portAddress(31) == nil)
     }
 }

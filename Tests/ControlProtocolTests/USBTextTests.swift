@@ -50,7 +50,8 @@ import Testing
                 version: 2,
                 [
                     .init(number: 1, wanted: "1-1.4", device: Self.stick), .init(number: 2),
-                    .init(number: 3, wanted: "3-1"), .init(number: 4, wanted: "0781:5567", device: Self.stick),
+                    .init(number: 3, wanted: "3-1"), .init(number: 5, wanted: "3-2", problem: "3-2 is a hub"),
+                    .init(number: 4, wanted: "0781:5567", device: Self.stick),
                 ]
             ),
             Self.controller(12, state: "initWait", version: 1, []),
@@ -63,6 +64,7 @@ import Testing
                 port 1: 1-1.4 [ID 0781:5567 SanDisk Cruzer]
                 port 2:
                 port 3: 3-1 [not there]
+                port 5: 3-2 [3-2 is a hub]
                 port 4: 1-1.4 [ID 0781:5567 SanDisk Cruzer] by 0781:5567
                 12  0   2     USB1.1  /local/domain/0/backend/vusb/7/12
                 3   0   ?     ?       /local/domain/0/backend/vusb/7/3

@@ -28,7 +28,8 @@ private let plan: [String: Set<String>] = [
     "ControlProtocol": ["HostIO", "SystemPackage", "FoundationEssentials"],
     "FrontendDrivers": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
     "BackendServer": [
-        "BlockBackend", "NetBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB", "HostIO", "Hypervisor",
+        "BlockBackend", "NetBackend", "USBBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB", "HostIO",
+        "Hypervisor",
         "SharedRing", "XenWire", "ControlProtocol", "CLinux", "Logging", "SystemPackage", "ArgumentParser", "TOMLKit",
         "FoundationEssentials",
     ],

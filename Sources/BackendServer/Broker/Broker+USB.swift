@@ -11,6 +11,8 @@ internal import XenWire
 extension Broker {
     /// What a device's backend does after its port was written, it does within this time.
     static let portTime: Duration = .seconds(10)
+    /// What a device's last owner still holds, it lets go of within this time.
+    static let refusalTime: Duration = .seconds(2)
 
     nonisolated func addUSBVerbs(to dispatch: inout ControlDispatch) {
         dispatch.on(USBListAssignable.self) { _ throws(ControlError) in
@@ -99,7 +101,8 @@ extension Broker {
                 return USBController.Port(
                     number: number,
                     wanted: assignments.text(in: number, of: path),
-                    device: devices.first { $0.address == address }.map { ControlProtocol.USBDevice($0) }
+                    device: devices.first { $0.address == address }.map { ControlProtocol.USBDevice($0) },
+                    problem: report?.portProblem(number)
                 )
             }
             controllers.append(
@@ -167,8 +170,8 @@ extension Broker {
         let toolstack = try usbToolstack()
         let rule = try await toolstack.attach(call.bus, to: call.port, of: path, held: await held())
         log(of: path).notice("port \(call.port) is for \(call.bus)")
-        let deadline = ContinuousClock.now + Broker.portTime
-        while ContinuousClock.now < deadline {
+        let begun = ContinuousClock.now
+        while ContinuousClock.now < begun + Broker.portTime {
             let report = await reports(of: path.domain).first { $0.device.path == path.description }
             switch report?.port(call.port) {
             case .device(let address):
@@ -178,12 +181,12 @@ extension Broker {
                     wanted: call.bus,
                     device: device.map { ControlProtocol.USBDevice($0) }
                 )
-            case .failed(let reason):
+            case .failed(let reason) where ContinuousClock.now > begun + Broker.refusalTime:
                 _ = try? await toolstack.detach(call.port, of: path)
                 throw .deviceFailed(reason: reason)
             case .waiting where rule.address == nil:
                 return USBController.Port(number: call.port, wanted: call.bus)
-            case .waiting, nil: await loop.sleep(for: Broker.askAgain)
+            case .failed, .waiting, nil: await loop.sleep(for: Broker.askAgain)
             }
         }
         throw .timedOut(
@@ -226,6 +229,10 @@ extension Report {
 
     func portAddress(_ number: Int) -> USBBusAddress? {
         if case .device(let address) = port(number) { address } else { nil }
+    }
+
+    func portProblem(_ number: Int) -> String? {
+        if case .failed(let reason) = port(number) { reason } else { nil }
     }
 }
 

@@ -33,7 +33,7 @@ extension USBController.Port {
         let start = "port \(number):"
         return switch (device, wanted) {
         case (nil, nil): start + "\n"
-        case (nil, let wanted?): start + " \(wanted.printable) [not there]\n"
+        case (nil, let wanted?): start + " \(wanted.printable) [\((problem ?? "not there").printable)]\n"
         case (let device?, let wanted):
             start + " \(device.bus.printable) [\(device.text)]"
                 + (wanted == nil || wanted == device.bus ? "" : " by \(wanted?.printable ?? "")") + "\n"

@@ -30,11 +30,14 @@ public struct USBController: Codable, Equatable, Sendable {
         public var wanted: String?
         /// What is in it.
         public var device: USBDevice?
+        /// Why nothing is in it.
+        public var problem: String?
 
-        public init(number: Int, wanted: String? = nil, device: USBDevice? = nil) {
+        public init(number: Int, wanted: String? = nil, device: USBDevice? = nil, problem: String? = nil) {
             self.number = number
             self.wanted = wanted
             self.device = device
+            self.problem = problem
         }
     }
 
