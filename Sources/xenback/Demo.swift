@@ -1,4 +1,5 @@
-// `xenback demo`: broker, workers, a guest's disk and two guests' network cards on any Linux machine, killed in the middle.
+// `xenback demo`: broker, workers, and guests with a disk, network cards and USB devices, on any Linux machine, killed in
+// the middle.
 
 import ArgumentParser
 import ControlProtocol
@@ -13,11 +14,12 @@ import SystemPackage
 struct DemoCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo",
-        abstract: "Show a disk and network cards served, and their backends killed, without Xen and without root.",
+        abstract: "Show a disk, network cards and USB served, and their backends killed, without Xen and without root.",
         discussion: """
             Starts a broker and a worker process as xenbackd does, and a guest's block driver that writes and reads a \
             disk image through them. In the middle the worker is killed with SIGKILL, then the broker, then the worker \
-            again. Then two more guests exchange packets through a network card each, and one's worker is killed. \
+            again. Then two more guests exchange packets through a network card each, and one's worker is killed. Then a guest reads a USB stick whose worker is killed, \
+            types, and listens to a microphone. \
             Every block and packet is verified. The hypervisor is simulated; the output says what that covers. \
             Exit status 0 means: no request failed and no byte was wrong.
             """
@@ -86,7 +88,8 @@ struct DemoCommand: ParsableCommand {
         What is simulated: the hypervisor. Guest memory and grants are shared memory of this machine, event channels \
         are
         eventfds, XenStore is a tree in this process, the guests are threads with drivers written for the purpose. Instead
-        of TAPs on a bridge (those need root) there are sockets of a small switch in this process.
+        of TAPs on a bridge (those need root) there are sockets of a small switch in this process, and instead of the host's
+        USB devices there are a stick, a keyboard and a microphone made of software.
         So the figures say nothing about Xen's own costs.
 
         """

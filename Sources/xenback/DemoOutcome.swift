@@ -36,6 +36,7 @@ struct DemoOutcome: Encodable {
     /// What is not Xen's own here.
     let simulated = [
         "hypervisor", "guest memory and grants", "event channels", "XenStore", "guests", "the host's network",
+        "the host's USB devices",
     ]
     var phases: [Phase]
     var kills: [Kill]

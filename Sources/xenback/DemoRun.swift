@@ -78,6 +78,7 @@ final class DemoRun {
             seconds: 0
         )
         outcome.add(try await DemoNetwork(story, stage).play(for: .seconds(min(seconds, 6)) / 2))
+        outcome.add(try await DemoUSB(story, stage).play(for: .seconds(min(seconds, 6)) / 2))
         outcome.seconds = Double((ContinuousClock.now - start).microseconds) / 1_000_000
         return outcome
     }

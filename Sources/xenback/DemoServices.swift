@@ -8,6 +8,7 @@ import Logging
 import NetBackend
 import SimulatedHypervisor
 import SystemPackage
+import USBBackend
 import XenWire
 
 #if canImport(Glibc)
@@ -23,6 +24,8 @@ struct DemoServiceOptions: ParsableArguments {
     @Option var settings: String?
     /// Where a `PacketExchange` stands for the host's network; without it cards are interfaces of this kernel.
     @Option var network: String?
+    /// Where a `DemoBus` is; without it there is no USB.
+    @Option var usb: String?
     /// A device whose backend kills its worker as soon as it is made, as `vbd3/51712`: for tests of the three strikes.
     @Option var poison: String?
 
@@ -41,6 +44,7 @@ struct DemoServiceOptions: ParsableArguments {
             + (poison.map { ["--poison", $0] } ?? [])
             + (settings.map { ["--settings", $0.string] } ?? [])
             + (network.map { ["--network", $0] } ?? [])
+            + (usb.map { ["--usb", $0] } ?? [])
     }
 
     /// Broker and workers end with the machine: nobody else would end them.
@@ -51,10 +55,14 @@ struct DemoServiceOptions: ParsableArguments {
     }
 
     var classes: ClassFactory {
-        let (network, poison) = (network, poison)
+        let (network, usb, poison) = (network, usb, poison)
         return { configuration in
-            standardClasses(configuration).map { usual in
+            standardClasses(configuration).compactMap { usual in
                 var devices = usual
+                if let controllers = devices as? USBClass {
+                    guard let usb else { return nil }
+                    devices = USBClass(host: DemoBus(FilePath(usb)), servesQusb: controllers.servesQusb)
+                }
                 if let network, let cards = devices as? NetClass {
                     devices = NetClass(offer: cards.offer, host: SocketNetwork(directory: FilePath(network)))
                 }

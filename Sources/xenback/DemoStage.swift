@@ -70,6 +70,7 @@ final class DemoStage {
             "/proc/self/exe", "demo-broker", "--machine", directory.appending("machine").string,
             "--run-directory", directory.appending("run").string, "--log-level", logLevel,
             "--network", directory.appending(DemoNetworkStage.folder).string,
+            "--usb", directory.appending(DemoUSBStage.folder).string,
         ])
     }
 
@@ -122,7 +123,7 @@ final class DemoStage {
         await frontend.abandon()
         broker.signal(SIGTERM)
         if (try? await brokerEnd(within: .seconds(10))) == nil { broker.signal(SIGKILL) }
-        for guest in [Self.guest] + DemoNetworkStage.domains {
+        for guest in [Self.guest, DemoUSBStage.domain] + DemoNetworkStage.domains {
             if let worker = runningWorker(of: guest) { kill(worker, SIGKILL) }
         }
         loop.shutDown()

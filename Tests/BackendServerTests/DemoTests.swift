@@ -47,16 +47,18 @@ struct DemoTests {
         var isVerified: Bool
     }
 
-    @Test func theDemoVerifiesEveryByteAndPacketAcrossFourKills() throws {
+    @Test func theDemoVerifiesEveryByteAndPacketAcrossFiveKills() throws {
         let (output, status) = try run("\(Services.xenback) demo --json --size 4 --seconds 4")
         #expect(status == 0, "\(output)")
         let outcome = try JSONDecoder().decode(Outcome.self, from: Data(output.utf8))
         #expect(outcome.isVerified && outcome.expectedChecksum == outcome.fileChecksum)
-        #expect(outcome.phases.map(\.name).suffix(2) == ["packet there and back", "packets, killed"])
-        #expect(outcome.phases.count == 5)
+        #expect(
+            outcome.phases.map(\.name).suffix(3) == ["packet there and back", "packets, killed", "stick read, killed"]
+        )
+        #expect(outcome.phases.count == 6)
         #expect(outcome.phases.allSatisfy { $0.requests > 0 && $0.wrongBlocks == 0 })
-        #expect(outcome.kills.map(\.process) == ["worker", "broker", "worker", "network worker"])
-        #expect(outcome.checks.count == 4 && outcome.checks.allSatisfy(\.isRight), "\(outcome.checks)")
+        #expect(outcome.kills.map(\.process) == ["worker", "broker", "worker", "network worker", "USB worker"])
+        #expect(outcome.checks.count == 7 && outcome.checks.allSatisfy(\.isRight), "\(outcome.checks)")
         // Seconds on a busy machine's debug build; a request that had to wait for the broker would take 10.
         #expect(outcome.kills.allSatisfy { $0.pauseMicroseconds < 5_000_000 })
     }

@@ -55,11 +55,14 @@ final class Services: @unchecked Sendable {
         FilePath(ownProgram()).removingLastComponent().appending("xenback").string
     }
 
+    /// The simulated bus: a file for each device (xenback/DemoBus).
+    var bus: FilePath { host.directory.appending("usb") }
+
     private var machine: String { host.directory.appending("machine").string }
 
     func startBroker(program: String? = nil) throws {
         var words = [program ?? self.program, "demo-broker", "--machine", machine]
-        words += ["--run-directory", host.run.path.string]
+        words += ["--run-directory", host.run.path.string, "--usb", bus.string]
         words += ["--log-level", unsafe getenv("TEST_LOG") == nil ? "critical" : "debug"]
         if let poison { words += ["--poison", poison] }
         if hasSettings { words += ["--settings", settingsFile.string] }

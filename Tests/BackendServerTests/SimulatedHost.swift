@@ -35,7 +35,10 @@ final class SimulatedHost: Sendable {
     deinit {
         for name in (try? Files.names(in: run.journals)) ?? [] { try? Files.remove(run.journals.appending(name)) }
         for name in (try? Files.names(in: run.path)) ?? [] { try? Files.remove(run.path.appending(name)) }
-        for path in [run.journals, run.path, directory] { _ = unsafe rmdir(path.string) }
+        for folder in [directory.appending("usb"), directory] {
+            for name in (try? Files.names(in: folder)) ?? [] { try? Files.remove(folder.appending(name)) }
+        }
+        for path in [run.journals, run.path, directory.appending("usb"), directory] { _ = unsafe rmdir(path.string) }
         loop.shutDown()
     }
 
