@@ -18,6 +18,9 @@ struct NetDeviceKeys: Hashable, Sendable {
     var script: String?
     /// The frontend's address, for people: the card is told by the toolstack, not by us.
     var mac: String?
+    /// The name that the toolstack's script renames an interface from (vif-common.sh, `rename_vif`).
+    var usualName: String
+    /// The name that the interface has in the end.
     var interface: String
     var mtu: String?
     var bridge: String?
@@ -30,7 +33,8 @@ struct NetDeviceKeys: Hashable, Sendable {
         frontend = keys[BusKeys.frontend] ?? keys.path.frontend
         script = keys[BusKeys.script].flatMap { $0.split(separator: "/").last.map(String.init) }
         mac = keys[NetKeys.mac]
-        interface = NetDeviceKeys.present(keys[NetKeys.interfaceName]) ?? "vif\(keys.path.domain).\(keys.path.index)"
+        usualName = "vif\(keys.path.domain).\(keys.path.index)"
+        interface = NetDeviceKeys.present(keys[NetKeys.interfaceName]) ?? usualName
         mtu = NetDeviceKeys.present(keys[NetKeys.mtu])
         bridge = NetDeviceKeys.present(keys[NetKeys.bridge])
         vlan = NetDeviceKeys.present(keys[NetKeys.vlan])
@@ -49,7 +53,7 @@ struct NetDeviceKeys: Hashable, Sendable {
             throw BackendFailure(.invalid, "mac=\(FrontendKeys.quoted(mac)) is no address like 00:16:3e:12:34:56")
         }
         return InterfacePlan(
-            name: interface,
+            name: script == nil || isNative ? interface : usualName,
             owner: owner,
             mtu: try number(NetKeys.mtu, mtu, in: 68...65535) ?? 1500,
             placement: isNative ? try placement() : nil

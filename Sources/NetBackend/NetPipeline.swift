@@ -8,6 +8,8 @@ internal import XenWire
 /// What becomes of a packet for the frontend.
 enum ReceiveVerdict {
     case deliver
+    /// Segmented by the host for a card, behind a tag, where no frontend looks: it is to be cut here.
+    case cut(TCPSegments)
     /// The frontend's hash gives it to another queue. It was not touched.
     case elsewhere(queue: Int)
     /// In a form that the frontend does not take, or in none at all.
@@ -97,6 +99,10 @@ enum NetPipeline {
         if board.isHashing, let steering = board.steering(packet, headers) {
             if let own, own != steering.queue { return .elsewhere(queue: steering.queue) }
             record.hash = steering.hash
+        }
+        if header.segmentKind != .none, headers.isTagged {
+            let segments = TCPSegments(headers: headers, size: header.segmentSize, byteCount: packet.byteCount)
+            return segments.map { .cut($0) } ?? .unfit
         }
         do throws(OffloadFault) {
             let offload = try ReceiveOffload(

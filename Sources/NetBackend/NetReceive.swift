@@ -23,6 +23,9 @@ struct NetReceive: ~Copyable {
     private var held: HeldPacket?
     /// The interface may have packets: it said so, and was not found empty since.
     var mayHaveInput = true
+    /// Packets that this turn has delivered, and whether the frontend asked to be told.
+    private var delivered = 0
+    private var asked = false
     var metrics = NetMetrics()
     var log: FaultLog
 
@@ -66,13 +69,15 @@ struct NetReceive: ~Copyable {
     mutating func turn(_ scratch: NetScratch, notify: inout Bool) -> NetTurnEnd {
         metrics.receiveTurns &+= 1
         scratch.clear()
+        (delivered, asked) = (0, false)
+        defer { if asked { notify = true } }
         do throws(RingFault) {
             _ = try ring.poll()
             deliverHeld(scratch)
             deliverParcels(scratch)
             var end = receive(scratch)
-            finish(scratch, notify: &notify)
-            let worked = !scratch.receive.isEmpty
+            finish(scratch)
+            let worked = delivered > 0
             // Who had no buffers and has none yet still waits, also when what waited for them was dropped: only buffers
             // end a stall.
             if isWaiting, !worked, ring.waiting == 0 { end = .waiting(worked: false) }
@@ -114,11 +119,11 @@ struct NetReceive: ~Copyable {
 
     private mutating func receive(_ scratch: NetScratch) -> NetTurnEnd {
         if held?.isFull ?? false { return .waiting(worked: false) }
-        guard mayHaveInput else { return .idle(worked: !scratch.receive.isEmpty) }
+        guard mayHaveInput else { return .idle(worked: delivered > 0) }
         let free = Int(ring.waiting)
         let count = min(NetScratch.packets, free / slotsPerPacket)
         if count == 0 { return free == 0 ? .waiting(worked: false) : receiveOne(scratch) }
-        let start = scratch.receive.count
+        let start = delivered
         let found = read(scratch, count: count)
         for index in 0..<found {
             let result = scratch.batch.result(index)
@@ -127,7 +132,7 @@ struct NetReceive: ~Copyable {
             deliver(scratch, header: NetScratch.header(index), frame: NetScratch.frame(index), byteCount: frame)
         }
         if found < count { mayHaveInput = false }
-        return mayHaveInput ? .more : .idle(worked: scratch.receive.count > start)
+        return mayHaveInput ? .more : .idle(worked: delivered > start)
     }
 
     /// Reads up to `count` packets; `mayHaveInput` is false afterwards if there were fewer.
@@ -237,6 +242,9 @@ struct NetReceive: ~Copyable {
         let own = isParcel ? nil : facts.index
         switch NetPipeline.receive(&record, packet, virtio, accepts, facts.board, own: own) {
         case .deliver: break
+        case .cut(let segments):
+            deliver(segments, of: frame, scratch)
+            return
         case .elsewhere(let queue):
             metrics.receiveSteered &+= 1
             let words = scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount)
@@ -270,14 +278,54 @@ struct NetReceive: ~Copyable {
             )
         }
         scratch.receive.append(record)
+        delivered &+= 1
+    }
+
+    /// Delivers a packet in segments, each put together in memory that is free again when they are with the frontend.
+    /// Those that find no slots are dropped, as a network may.
+    private mutating func deliver(_ segments: TCPSegments, of frame: Int, _ scratch: NetScratch) {
+        let start = NetScratch.frame(NetScratch.cutPlace)
+        let header = NetScratch.header(NetScratch.cutPlace)
+        VirtioNetHeader().encode(into: scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount))
+        var cursor = NetScratch.frameBytes
+        for index in 0..<segments.count {
+            let (length, byteCount) = (segments.length(index), segments.headerBytes &+ segments.length(index))
+            let pages = (byteCount &+ 4095) / 4096
+            guard pages &+ 2 <= Int(ring.waiting) else {
+                metrics.receiveStalled &+= UInt64(truncatingIfNeeded: segments.count &- index)
+                break
+            }
+            let isFull = facts.data.copies.count &+ pages > facts.data.copies.capacity
+            if cursor &+ byteCount > NetScratch.frameBytes || isFull {
+                finish(scratch)
+                cursor = 0
+            }
+            let place = start &+ cursor
+            scratch.frames.copy(from: scratch.frames, at: frame, count: segments.headerBytes, to: place)
+            scratch.frames.copy(
+                from: scratch.frames,
+                at: frame &+ segments.offset(index),
+                count: length,
+                to: place &+ segments.headerBytes
+            )
+            segments.finish(index, scratch.frames.slot(at: place, byteCount: byteCount))
+            deliver(scratch, header: header, frame: place, byteCount: byteCount, isParcel: true)
+            cursor &+= (byteCount &+ 15) & ~15
+        }
+        // What comes next may be cut too.
+        finish(scratch)
     }
 
     // MARK: copies → responses
 
-    private mutating func finish(_ scratch: NetScratch, notify: inout Bool) {
+    /// Gives the frontend what was delivered so far.
+    private mutating func finish(_ scratch: NetScratch) {
         guard !scratch.receive.isEmpty else { return }
         journal.commit(consumed: ring.requestConsumer)
-        defer { facts.data.copies.clear() }
+        defer {
+            facts.data.copies.clear()
+            scratch.receive.removeAll(keepingCapacity: true)
+        }
         metrics.count(copies: facts.data.copies.count)
         var failed = false
         do throws(HypervisorFailure) {
@@ -289,7 +337,7 @@ struct NetReceive: ~Copyable {
         for record in scratch.receive { answer(record, failed: failed) }
         let asked = ring.publish()
         metrics.notified(asked)
-        if asked { notify = true }
+        if asked { self.asked = true }
         facts.mark?.progressed()
     }
 

@@ -108,12 +108,14 @@ final class NetScratch: @unchecked Sendable {
         return cursor
     }
 
-    /// Places for frames: a batch, a packet that was held, parcels.
-    private static let places = packets + 1 + parcels
+    /// Places for frames: a batch, a packet that was held, parcels, and what one packet was cut into.
+    private static let places = packets + 1 + parcels + 1
     /// The place of a packet that was held.
     static let heldPlace = packets
     /// Where parcels begin.
     static let parcelPlace = packets + 1
+    /// Where segments are put together.
+    static let cutPlace = packets + 1 + parcels
 
     /// Where frame `index` lies.
     static func frame(_ index: Int) -> Int { index &* frameBytes }

@@ -131,6 +131,10 @@ internal import XenWire
         #expect(try plan([:]) == InterfacePlan(name: "vif7.1", owner: "x"))
         let keys = ["vifname": "lan0", "mtu": "9000", "mac": "00:16:3e:00:00:01", "bridge": "xenbr0"]
         #expect(try plan(keys) == InterfacePlan(name: "lan0", owner: "x", mtu: 9000))
+        // libxl's scripts rename it, and refuse to if the name is there already.
+        let scripted = keys.merging(["script": "/etc/xen/scripts/vif-bridge"]) { $1 }
+        #expect(try plan(scripted).name == "vif7.1")
+        #expect(try plan(scripted, native: true).name == "lan0")
     }
 
     @Test func withoutAScriptWePlaceItAsTheScriptWould() throws {

@@ -37,6 +37,7 @@ public struct PacketHeaders: Hashable, Sendable {
     @usableFromInline var storedNetwork = Network.none
     @usableFromInline var storedTransport = Transport.none
     @usableFromInline var storedFragment = false
+    @usableFromInline var storedTagged = false
     @usableFromInline var storedFault: PacketHeaderFault?
     @usableFromInline var storedProtocol: UInt8 = 0
     @usableFromInline var storedType: UInt16 = 0
@@ -48,6 +49,8 @@ public struct PacketHeaders: Hashable, Sendable {
     @inlinable public var transport: Transport { storedTransport }
     /// Whether the packet is a fragment, and not a whole datagram. Its `transport` is `none`.
     @inlinable public var isFragment: Bool { storedFragment }
+    /// Whether there is a tag (802.1Q or 802.1ad) before the network layer.
+    @inlinable public var isTagged: Bool { storedTagged }
     /// nil: everything was understood, or is of a kind that is not followed.
     @inlinable public var fault: PacketHeaderFault? { storedFault }
     /// The type behind the tags, as `0x0800`.
@@ -100,6 +103,7 @@ public struct PacketHeaders: Hashable, Sendable {
             storedType = bytes.u16(end &+ 2).byteSwapped
             end &+= 4
             tags &+= 1
+            storedTagged = true
         }
     }
 

@@ -141,9 +141,11 @@ public struct ReceiveOffload: Hashable, Sendable {
         let start = Int(header.checksumStart)
         let field = start &+ Int(header.checksumOffset)
         guard header.flags.contains(.needsChecksum), field &+ 2 <= byteCount else { throw .contradiction }
-        // The frontend finds the field by itself: is it the one that is meant?
+        // The frontend finds the field by itself: is it the one that is meant? And Linux's finds none behind a tag
+        // (skb_checksum_setup): it drops such packets.
         let isPlain = headers.transportOffset == start && headers.checksumField == field
-        let isTaken = isPlain && features.contains(headers.network == .ipv4 ? .checksumV4 : .checksumV6)
+        let isTaken =
+            isPlain && !headers.isTagged && features.contains(headers.network == .ipv4 ? .checksumV4 : .checksumV6)
         segmentation = try ReceiveOffload.segmentation(header, headers, features)
         guard segmentation == nil || isPlain else { throw .contradiction }
         guard segmentation == nil || isTaken else { throw .notNegotiated }

@@ -154,7 +154,9 @@ private let all: ReceiveFeatures = [.scatterGather, .checksumV4, .checksumV6, .s
     func blank(_ sample: SamplePacket) throws {
         let feature: ReceiveFeatures = sample.network == .ipv4 ? .checksumV4 : .checksumV6
         let taken = try offload(sample, header(sample), feature)
-        #expect(taken.flags == [.checksumBlank, .dataValidated] && taken.blank == nil)
+        // Behind a tag Linux's frontend finds no checksum.
+        #expect(taken.flags == (sample.headers.isTagged ? .dataValidated : [.checksumBlank, .dataValidated]))
+        #expect((taken.blank == nil) == !sample.headers.isTagged)
         let completed = try offload(sample, header(sample), all.subtracting(feature))
         #expect(completed.flags == .dataValidated)
         #expect(completed.blank?.start == sample.transportOffset && completed.blank?.field == sample.field)
