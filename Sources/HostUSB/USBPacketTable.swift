@@ -43,6 +43,14 @@ public final class USBPacketTable: @unchecked Sendable {
         set { packets[position(slot, index)] = newValue }
     }
 
+    /// Makes the first packets of a row look as if they had not been moved, which holds unless the device says otherwise.
+    func forget(_ slot: UInt32, count: Int) {
+        for index in 0..<count {
+            packets[position(slot, index)].actualByteCount = 0
+            packets[position(slot, index)].status = .transactionError
+        }
+    }
+
     private func position(_ slot: UInt32, _ index: Int) -> Int {
         precondition(Int(slot) < slots && index >= 0 && index < limit)
         return Int(slot) &* limit &+ index

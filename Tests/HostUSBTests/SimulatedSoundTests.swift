@@ -91,6 +91,14 @@ import Testing
             let packets = await owner.on { device in (0..<Self.perTransfer).map { device.packets[0, $0] } }
             #expect(packets.allSatisfy { $0.status == .transactionError && $0.actualByteCount == 0 })
             #expect(try await owner.run(transfer).byteCount == Self.perTransfer * 192)
+            // A transfer that never ran has no results of the one before.
+            await owner.on { device in
+                device.submit(transfer, slot: 0)
+                device.cancel(0)
+            }
+            try await eventually { owner.results.last?.status == .cancelled }
+            let none = await owner.on { device in (0..<Self.perTransfer).map { device.packets[0, $0] } }
+            #expect(none.allSatisfy { $0.status == .transactionError && $0.actualByteCount == 0 })
         }
     }
 

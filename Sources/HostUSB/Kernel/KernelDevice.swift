@@ -90,6 +90,7 @@ final class KernelDevice: USBDevice, CompletionTarget, @unchecked Sendable {
         guard let plan, transfer.offset >= 0, transfer.byteCount >= 0,
             transfer.byteCount <= plan.pages.byteCount - transfer.offset, transfer.packetCount <= plan.packets
         else { preconditionFailure("a transfer's range is in the plan's pages") }
+        packets.forget(slot, count: transfer.packetCount)
         slots[index].transfer = transfer
         if operating == nil { start(slot) } else { waiting.append(slot) }
     }

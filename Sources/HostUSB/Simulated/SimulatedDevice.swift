@@ -76,6 +76,7 @@ final class SimulatedDevice: USBDevice, CompletionTarget, @unchecked Sendable {
         guard let plan, transfer.offset >= 0, transfer.byteCount >= 0,
             transfer.byteCount <= plan.pages.byteCount - transfer.offset, transfer.packetCount <= plan.packets
         else { preconditionFailure("a transfer's range is in the plan's pages") }
+        packets.forget(slot, count: transfer.packetCount)
         if isGone || isClosing { return finish(index, isGone ? .noDevice : .cancelled) }
         guard let endpoint = endpoint(of: transfer) else { return finish(index, .refused) }
         enqueue(index, on: endpoint)
