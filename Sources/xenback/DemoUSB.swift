@@ -146,9 +146,9 @@ struct DemoUSB {
         }
         try await microphone.select(interface.number, alternate: interface.alternate)
         var stream = USBSoundStream(microphone, endpoint)
-        // A quarter of a second ahead, so that a busy machine's pauses are not the stream's.
+        // Nearly half a second ahead, so that a busy machine's pauses are not the stream's.
         stream.packetsPerURB = 32
-        stream.depth = 8
+        stream.depth = 14
         let counts = try await stream.run(packetCount: Self.packets)
         let lost = counts.failedPackets + counts.emptyPackets + counts.failedURBs
         let text = "microphone: \(counts.packets) ms of 48 kHz stereo heard, \(counts.gaps) gaps, \(lost) packets lost"

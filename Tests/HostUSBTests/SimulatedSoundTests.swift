@@ -25,7 +25,7 @@ import Testing
         let sound = SimulatedSound(.microphone)
         let expected = Mutex<UInt32?>(nil)
         let broken = Mutex(0)
-        // Frames of 5 ms, so that eight transfers are a third of a second: longer than this machine is away.
+        // Frames of 15 ms, so that eight transfers are a second: longer than a busy machine is away.
         let listen: @Sendable (Owner, USBResult) -> Void = { owner, result in
             guard result.status == .completed, result.byteCount == Self.perTransfer * 192 else { return }
             let start = Int(result.slot) * Owner.slotBytes
@@ -37,7 +37,7 @@ import Testing
             if !isNext { broken.withLock { $0 += 1 } }
             owner.device.submit(Self.transfer(owner, sound, slot: result.slot), slot: result.slot)
         }
-        try await withOwner(of: sound, frame: .milliseconds(5), onResult: listen) { owner, _, _ async throws in
+        try await withOwner(of: sound, frame: .milliseconds(15), onResult: listen) { owner, _, _ async throws in
             #expect(try await owner.perform(.setInterface(1, alternate: 1)) == .completed)
             await owner.on { device in
                 for slot in UInt32(1)..<8 { device.submit(Self.transfer(owner, sound, slot: slot), slot: slot) }

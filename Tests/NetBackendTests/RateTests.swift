@@ -13,7 +13,7 @@ extension SimulatedNetworkTests {
                 await withTaskGroup(of: Void.self) { group in
                     for queue in 0..<queues {
                         group.addTask {
-                            let large = Frames.tcp(60_000)
+                            let large = Frames.tcp(20_000)
                             var frame = NetworkFrame(flags: [.checksumBlank, .dataValidated])
                             frame.segmentation = Segmentation(kind: .tcpv4, size: 1448)
                             while !Task.isCancelled {
@@ -48,22 +48,22 @@ extension SimulatedNetworkTests {
         func aFloodGetsItsRate(queues: Int) async throws {
             var options = NetworkFrontendOptions()
             options.queueCount = queues
-            let scene = try await NetScene(options, rate: "100000,50000")
+            let scene = try await NetScene(options, rate: "35000,50000")
             let wire = try scene.wire
             let flood = flood(scene, queues: queues)
-            // What was saved goes at once.
-            _ = await speed(wire, over: 0.3)
-            let slow = await speed(wire, over: 1.5)
-            #expect(slow > 1_800_000 && slow < 2_200_000, "\(slow) B/s")
+            // What was saved goes at once. The rates are such that a busy machine can send them.
+            _ = await speed(wire, over: 0.5)
+            let slow = await speed(wire, over: 2.5)
+            #expect(slow > 630_000 && slow < 770_000, "\(slow) B/s")
             try await scene.bystanderIsServed()
-            try await scene.writeBackendKey("rate", "50000,50000")
-            _ = await speed(wire, over: 0.3)
-            let halved = await speed(wire, over: 1)
-            #expect(halved > 900_000 && halved < 1_100_000, "\(halved) B/s")
+            try await scene.writeBackendKey("rate", "17500,50000")
+            _ = await speed(wire, over: 0.5)
+            let halved = await speed(wire, over: 3)
+            #expect(halved > 315_000 && halved < 385_000, "\(halved) B/s")
             try await scene.writeBackendKey("rate", "")
             _ = await speed(wire, over: 0.1)
-            let free = await speed(wire, over: 0.3)
-            #expect(free > 2_500_000, "\(free) B/s")
+            let free = await speed(wire, over: 0.5)
+            #expect(free > halved * 1.5, "\(free) B/s")
             flood.cancel()
             await scene.frontend.abandon()
             await flood.value

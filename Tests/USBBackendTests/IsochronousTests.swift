@@ -12,6 +12,8 @@ extension SimulatedControllerTests {
     @Suite struct IsochronousTests {
         private static let packets = 16
         private static let inFlight = 6
+        /// So long that what is in flight lasts 3/4 s: a busy machine's pauses are not the stream's.
+        private static let frame = Duration.milliseconds(8)
 
         private func sound(
             _ direction: SimulatedSound.Direction,
@@ -69,6 +71,7 @@ extension SimulatedControllerTests {
             let microphone = SimulatedSound(.microphone)
             let scene = try await USBScene(
                 ports: [1: "1-1", 2: "1-2"],
+                frame: Self.frame,
                 plugging: [("1-1", SimulatedDisk(try USBScene.medium(seed: 1))), ("1-2", microphone)]
             )
             let device = try await sound(.microphone, scene, port: 2)
@@ -96,7 +99,7 @@ extension SimulatedControllerTests {
         @Test(arguments: [0, 28])
         func aLoudspeakerHearsEverySample(gap: Int) async throws {
             let loudspeaker = SimulatedSound(.loudspeaker)
-            let scene = try await USBScene(ports: [1: "1-1"], plugging: [("1-1", loudspeaker)])
+            let scene = try await USBScene(ports: [1: "1-1"], frame: Self.frame, plugging: [("1-1", loudspeaker)])
             let device = try await sound(.loudspeaker, scene, port: 1)
             let stride = SimulatedSamples.packetBytes + gap
             var tickets: [URBTicket] = []

@@ -76,6 +76,7 @@ final class USBScene: Sendable {
     /// - Parameters:
     ///   - ports: what the toolstack wants in the victim's ports from the beginning.
     ///   - connects: whether the victim's usual frontend connects.
+    ///   - frame: how long the bus takes for a frame.
     init(
         _ options: USBFrontendOptions = .init(),
         kind: DeviceKind = .vusb,
@@ -83,6 +84,7 @@ final class USBScene: Sendable {
         portCount: String? = "4",
         ports: [Int: String] = [:],
         connects: Bool = true,
+        frame: Duration = .milliseconds(2),
         plugging: [(String, any SimulatedFunction)] = []
     ) async throws {
         machine = try SimulatedMachine()
@@ -90,7 +92,7 @@ final class USBScene: Sendable {
         host = try machine.hypervisor(for: .initial)
         guest = try machine.hypervisor(for: guestDomain)
         toolstack = SimulatedToolstack(host)
-        usb = SimulatedUSB(frame: .milliseconds(2))
+        usb = SimulatedUSB(frame: frame)
         folder = try FilePath.temporary()
         loop = try EventLoop(name: "frontend")
         serving = Mutex(Serving(environment: try USBScene.environment(host, folder)))
