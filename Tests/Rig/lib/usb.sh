@@ -120,25 +120,36 @@ usb_key() { xenstore-read "/local/domain/0/backend/$(usb_kind)/$(guest_id "$1")/
 # Sound
 #
 
-# grow_begin, grow_end: how fast the recording grew between its first and its last byte, in percent of 48 kHz stereo: grow_rate.
-# A backend that is late delays the tone instead of breaking it, and only this shows it.
-grow_begin() {
+# usb_sound NAME: dom0's name of a sound card, for aplay.
+usb_sound() {
+    local folder
+    for folder in "/sys/bus/usb/devices/$(usb_busid "$1")":*/sound/card*; do
+        [[ -e $folder ]] && echo "hw:${folder##*card},0" && return
+    done
+    return 1
+}
+# heard_while CARD COMMAND…: the command plays on the emulator's sound card. Afterwards /run/rig/heard says "MILLISECONDS GAPS PACE": how
+# long the recording's tone is, how often it is broken, and how fast it came, in percent of what was to be played. A backend that is
+# late delays the tone instead of breaking it, and only the pace shows that.
+heard_while() {
+    local file=/share/usb/$1.wav status meter milliseconds gaps
+    shift
+    rm -f /run/rig/heard /run/rig/played
     (
-        size=0 first=0 last=0
-        while [[ ! -e /run/rig/grown ]]; do
-            found=$(stat -c %s /share/usb/audio.wav 2>/dev/null || echo 0)
+        size=0 first=0 last=0 start=0
+        while [[ ! -e /run/rig/played ]]; do
+            found=$(stat -c %s "$file" 2>/dev/null || echo 0)
             ((found == size)) || { ((first > 0)) || { first=$(now) start=$found; }; size=$found last=$(now); }
-            echo "$first ${start:-0} $last $size" >/run/rig/growth
             sleep 0.1
         done
+        echo $((last > first ? (size - start) * 100 / 192 / (last - first) : 0)) >/run/rig/pace
     ) &
-    grower=$!
-}
-grow_end() {
-    local first start last size
-    touch /run/rig/grown
-    wait "$grower"
-    rm /run/rig/grown
-    read -r first start last size <"/run/rig/growth"
-    grow_rate=$((last > first ? (size - start) * 100 / 192 / (last - first) : 0))
+    meter=$!
+    "$@"
+    status=$?
+    touch /run/rig/played
+    wait $meter
+    read -r milliseconds gaps _ < <(tone check "$file" 44)
+    echo "$milliseconds $gaps $(</run/rig/pace)" >/run/rig/heard
+    return $status
 }
