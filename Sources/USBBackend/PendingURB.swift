@@ -68,6 +68,11 @@ extension URBRequest {
         case .control, .isochronous: false
         }
     }
+
+    /// Nothing of its endpoint may begin before this has ended. Of control requests some are ours, some the host's stack's and
+    /// some the device's: in flight together they would end in another order than they were given in, which no bus does
+    /// (USB 2.0, 5.5.5).
+    var holdsQueue: Bool { endsQueueIfShort || pipe.type == .control }
 }
 
 /// A transfer that came to its end in this turn.

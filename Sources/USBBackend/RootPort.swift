@@ -45,7 +45,7 @@ final class RootPort {
     var memory: USBPortMemory?
 
     // What is under way.
-    /// Endpoints with a transfer in flight whose shortness ends the endpoint's queue.
+    /// Endpoints with a transfer in flight that holds the endpoint's queue (`URBRequest.holdsQueue`).
     var barred: UInt32 = 0
     /// The frame of the next packet of each endpoint, and how many transfers lead up to it.
     var frames = [UInt16](repeating: 0, count: 32)
@@ -61,6 +61,10 @@ final class RootPort {
 
     /// A bit for each endpoint and direction.
     static func bit(_ endpoint: USBEndpointAddress) -> UInt32 { 1 << UInt32(index(endpoint)) }
+    /// The same for the queue of a pipe: a control endpoint has one for both directions.
+    static func queue(of pipe: USBPipe) -> UInt32 {
+        bit(pipe.type == .control ? USBEndpointAddress(pipe.endpoint, .out) : pipe.address)
+    }
     /// 0 … 31
     static func index(_ endpoint: USBEndpointAddress) -> Int {
         Int(endpoint.number) &+ (endpoint.direction == .in ? 16 : 0)

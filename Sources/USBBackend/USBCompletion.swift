@@ -152,7 +152,8 @@ extension USBWork {
         let request = urbs[slot].request
         let port = ports[request.port.index]
         let byteCount = min(end.byteCount, request.transferByteCount)
-        if let device = urbs[slot].device, device === port.device { leave(slot, port, end.status, byteCount) }
+        // What was answered without the device ends in the turn in which it began.
+        if urbs[slot].device == nil || urbs[slot].device === port.device { leave(slot, port, end.status, byteCount) }
         if let fault = urbs[slot].fault { return refuse(slot, fault) }
         if request.direction == .in {
             metrics.bytesIn &+= UInt64(truncatingIfNeeded: byteCount)
@@ -199,9 +200,9 @@ extension USBWork {
             let index = RootPort.index(request.endpoint)
             port.framesInFlight[index] = port.framesInFlight[index] &- (port.framesInFlight[index] > 0 ? 1 : 0)
         }
-        guard request.endsQueueIfShort else { return }
-        port.barred &= ~RootPort.bit(request.endpoint)
-        if status == .completed, byteCount < request.transferByteCount { endQueue(request) }
+        guard request.holdsQueue else { return }
+        port.barred &= ~RootPort.queue(of: request.pipe)
+        if request.endsQueueIfShort, status == .completed, byteCount < request.transferByteCount { endQueue(request) }
     }
 
     /// A transfer was short that should not have been: those behind it that belong to it, which the guest's driver is

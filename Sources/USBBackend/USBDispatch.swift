@@ -42,10 +42,11 @@ extension USBWork {
         noticeReset(slot, port)
         if port.isHeld { return false }
         let pipe = urbs[slot].request.pipe
-        if port.barred & RootPort.bit(pipe.address) != 0 { return false }
+        let queue = RootPort.queue(of: pipe)
+        if port.barred & queue != 0 { return false }
         for place in 0..<count {
             let other = urbs[Int(parked[place])].request.pipe
-            if other.portNumber == pipe.portNumber, other.address == pipe.address { return false }
+            if other.portNumber == pipe.portNumber, RootPort.queue(of: other) == queue { return false }
         }
         return true
     }
@@ -146,6 +147,7 @@ extension USBWork {
         urbs[slot].stage = .running
         urbs[slot].device = device
         urbs[slot].interception = interception
+        holdQueue(slot)
         device.perform(operation, slot: UInt32(slot))
     }
 
@@ -159,6 +161,7 @@ extension USBWork {
     /// Ends an URB as if it had been the host's.
     private mutating func end(_ slot: Int, _ status: USBStatus, _ byteCount: Int) {
         urbs[slot].stage = .running
+        holdQueue(slot)
         ended.append(EndedURB(slot: slot, status: status, byteCount: byteCount, place: USBBuffers.data(slot)))
     }
 
@@ -200,10 +203,16 @@ extension USBWork {
             schedule(slot, port, interval: interval, count: count)
         case .unlink: return
         }
-        if request.endsQueueIfShort { port.barred |= RootPort.bit(request.endpoint) }
+        holdQueue(slot)
         urbs[slot].stage = .running
         urbs[slot].device = device
         device.submit(transfer, slot: UInt32(slot))
+    }
+
+    /// What follows an URB on its endpoint waits until it has ended, if it must.
+    private func holdQueue(_ slot: Int) {
+        let request = urbs[slot].request
+        if request.holdsQueue { ports[request.port.index].barred |= RootPort.queue(of: request.pipe) }
     }
 
     /// Says in which frame an isochronous URB begins: behind the one before it, or now.

@@ -57,6 +57,24 @@ extension SimulatedControllerTests {
             try await scene.end()
         }
 
+        /// Some requests are answered by the device, some by the host's stack, some by us: in the order in which they came
+        /// (Linux's usbtest, case 10).
+        @Test func controlRequestsEndInTheirOrder() async throws {
+            let (scene, disk) = try await scene()
+            let delay = Duration.milliseconds(300)
+            for setup in [SetupPacket(0x02, 1, index: 0x81), SetupPacket(0x02, 1), SetupPacket(0x80, 8, length: 1)] {
+                scene.usb.faults(at: UnlinkTests.place)?.add(.delay(delay), endpoint: 0)
+                let began = ContinuousClock.now
+                let descriptor = SetupPacket(0x80, 6, value: 0x100, length: 18)
+                let first = try await scene.frontend.submit(disk.controlURB(descriptor))
+                let second = try await scene.frontend.submit(disk.controlURB(setup))
+                #expect(try await scene.frontend.outcome(of: second).status == .okay)
+                #expect(ContinuousClock.now - began >= delay)
+                #expect(try await scene.frontend.outcome(of: first).bytes.count == 18)
+            }
+            try await scene.end()
+        }
+
         /// A short transfer that should not have been short: what is queued behind it must not read what is not its own.
         @Test func aShortTransferEndsItsQueue() async throws {
             let (scene, disk) = try await scene()
