@@ -16,6 +16,8 @@ final class DeviceLock: Sendable {
     /// - Throws: `.busy` with the holder's name, `.host` if there can be no such file.
     init(_ facts: USBDeviceFacts, owner: String, in directory: FilePath) throws(USBFailure) {
         let path = directory.appending("\(facts.busNumber)-\(facts.deviceNumber)")
+        // Not `self.file` yet: whoever does not get the lock must not clear its holder's name in `deinit`.
+        let file: OpenFile
         do throws(Errno) {
             try Files.makeDirectory(directory, permissions: [.ownerReadWriteExecute])
             file = try OpenFile(path: path.string, flags: O_RDWR | O_CREAT)
@@ -28,6 +30,7 @@ final class DeviceLock: Sendable {
             throw USBFailure(.busy, "\(facts.address) belongs to \(holder); detach it there first")
         }
         if status != 0 { throw USBFailure(.host, "\(path) cannot be locked: \(Errno(rawValue: status))") }
+        self.file = file
         let line = Array("\(USBText.printable(owner)) (pid \(getpid()))\n".utf8)
         _ = ftruncate(file.descriptor, 0)
         // SAFETY: the kernel reads the bytes during the call only.
