@@ -15,7 +15,8 @@ public import SystemPackage
 /// the smaller part. Measured on Linux 6.18 on a virtual machine, 60-byte frames, against a writev(2) or readv(2) for
 /// each: 8 packets with one io_uring_enter(2) take 0.93 (in) and 0.98 (out) of the time, 32 take 0.89 and 0.89, but a
 /// single one 1.3 and 1.6. So few packets go by plain calls (`HostNetwork.docc` has the table), and the gain grows
-/// where a system call is dear, as it is in a PV domain, whose calls all pass through the hypervisor.
+/// where a system call is dear, as it is in a PV domain, whose calls all pass through the hypervisor. (Reads from a TAP of
+/// Linux before 6.4 always go by plain calls: see `PacketRing`.)
 @safe
 public struct PacketBatch: ~Copyable {
     /// Most runs of memory in one packet.

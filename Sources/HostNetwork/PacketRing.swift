@@ -7,7 +7,10 @@ internal import Glibc
 ///
 /// A queue's descriptor is non-blocking, so that nothing ever goes to a kernel thread. Where the device also knows
 /// `RWF_NOWAIT` (TAPs from Linux 6.4 on), what cannot be done now fails at once with `EAGAIN`. Where it does not, the
-/// kernel sets up a poll for it instead (io_uring/rw.c, `io_rw_init_file`), which is cancelled before `run` returns.
+/// kernel sets up a poll for it instead (io_uring/rw.c, `io_rw_init_file`), which is cancelled before `run` returns. A
+/// packet that comes at that very moment wakes the poll, the read finds nothing and is polled for again behind the
+/// cancellation's back: Linux 6.1 then waits for the next packet, and with it a whole queue. So such a device is read
+/// by plain calls. Writes never have to wait: a TAP takes or drops a packet at once.
 @safe
 struct PacketRing: ~Copyable {
     // SAFETY: one io_uring set up in init, at a stable address because liburing keeps pointers into it, torn down and
@@ -36,9 +39,10 @@ struct PacketRing: ~Copyable {
     }
 
     /// Carries out the first `count` packets of a batch and fills in their results.
-    /// - Returns: false if the kernel would not take them; then none was carried out.
+    /// - Returns: false if they must go by plain calls; then none was carried out.
     @unsafe
     mutating func run(_ transfer: PacketTransfer, count: Int) -> Bool {
+        if unsafe !usesNowait && !transfer.isWrite { return false }
         if !isEnabled {
             guard unsafe uring_enable(ring) == 0 else { return false }
             isEnabled = true
@@ -47,7 +51,7 @@ struct PacketRing: ~Copyable {
         // Every one is refused before it is looked at, if one is.
         if usesNowait, unsafe transfer.results[0] == -EOPNOTSUPP {
             usesNowait = false
-            return unsafe attempt(transfer, count)
+            return unsafe transfer.isWrite && attempt(transfer, count)
         }
         return true
     }
