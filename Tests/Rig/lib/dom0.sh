@@ -494,6 +494,20 @@ restart_ours() {
 }
 # resident PID: KiB.
 resident() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
+# check_sleep NAME DOMID [SECONDS]: nothing wakes the guest's worker, nor the broker, for so long. What happens once a while after the last
+# use may happen first, within twelve such times.
+check_sleep() {
+    local name=$1 worker broker seconds=${3:-10} window woken broker_woken
+    worker=$(worker_pid "$2") broker=$(broker_pid)
+    for ((window = 1; window <= 12; window++)); do
+        woken=$(wakeups "$worker") broker_woken=$(wakeups "$broker")
+        sleep "$seconds"
+        woken=$(($(wakeups "$worker") - woken)) broker_woken=$(($(wakeups "$broker") - broker_woken))
+        say "in $seconds s idle: worker $woken wake-ups, broker $broker_woken"
+        ((woken + broker_woken > 0)) || break
+    done
+    check_equal "$name" "0 0" "$woken $broker_woken"
+}
 # wakeups PID: voluntary context switches of all its threads so far.
 wakeups() { awk '/^voluntary_ctxt/ { n += $2 } END { print n }' /proc/"$1"/task/*/status; }
 

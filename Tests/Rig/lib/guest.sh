@@ -131,6 +131,8 @@ load_spare_modules() {
 # USB
 #
 
+[ ! -e /rig/usbtest.sh ] || . /rig/usbtest.sh
+
 # usb_load: the frontend and the drivers of what may be behind it. usb_up [NUMBER]: and a root hub for so many controllers.
 # A module for instructions that this CPU lacks refuses to load.
 usb_load() {

@@ -7,20 +7,18 @@
 // A sine of 109 samples: no number of 1 ms packets below 109 is a whole number of its periods, so a packet that is lost, twice
 // there or in the wrong place breaks it. Of an unbroken sine each sample follows from the two before it, whatever its volume:
 // x[n+1] = 2 cos(w) x[n] - x[n-1].
-#include <math.h>
-#include <stdint.h>
+#include "tone.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { rate = 48000, period = 109, amplitude = 16000 };
+enum { rate = tone_rate, period = tone_period };
 
 static int make(double seconds) {
-    const double step = 2 * M_PI / period;
     long total = (long)(seconds * rate);
     for (long sample = 0; sample < total; sample++) {
-        int16_t value = (int16_t)lrint(amplitude * sin(step * (double)(sample % period)));
-        int16_t frame[2] = {value, value};
+        int16_t frame[2] = {tone_sample(sample), tone_sample(sample)};
         if (fwrite(frame, sizeof frame, 1, stdout) != 1) return 1;
     }
     return fflush(stdout) != 0;
@@ -32,7 +30,7 @@ static int check(const char *name, long skip) {
         perror(name);
         return 1;
     }
-    const double factor = 2 * cos(2 * M_PI / period);
+    const double factor = 2 * cos(tone_step());
     // Rounding of the samples, doubled by the formula, and of the emulator's volume.
     const double tolerance = 12;
     long position = 0, first = -1, last = -1, broken = -period, gaps = 0, silence = 0, longest = 0;

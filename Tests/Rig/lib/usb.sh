@@ -13,7 +13,12 @@ usb_up() {
         udevadm trigger --subsystem-match=usb
     fi
     local name
-    [[ $(scenario_setting usb "") != *gadget* ]] || make_gadget || rig_abort "dom0 cannot make the gadget"
+    for name in $(scenario_setting usb ""); do
+        case $name in
+        gadget) make_gadget || rig_abort "dom0 cannot make the gadget" ;;
+        zero | mic) make_device "$name" || rig_abort "dom0 cannot make $name" ;;
+        esac
+    done
     for name in $(scenario_setting usb ""); do
         wait_until 60 usb_busid "$name" || rig_abort "dom0 does not see the emulator's $name"
     done
@@ -33,6 +38,17 @@ make_gadget() {
     ln -s $gadget/functions/Loopback.0 $gadget/configs/c.2/
     basename "$(ls -d /sys/class/udc/* | head -n 1)" >$gadget/UDC
 }
+
+# make_device NAME: a device that is a program (lib/usbip-device.c), behind vhci-hcd. What it says is in /share/logs/NAME.log.
+make_device() {
+    local port=0
+    [[ $1 == zero ]] || port=1
+    modprobe vhci-hcd || return
+    usbip-device "$1" $port >>"$logs/$1.log" 2>&1 </dev/null &
+    echo $! >"/run/rig/$1.pid"
+}
+# device_says NAME WORD: the last of the device's lines that begin with the word.
+device_says() { grep "^$2" "$logs/$1.log" | tail -n 1; }
 
 # usb_busid NAME: where the device is, for instance 2-1.
 usb_busid() {
@@ -71,9 +87,15 @@ monitor() {
     [[ -z $answer ]] || echo "$answer"
     [[ $answer != *[Ee]rror* ]]
 }
-# pull NAME, put NAME: the device leaves its port, and comes back to it.
-pull() { monitor device_del "$1"; }
-put() { monitor device_add "$(<"/share/usb/$1.device")"; }
+# pull NAME: the device leaves its port. put NAME [PORT]: it comes back to it, or into another port of the emulator's controller.
+pull() { if [[ -e /run/rig/$1.pid ]]; then kill "$(<"/run/rig/$1.pid")"; else monitor device_del "$1"; fi; }
+put() {
+    if [[ -e /run/rig/$1.pid ]]; then
+        make_device "$1"
+    else
+        monitor device_add "$(sed "${2:+s/port=[0-9]*/port=$2/}" "/share/usb/$1.device")"
+    fi
+}
 
 #
 # Controllers and ports of guests
@@ -115,6 +137,49 @@ usb_detach() {
 usb_kind() { if [[ $RIG_BACKEND == qusb ]]; then echo qusb; else echo vusb; fi; }
 # usb_key GUEST KEY [CONTROLLER]: what XenStore says of the controller, for instance `usb_key g1 port/1`.
 usb_key() { xenstore-read "/local/domain/0/backend/$(usb_kind)/$(guest_id "$1")/${3:-0}/$2"; }
+
+#
+# The kernel's own USB test
+#
+
+# shellcheck source=usbtest.sh
+source /share/lib/usbtest.sh
+
+# What a case of testusb is (drivers/usb/misc/usbtest.c).
+usb_cases=(
+    "0 nothing"
+    "1 bulk out" "2 bulk in" "3 bulk out, lengths vary" "4 bulk in, lengths vary"
+    "5 scatter-gather out" "6 scatter-gather in" "7 scatter-gather out, lengths vary" "8 scatter-gather in, lengths vary"
+    "9 control: chapter 9" "10 control: queue of 32" "11 unlink reads" "12 unlink writes" "13 halt set and cleared"
+    "14 control out" "15 isochronous out" "16 isochronous in" "17 bulk out, odd addresses" "18 bulk in, odd addresses"
+    "19 bulk out, odd addresses, premapped" "20 bulk in, odd addresses, premapped" "21 control out, odd addresses"
+    "22 isochronous out, odd addresses" "23 isochronous in, odd addresses" "24 unlink a queue of bulk"
+    "25 interrupt out" "26 interrupt in" "27 bulk out, queue" "28 bulk in, queue" "29 toggles after clear halt"
+)
+# usb_test NAME CASES: the device with dom0's usbtest, which must run so many of the cases, and then in guest g1 through the backend. There
+# it stays, in port 1.
+usb_test() {
+    local node in_dom0 in_guest dom0_results guest_results line number guest_limit=600
+    node=/sys/bus/usb/devices/$(usb_busid "$1")
+    check "dom0's own usbtest takes $1" test_module || exit 1
+    dom0_results=$(run_cases "/dev/bus/usb/$(printf '%03d/%03d' "$(<"$node/busnum")" "$(<"$node/devnum")")")
+    rmmod usbtest
+    check_equal "$2 of the cases run in dom0" "$2" "$(grep -c '\.' <<<"$dom0_results")"
+
+    usb_guest g1
+    check "$1 goes to the guest" usb_attach g1 1 "$(usb_busid "$1")" || exit 1
+    check "the guest's usbtest takes it" guest g1 "usb_there $1 && test_module" || exit 1
+    guest_results=$(guest g1 "run_cases \"\$(usb_file $1)\"")
+    say "$(printf '%-42s %12s %12s' 'case of testusb' dom0 guest)"
+    for line in "${usb_cases[@]}"; do
+        number=${line%% *}
+        in_dom0=$(sed -n "s/^$number //p" <<<"$dom0_results") in_guest=$(sed -n "s/^$number //p" <<<"$guest_results")
+        say "$(printf '%-42s %12s %12s' "$line" "${in_dom0:-none}" "${in_guest:-none}")"
+        # What dom0 itself cannot do with this device the guest need not.
+        [[ $in_dom0 != *.* ]] || check "case $number, ${line#* }, runs in the guest as in dom0" test "${in_guest/./}" != "$in_guest"
+    done
+    check "the guest has $1 still" guest g1 usb_node "$1"
+}
 
 #
 # Sound
