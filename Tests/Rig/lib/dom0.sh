@@ -499,6 +499,7 @@ resident() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 check_sleep() {
     local name=$1 worker broker seconds=${3:-10} window woken broker_woken
     worker=$(worker_pid "$2") broker=$(broker_pid)
+    [[ -n $worker && -n $broker ]] || { fail "$name: broker ${broker:-none}, worker ${worker:-none}" && return; }
     for ((window = 1; window <= 12; window++)); do
         woken=$(wakeups "$worker") broker_woken=$(wakeups "$broker")
         sleep "$seconds"
