@@ -116,6 +116,15 @@ public final class RequestJournal: Sendable {
         identity: String,
         layout: JournalLayout
     ) -> RequestJournal? {
+        reopen(at: path, identity: identity, layout: layout, trace: nil)
+    }
+
+    package static func reopen(
+        at path: FilePath,
+        identity: String,
+        layout: JournalLayout,
+        trace: (any JournalTrace)?
+    ) -> RequestJournal? {
         guard let file = try? open(path, options: []) else { return nil }
         defer { try? file.close() }
         let byteCount = size(layout)
@@ -129,7 +138,7 @@ public final class RequestJournal: Sendable {
             header.u32(24) == layout.form.rawValue, header.u32(28) == UInt32(layout.stateBytes)
         else { return nil }
         for (index, byte) in text.enumerated() where header.u8(identityOffset + index) != byte { return nil }
-        return RequestJournal(path, pages, layout, trace: nil)
+        return RequestJournal(path, pages, layout, trace: trace)
     }
 
     /// Removes a journal that is of no use any more; its mappings stay valid.

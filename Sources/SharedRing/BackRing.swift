@@ -115,6 +115,13 @@ public struct BackRing: ~Copyable {
         return (responseProducer &- event) < (responseProducer &- old)
     }
 
+    /// `rsp_event` as it is now: when a frontend has taken responses it asks for the event of the one behind the next
+    /// (ring.h, `RING_FINAL_CHECK_FOR_RESPONSES`), so it has taken those before `rsp_event - 1`. Only its word for it.
+    @inlinable
+    public var responseEvent: UInt32 {
+        unsafe ring_load_acquire(base.advanced(by: RingLayout.responseEvent))
+    }
+
     /// Asks for an event once `wanted` requests wait, then looks once more (ring.h, `RING_FINAL_CHECK_FOR_REQUESTS`).
     ///
     /// Who needs several must say so: a frontend whose `req_prod` is past `req_event` already sends none.

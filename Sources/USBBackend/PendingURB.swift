@@ -43,6 +43,8 @@ struct PendingURB {
     var dropped: USBFault?
     /// Why it cannot be carried out, found out before it was its turn.
     var fault: USBFault?
+    /// The index of its answer, once it is settled.
+    var response: UInt32 = 0
     var packetCount = 0
     var startFrame: UInt16 = 0
     /// Nanoseconds.
@@ -61,13 +63,16 @@ struct PendingURB {
 }
 
 extension URBRequest {
-    /// A transfer of this request that is shorter than asked is the end of what is queued behind it.
+    /// A transfer of this request that is shorter than asked lets its endpoint's queue stand still.
     var endsQueueIfShort: Bool {
         switch pipe.type {
         case .bulk, .interrupt: shortNotOK && direction == .in
         case .control, .isochronous: false
         }
     }
+
+    /// Its endpoint's queue stands still when it fails.
+    var mayHalt: Bool { pipe.type == .bulk || pipe.type == .interrupt }
 
     /// Nothing of its endpoint may begin before this has ended. Of control requests some are ours, some the host's stack's and
     /// some the device's: in flight together they would end in another order than they were given in, which no bus does

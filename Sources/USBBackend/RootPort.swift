@@ -47,6 +47,9 @@ final class RootPort {
     // What is under way.
     /// Endpoints with a transfer in flight that holds the endpoint's queue (`URBRequest.holdsQueue`).
     var barred: UInt32 = 0
+    /// Endpoints whose queues stand still until the frontend has seen a response.
+    private(set) var halted: UInt32 = 0
+    private var haltedBy = [(response: UInt32, since: UInt64)](repeating: (0, 0), count: 32)
     /// The frame of the next packet of each endpoint, and how many transfers lead up to it.
     var frames = [UInt16](repeating: 0, count: 32)
     var framesInFlight = [UInt8](repeating: 0, count: 32)
@@ -65,6 +68,8 @@ final class RootPort {
     static func queue(of pipe: USBPipe) -> UInt32 {
         bit(pipe.type == .control ? USBEndpointAddress(pipe.endpoint, .out) : pipe.address)
     }
+    /// All but endpoint 0's.
+    static let dataQueues: UInt32 = 0xFFFE_FFFE
     /// 0 … 31
     static func index(_ endpoint: USBEndpointAddress) -> Int {
         Int(endpoint.number) &+ (endpoint.direction == .in ? 16 : 0)
@@ -108,6 +113,7 @@ final class RootPort {
 
     /// The device is not ours any more.
     func lose() {
+        halted = 0
         device = nil
         offer = nil
         address = 0
@@ -121,7 +127,32 @@ final class RootPort {
     func disconnect() {
         address = 0
         memory = nil
+        halted = 0
         forgetTransfers()
+    }
+
+    // MARK: queues that stand still
+
+    /// How long a frontend is waited for that does not say what it has seen. Nanoseconds.
+    private static let haltTime: UInt64 = 1_000_000_000
+
+    /// Lets the queues of these endpoints stand still until the frontend has seen the response of that index.
+    func halt(_ queues: UInt32, by response: UInt32, now: UInt64) {
+        halted |= queues
+        for index in haltedBy.indices where queues & 1 << UInt32(index) != 0 { haltedBy[index] = (response, now) }
+    }
+
+    /// Lets those queues go on whose response the frontend has seen.
+    /// - Parameter responseEvent: `rsp_event`.
+    /// - Returns: whether there are any.
+    func goOn(_ responseEvent: UInt32, now: UInt64) -> Bool {
+        let before = halted
+        for index in haltedBy.indices where halted & 1 << UInt32(index) != 0 {
+            let (response, since) = haltedBy[index]
+            let isSeen = Int32(bitPattern: responseEvent &- response) >= 2
+            if isSeen || now &- since > RootPort.haltTime { halted &= ~(1 << UInt32(index)) }
+        }
+        return halted != before
     }
 
     private func forgetTransfers() {

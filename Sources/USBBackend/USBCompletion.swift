@@ -153,22 +153,31 @@ extension USBWork {
         let port = ports[request.port.index]
         let byteCount = min(end.byteCount, request.transferByteCount)
         // What was answered without the device ends in the turn in which it began.
-        if urbs[slot].device == nil || urbs[slot].device === port.device { leave(slot, port, end.status, byteCount) }
+        if urbs[slot].device == nil || urbs[slot].device === port.device { leave(slot, port, end.status) }
+        let hasFailed = end.status != .completed || urbs[slot].fault != nil
+        let isShort = request.endsQueueIfShort && byteCount < request.transferByteCount
+        conclude(slot, end.status, byteCount)
+        guard request.mayHalt, hasFailed || isShort else { return }
+        halt(port, RootPort.queue(of: request.pipe), by: urbs[slot].response)
+        if !hasFailed { endQueue(request) }
+    }
+
+    private mutating func conclude(_ slot: Int, _ status: USBStatus, _ byteCount: Int) {
         if let fault = urbs[slot].fault { return refuse(slot, fault) }
-        if request.direction == .in {
+        if urbs[slot].request.direction == .in {
             metrics.bytesIn &+= UInt64(truncatingIfNeeded: byteCount)
         } else {
             metrics.bytesOut &+= UInt64(truncatingIfNeeded: byteCount)
         }
         let errors = packetErrors(slot)
         metrics.packetErrors &+= UInt64(truncatingIfNeeded: errors)
-        switch end.status {
+        switch status {
         case .completed, .short: answer(slot, .okay, byteCount: byteCount, errorCount: errors)
         case .cancelled where urbs[slot].isUnlinked:
             refuse(slot, .unlinked, byteCount: byteCount, errorCount: errors)
         case .cancelled:
             refuse(slot, urbs[slot].dropped ?? .gone, byteCount: byteCount, errorCount: errors)
-        default: refuse(slot, .transfer(end.status), byteCount: byteCount, errorCount: errors)
+        default: refuse(slot, .transfer(status), byteCount: byteCount, errorCount: errors)
         }
     }
 
@@ -185,7 +194,7 @@ extension USBWork {
     }
 
     /// What the end of a transfer means for its port.
-    private mutating func leave(_ slot: Int, _ port: RootPort, _ status: USBStatus, _ byteCount: Int) {
+    private mutating func leave(_ slot: Int, _ port: RootPort, _ status: USBStatus) {
         let request = urbs[slot].request
         switch urbs[slot].interception {
         case .setConfiguration(let value)? where status == .completed:
@@ -200,13 +209,11 @@ extension USBWork {
             let index = RootPort.index(request.endpoint)
             port.framesInFlight[index] = port.framesInFlight[index] &- (port.framesInFlight[index] > 0 ? 1 : 0)
         }
-        guard request.holdsQueue else { return }
-        port.barred &= ~RootPort.queue(of: request.pipe)
-        if request.endsQueueIfShort, status == .completed, byteCount < request.transferByteCount { endQueue(request) }
+        if request.holdsQueue { port.barred &= ~RootPort.queue(of: request.pipe) }
     }
 
     /// A transfer was short that should not have been: those behind it that belong to it, which the guest's driver is
-    /// about to take back, must not begin. They end with nothing, as usbcore expects of a queue that has ended.
+    /// about to take back, must not begin. They end with nothing, behind it, so that the ring has room for what comes next.
     private mutating func endQueue(_ short: URBRequest) {
         var place = 0
         while place < parked.count {

@@ -43,12 +43,47 @@ extension USBWork {
         if port.isHeld { return false }
         let pipe = urbs[slot].request.pipe
         let queue = RootPort.queue(of: pipe)
-        if port.barred & queue != 0 { return false }
+        if port.barred & queue != 0 || urbs[slot].request.mayHalt && port.halted & queue != 0 { return false }
         for place in 0..<count {
             let other = urbs[Int(parked[place])].request.pipe
             if other.portNumber == pipe.portNumber, RootPort.queue(of: other) == queue { return false }
         }
         return true
+    }
+
+    // MARK: queues that stand still
+
+    /// Nothing more of these queues begins until the frontend has seen the response of that index.
+    ///
+    /// A bulk or interrupt URB that fails, is taken back, or is short and should not have been lets its endpoint's queue
+    /// stand still until the driver has heard of it and has taken back what it does not want any more (Linux,
+    /// drivers/usb/core/urb.c, `usb_unlink_urb`). No message of usbif.h says that a driver has heard. But `rsp_event` moves
+    /// when it has, and what xen-hcd's drivers take back is in the ring by then.
+    mutating func halt(_ port: RootPort, _ queues: UInt32, by response: UInt32) {
+        port.halt(queues, by: response, now: now)
+        isHalted = true
+    }
+
+    /// Lets queues go on that stood still.
+    /// - Parameter seen: `rsp_event`, read before all requests were taken.
+    /// - Returns: whether any does.
+    mutating func goOn(_ seen: UInt32) -> Bool {
+        var goesOn = false
+        isHalted = false
+        for port in ports where port.halted != 0 {
+            goesOn = port.goOn(seen, now: now) || goesOn
+            isHalted = isHalted || port.halted != 0
+        }
+        return goesOn
+    }
+
+    /// URBs wait for the frontend, which will not tell us.
+    var waitsForFrontend: Bool {
+        isHalted
+            && parked.contains { slot in
+                let request = urbs[Int(slot)].request
+                return request.mayHalt && ports[request.port.index].halted & RootPort.queue(of: request.pipe) != 0
+            }
     }
 
     // MARK: resets

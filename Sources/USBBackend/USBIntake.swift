@@ -45,6 +45,8 @@ extension USBWork {
             }
             if case .unlink = urbs[slot].request.kind { answer(slot, .okay) } else { refuse(slot, .lost) }
         }
+        // Nor does it know what of the predecessor's answers the frontend has seen.
+        for port in ports { halt(port, RootPort.dataQueues, by: ring.responseProducer &- 1) }
     }
 
     /// Validates a request and adds the copies that it needs before it can begin.

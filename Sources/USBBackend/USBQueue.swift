@@ -27,6 +27,9 @@ actor USBQueue {
     private var alarm: BreakdownAlarm?
     private var port: EventChannelPort?
     private var patience = EventPatience()
+    /// URBs wait for the frontend to see a response, and it is looked whether it has.
+    private var isLooking = false
+    private static let lookingPause = Duration.milliseconds(1)
     /// false while draining and after a fault.
     private var isTaking = false
     private var drained: CheckedContinuation<Void, Never>?
@@ -42,6 +45,7 @@ actor USBQueue {
         static let nextTurn: UInt32 = 0
         static let unmask: UInt32 = 1
         static let returning: UInt32 = 2
+        static let lookAgain: UInt32 = 3
         /// Port number added.
         static let seek: UInt32 = 16
     }
@@ -218,6 +222,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
             case Timer.nextTurn: eventTurn()
             case Timer.unmask: if let port { facts.data.channels.unmask(port) }
             case Timer.returning: giveUpReturning()
+            case Timer.lookAgain: lookAgain()
             case let slot: seekAgain(Int(slot &- Timer.seek))
             }
         }
@@ -258,6 +263,22 @@ extension USBQueue: QueueTurns, CompletionTarget {
         afterWork(notify: notify)
     }
 
+    /// Queues of endpoints stand still: the frontend may have seen why.
+    private func lookAgain() {
+        isLooking = false
+        guard isTaking, work != nil else { return }
+        facts.mark?.begin(lane: 1)
+        defer { facts.mark?.end(lane: 1) }
+        var notify = false
+        work?.beginTurn()
+        do throws(RingFault) {
+            _ = try work?.takeAll(notify: &notify)
+        } catch {
+            broken(error)
+        }
+        afterWork(notify: notify)
+    }
+
     private func broken(_ fault: RingFault) {
         isTaking = false
         alarm?.raise(.frontend("\(fault)"))
@@ -266,6 +287,10 @@ extension USBQueue: QueueTurns, CompletionTarget {
     /// What every turn ends with.
     private func afterWork(notify: Bool) {
         if notify, let port { facts.data.channels.notify(port) }
+        if isTaking, !isLooking, work?.waitsForFrontend ?? false, let target {
+            isLooking = true
+            facts.data.loop.after(USBQueue.lookingPause, target: target, slot: Timer.lookAgain)
+        }
         if !isTaking, !isBusy, let drained {
             self.drained = nil
             drained.resume()

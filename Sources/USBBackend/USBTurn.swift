@@ -29,9 +29,8 @@ extension USBWork {
         do throws(RingFault) {
             var worked = try announce(notify: &notify)
             for _ in 0..<USBWork.roundLimit {
-                if try intake() > 0 {
+                if try takeAll(notify: &notify) {
                     worked = true
-                    deliver(notify: &notify)
                     continue
                 }
                 if try ring.lastLook() == 0 {
@@ -43,6 +42,18 @@ extension USBWork {
         } catch {
             return .fault(error)
         }
+    }
+
+    /// One round: takes all URBs there are, starts them and those whose queue goes on, answers what can be answered.
+    /// - Returns: whether there were any.
+    mutating func takeAll(notify: inout Bool) throws(RingFault) -> Bool {
+        // Before the requests are looked at: what the frontend took back because of a response, it took back before it said
+        // that it has seen it.
+        let seen = ring.responseEvent
+        let count = try intake()
+        let goesOn = isHalted && goOn(seen)
+        if count > 0 || goesOn { deliver(notify: &notify) }
+        return count > 0
     }
 
     /// Tells the frontend of its ports.
@@ -88,6 +99,7 @@ extension USBWork {
         let index = ring.put(response.words, count: USBWire.urbResponseSize)
         journal.markAnswered(slot, responseIndex: index)
         urbs[slot].stage = .settled
+        urbs[slot].response = index
         urbs[slot].device = nil
         settled.append(UInt8(truncatingIfNeeded: slot))
     }

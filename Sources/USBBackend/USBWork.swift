@@ -36,6 +36,8 @@ struct USBWork: ~Copyable {
     var inFlight = 0
     /// Something that a successor must know has changed.
     var isMemoryStale = false
+    /// A queue of some port stands still.
+    var isHalted = false
     /// Nanoseconds; the time of this turn.
     var now: UInt64 = 0
 

@@ -19,7 +19,7 @@ final class SimulatedDevice: USBDevice, CompletionTarget, @unchecked Sendable {
     private(set) var plan: USBTransferPlan?
 
     /// Gives the device back to the bus.
-    private let release: @Sendable () -> Void
+    private let release: @Sendable (SimulatedDevice) -> Void
     /// Tells the bus that the device went by itself.
     let pulled: @Sendable () -> Void
     private var client: (any USBDeviceClient)?
@@ -45,7 +45,7 @@ final class SimulatedDevice: USBDevice, CompletionTarget, @unchecked Sendable {
         _ faults: SimulatedFaults,
         _ loop: EventLoop,
         _ frame: Duration,
-        release: @escaping @Sendable () -> Void,
+        release: @escaping @Sendable (SimulatedDevice) -> Void,
         pulled: @escaping @Sendable () -> Void
     ) {
         self.function = function
@@ -211,7 +211,7 @@ extension SimulatedDevice {
         client = nil
         plan = nil
         isClosed = true
-        release()
+        release(self)
         let all = closers
         closers = []
         for closed in all { closed() }

@@ -101,8 +101,8 @@ public final class SimulatedUSB: USBHost {
             if let other = plugged.owner {
                 return .failure(USBFailure(.busy, "\(facts.address) belongs to \(other); detach it there first"))
             }
-            let device = SimulatedDevice(plugged.function, plugged.facts, plugged.faults, loop, frame) { [weak self] in
-                self?.release(facts)
+            let device = SimulatedDevice(plugged.function, plugged.facts, plugged.faults, loop, frame) { [weak self] device in
+                self?.release(device)
             } pulled: { [weak self] in
                 self?.unplug(facts.address)
             }
@@ -113,11 +113,13 @@ public final class SimulatedUSB: USBHost {
         return try result.get()
     }
 
-    private func release(_ facts: USBDeviceFacts) {
+    /// Nothing happens if it is another owner's by now.
+    private func release(_ device: SimulatedDevice) {
         state.withLock { state in
-            guard state.plugged[facts.address]?.facts.deviceNumber == facts.deviceNumber else { return }
-            state.plugged[facts.address]?.owner = nil
-            state.plugged[facts.address]?.device = nil
+            let address = device.facts.address
+            guard state.plugged[address]?.device === device else { return }
+            state.plugged[address]?.owner = nil
+            state.plugged[address]?.device = nil
         }
     }
 
