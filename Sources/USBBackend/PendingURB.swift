@@ -38,6 +38,12 @@ struct PendingURB {
     var head = -1
     var next = -1
     var interception: Interception?
+    /// Its endpoint is barred until it has ended.
+    var holdsQueue = false
+    /// Of a transfer whose packets are split (`USBWork.receive`): bytes of it that were there already, and bytes that the
+    /// guest wants of it; 0: it is no such transfer.
+    var lead = 0
+    var wanted = 0
     var isUnlinked = false
     /// Why we took it back ourselves.
     var dropped: USBFault?

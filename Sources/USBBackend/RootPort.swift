@@ -50,6 +50,7 @@ final class RootPort {
     /// Endpoints whose queues stand still until the frontend has seen a response.
     private(set) var halted: UInt32 = 0
     private var haltedBy = [(response: UInt32, since: UInt64)](repeating: (0, 0), count: 32)
+    var rests = PacketRests()
     /// The frame of the next packet of each endpoint, and how many transfers lead up to it.
     var frames = [UInt16](repeating: 0, count: 32)
     var framesInFlight = [UInt8](repeating: 0, count: 32)
@@ -157,12 +158,14 @@ final class RootPort {
 
     private func forgetTransfers() {
         barred = 0
+        rests = PacketRests()
         for index in frames.indices { framesInFlight[index] = 0 }
     }
 
     /// The configuration was set.
     func configure(_ value: UInt8) {
         configuration = value
+        rests = PacketRests()
         for index in alternates.indices { alternates[index] = 0 }
         tabulate()
     }
@@ -170,6 +173,7 @@ final class RootPort {
     /// An alternate setting was set.
     func set(_ interface: UInt8, alternate: UInt8) {
         if Int(interface) < alternates.count { alternates[Int(interface)] = alternate }
+        rests = PacketRests()
         tabulate()
     }
 
@@ -190,6 +194,7 @@ final class RootPort {
         memory.isUsed = isUsed
         memory.configuration = configuration
         memory.alternates = alternates
+        memory.rests = rests.mask
         memory.identity = USBPortMemory.identity(of: device.facts)
         return memory
     }
@@ -200,6 +205,7 @@ final class RootPort {
     func restore(_ memory: USBPortMemory) -> Bool {
         address = memory.address
         isUsed = memory.isUsed
+        rests.lost = memory.rests
         if memory.configuration != configuration { operations.append(.setConfiguration(memory.configuration)) }
         for (interface, alternate) in memory.alternates.enumerated() where alternate != 0 {
             operations.append(.setInterface(UInt8(truncatingIfNeeded: interface), alternate: alternate))

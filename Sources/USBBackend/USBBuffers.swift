@@ -9,7 +9,8 @@ internal import XenWire
 /// is used. Setup and data lie one behind the other, as the host wants them.
 struct USBBuffers: Sendable {
     private static let frameBytes = USBWire.maxPackets * USBWire.packetDescriptorSize
-    private static let stride = frameBytes + USBWire.pageSize + USBWire.maxBytes
+    // A page more than an URB can have, for what a device sends beyond it.
+    private static let stride = frameBytes + USBWire.pageSize + USBWire.maxBytes + USBWire.pageSize
     private static let scratchStart = USBWire.urbSlots * stride
     private static let connectionStart = scratchStart + USBWire.maxBytes
 

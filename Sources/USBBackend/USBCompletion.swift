@@ -10,12 +10,18 @@ extension USBWork {
     mutating func transferEnded(_ result: USBResult, of device: any USBDevice) {
         let slot = Int(result.slot)
         guard slot < urbs.count, urbs[slot].stage == .running, urbs[slot].device === device else { return }
-        let byteCount = max(result.byteCount, 0)
+        var (status, byteCount) = (result.status, max(result.byteCount, 0))
+        if urbs[slot].wanted > 0 { (status, byteCount) = share(slot, status, byteCount) }
+        finish(slot, status, byteCount)
+    }
+
+    /// A transfer, and all that is joined in it, has ended like this.
+    mutating func finish(_ slot: Int, _ status: USBStatus, _ byteCount: Int) {
         let place = USBBuffers.data(slot)
         if urbs[slot].next < 0 {
-            ended.append(EndedURB(slot: slot, status: result.status, byteCount: byteCount, place: place))
+            ended.append(EndedURB(slot: slot, status: status, byteCount: byteCount, place: place))
         } else {
-            divide(slot, result.status, byteCount, place)
+            divide(slot, status, byteCount, place)
         }
     }
 
@@ -35,7 +41,8 @@ extension USBWork {
                 parked.insert(UInt8(truncatingIfNeeded: slot), at: again)
                 again &+= 1
             } else {
-                var end = share == wanted ? USBStatus.completed : status
+                // What failed behind the last byte is the last one's failure.
+                var end = share == wanted && (next >= 0 || status == .cancelled) ? USBStatus.completed : status
                 if end == .cancelled, isAskedFor { end = .transactionError }
                 urbs[slot].stage = .running
                 ended.append(EndedURB(slot: slot, status: end, byteCount: share, place: place))
@@ -209,7 +216,7 @@ extension USBWork {
             let index = RootPort.index(request.endpoint)
             port.framesInFlight[index] = port.framesInFlight[index] &- (port.framesInFlight[index] > 0 ? 1 : 0)
         }
-        if request.holdsQueue { port.barred &= ~RootPort.queue(of: request.pipe) }
+        if urbs[slot].holdsQueue { port.barred &= ~RootPort.queue(of: request.pipe) }
     }
 
     /// A transfer was short that should not have been: those behind it that belong to it, which the guest's driver is

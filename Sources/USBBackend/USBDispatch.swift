@@ -97,6 +97,7 @@ extension USBWork {
         }
         port.address = 0
         port.isUsed = false
+        port.rests = PacketRests()
         isMemoryStale = true
         if port.resets.allow() == nil {
             metrics.resetsSkipped &+= 1
@@ -159,7 +160,9 @@ extension USBWork {
         case .clearHalt(let endpoint) where endpoint.number == 0:
             metrics.intercepted &+= 1
             answer(slot, .okay)
-        case .clearHalt(let endpoint): intercept(slot, .clearHalt, .clearHalt(endpoint: endpoint.rawValue), device)
+        case .clearHalt(let endpoint):
+            port.rests.forget(endpoint)
+            intercept(slot, .clearHalt, .clearHalt(endpoint: endpoint.rawValue), device)
         case .refused(let refusal): refuse(slot, .control(refusal))
         case .getDescriptor(let type, let index, _):
             switch offer.answer(to: type, index: index, length: setup.length) {
@@ -217,6 +220,9 @@ extension USBWork {
             )
         case .bulk:
             let byteCount = request.endsQueueIfShort ? join(slot, device) : request.byteCount
+            if port.offer?.splitsPackets ?? false, request.direction == .in, byteCount > 0 {
+                return receive(slot, port, device, byteCount)
+            }
             transfer = USBTransfer(.bulk, endpoint: endpoint, offset: data, byteCount: byteCount)
         case .interrupt:
             transfer = USBTransfer(.interrupt, endpoint: endpoint, offset: data, byteCount: request.byteCount)
@@ -245,9 +251,10 @@ extension USBWork {
     }
 
     /// What follows an URB on its endpoint waits until it has ended, if it must.
-    private func holdQueue(_ slot: Int) {
+    mutating func holdQueue(_ slot: Int, alsoIf must: Bool = false) {
         let request = urbs[slot].request
-        if request.holdsQueue { ports[request.port.index].barred |= RootPort.queue(of: request.pipe) }
+        urbs[slot].holdsQueue = request.holdsQueue || must
+        if urbs[slot].holdsQueue { ports[request.port.index].barred |= RootPort.queue(of: request.pipe) }
     }
 
     /// Says in which frame an isochronous URB begins: behind the one before it, or now.
@@ -290,8 +297,8 @@ extension USBWork {
         return total
     }
 
-    /// Parts of a transfer end between packets, of whatever size a bus has.
-    private static var packetMask: Int { 1023 }
+    /// Parts of a transfer end between packets, of whatever size the guest's bus has.
+    private static var packetMask: Int { 511 }
 
     // MARK: unlinking
 

@@ -13,6 +13,8 @@ struct USBRefusal: Error, Hashable, Sendable {
 struct USBOffer: Sendable, CustomStringConvertible {
     /// What the connection event says.
     let speed: USBIFSpeed
+    /// Bulk packets of 1024 bytes that the guest takes for two of 512.
+    var splitsPackets: Bool { disguise != nil }
     /// The device's own, for people.
     private let own: USBSpeed
     /// Of a SuperSpeed device: what it says of itself to the guest.

@@ -56,11 +56,31 @@ extension Owner {
             #expect(owner.bytes(at: Owner.slotBytes, count: 8) == [0, 0, 0, 255, 0, 0, 2, 0])
             let inquiry = try await owner.command([0x12, 0, 0, 0, 255, 0], bytes: 255, isIn: true)
             #expect(inquiry.data.byteCount == 36 && inquiry.status[8] == 255 - 36 && inquiry.status[12] == 0)
-            // Beyond the end: no data, a failure, and sense data that says why.
-            let beyond = try await owner.command([0x28, 0, 0, 0, 0, 255, 0, 0, 2, 0], bytes: 1024, isIn: true)
-            #expect(beyond.data.byteCount == 0 && beyond.status[12] == 1 && beyond.status[9] == 4)
+            // Beyond the end: a halt in place of data, a failure, and sense data that says why.
+            owner.pages.write(wrapper([0x28, 0, 0, 0, 0, 255, 0, 0, 2, 0], bytes: 1024, isIn: true), at: 0)
+            #expect(try await owner.run(USBTransfer(.bulk, endpoint: 2, offset: 0, byteCount: 31)).status == .completed)
+            let data = USBTransfer(.bulk, endpoint: 0x81, offset: 0, byteCount: 1024)
+            #expect(try await owner.run(data).status == .stall)
+            #expect(try await owner.perform(.clearHalt(endpoint: 0x81)) == .completed)
+            let status = USBTransfer(.bulk, endpoint: 0x81, offset: 0, byteCount: 13)
+            #expect(try await owner.run(status).byteCount == 13)
+            let bytes = owner.bytes(at: 0, count: 13)
+            #expect(bytes[12] == 1 && bytes[9] == 4)
             let sense = try await owner.command([3, 0, 0, 0, 18, 0], bytes: 18, isIn: true)
             #expect(sense.data.byteCount == 18 && owner.bytes(at: Owner.slotBytes, count: 13).last == 0x21)
+        }
+    }
+
+    /// What does not fit into what was asked for is too much, unless it begins a packet.
+    @Test func aPacketThatIsCutOverflows() async throws {
+        try await withOwner(of: disk()) { owner, _, _ async throws in
+            let out = USBTransfer(.bulk, endpoint: 2, offset: 0, byteCount: 31)
+            owner.pages.write(wrapper([0x28, 0, 0, 0, 0, 16, 0, 0, 8, 0], bytes: 4096, isIn: true), at: 0)
+            #expect(try await owner.run(out).status == .completed)
+            let whole = USBTransfer(.bulk, endpoint: 0x81, offset: 0, byteCount: 512)
+            #expect(try await owner.run(whole).status == .completed)
+            let cut = try await owner.run(USBTransfer(.bulk, endpoint: 0x81, offset: 0, byteCount: 700))
+            #expect(cut.status == .overflow && cut.byteCount == 700)
         }
     }
 

@@ -76,6 +76,67 @@ extension SimulatedControllerTests {
             try await scene.bystanderIsServed()
         }
 
+        /// A driver domain's: whoever removes it has said nothing before. What hangs is let go of, and the devices are given
+        /// back; nothing of it is written again.
+        @Test(arguments: [false, true])
+        func itsDirectoryIsRemoved(whileURBsHang: Bool) async throws {
+            let scene = try await USBScene(
+                ports: [1: "1-1", 2: "1-2"],
+                plugging: [("1-1", SimulatedDisk(try USBScene.medium(seed: 1))), ("1-2", SimulatedKeyboard())]
+            )
+            let disk = try await GuestDevice(scene.frontend, port: 1)
+            try await disk.enumerate()
+            if whileURBsHang { try await hang(scene, disk) }
+            try await scene.host.store.remove(scene.nodes.path.relative)
+            try await isLetGo(scene)
+            #expect(try await scene.host.store.directory(scene.nodes.path.relative) == nil)
+            try await scene.bystanderIsServed()
+        }
+
+        /// The toolstack takes a controller away while nothing of it will ever be answered.
+        @Test func destroyedWhileURBsHang() async throws {
+            let scene = try await USBScene(
+                ports: [1: "1-1", 2: "1-2"],
+                plugging: [("1-1", SimulatedDisk(try USBScene.medium(seed: 1))), ("1-2", SimulatedKeyboard())]
+            )
+            let disk = try await GuestDevice(scene.frontend, port: 1)
+            try await disk.enumerate()
+            let tickets = try await hang(scene, disk)
+            try await scene.toolstack.detach(scene.nodes)
+            try await isLetGo(scene)
+            // As of a device that is gone; xen-hcd may have given up on them before.
+            for ticket in tickets {
+                let status = try? await scene.frontend.outcome(of: ticket).status
+                #expect(status == nil || status == .shutdown)
+            }
+            try await scene.bystanderIsServed()
+        }
+
+        /// A full ring of URBs: some with the device, some parked behind one that may not be short, a control request.
+        @discardableResult
+        private func hang(_ scene: USBScene, _ disk: GuestDevice) async throws -> [URBTicket] {
+            let faults = scene.usb.faults(at: USBBusAddress("1-1")!)
+            faults?.add(.silence, endpoint: 0x81, count: 100)
+            faults?.add(.silence, endpoint: 0, count: 100)
+            var tickets: [URBTicket] = []
+            for _ in 0..<4 { tickets.append(try await scene.frontend.submit(disk.bulk(.in, 512))) }
+            for _ in 0..<9 { tickets.append(try await scene.frontend.submit(disk.bulk(.in, 100, shortNotOK: true))) }
+            for _ in 0..<3 {
+                let setup = SetupPacket(0x80, 6, value: 0x100, length: 18)
+                tickets.append(try await scene.frontend.submit(disk.controlURB(setup)))
+            }
+            #expect(try await eventually { try await scene.counter("in-flight") == 16 })
+            return tickets
+        }
+
+        /// Nothing of the guest's is mapped but the bystander's two rings, and the host has its devices.
+        private func isLetGo(_ scene: USBScene) async throws {
+            for place in ["1-1", "1-2"] {
+                #expect(await eventually { scene.usb.owner(at: USBBusAddress(place)!) == nil }, "\(place)")
+            }
+            #expect(await eventually { scene.machine.usage(of: guestDomain)?.pagesMappedByOthers == 2 })
+        }
+
         /// libxl writes 6 itself for a `qusb` whose guest is gone: stop, release, do not write back.
         @Test func aForeignSixEndsIt() async throws {
             let scene = try await USBScene(

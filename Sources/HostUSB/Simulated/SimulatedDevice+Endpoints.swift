@@ -159,6 +159,7 @@ extension SimulatedDevice {
             } else {
                 finish(index, isShort(transfer, count) ? .short : .completed, count)
             }
+        case .overflowed: finish(index, .overflow, transfer.byteCount)
         case nil: finish(index, .refused)
         }
         return true

@@ -5,6 +5,9 @@ internal import Synchronization
 
 /// A USB flash disk (USB Mass Storage Class, Bulk-Only Transport 1.0), with blocks of 512 bytes.
 ///
+/// A read that fails, or has nothing to send, halts the endpoint, so that no transfer of it ever ends well with no bytes. What
+/// command it was at, it knows as long as it lives, whoever has it.
+///
 /// It knows one logical unit and what Linux and Windows ask of one. It does not check whether a command's direction is that
 /// of its wrapper, has no write protection, and forgets its sense data with the next command.
 public final class SimulatedDisk: SimulatedFunction {
@@ -50,6 +53,8 @@ public final class SimulatedDisk: SimulatedFunction {
     /// The medium.
     let pages: PrivatePages
     let blockCount: Int
+    /// Bytes of a full bulk packet.
+    private let packetBytes: Int
     private let command = Mutex(Command())
 
     /// - Parameters:
@@ -67,6 +72,7 @@ public final class SimulatedDisk: SimulatedFunction {
         blockCount = pages.byteCount / SimulatedDisk.blockBytes
         strings = SimulatedStrings(product: "Simulated disk", serial: serial)
         let packet: UInt16 = speed == .super ? 1024 : speed == .high ? 512 : 64
+        packetBytes = Int(packet)
         let burst: UInt8? = speed == .super ? 15 : nil
         let body =
             SimulatedDescriptors.interface(0, endpoints: 2, (0x08, 0x06, 0x50))
@@ -133,14 +139,20 @@ public final class SimulatedDisk: SimulatedFunction {
 
     private func send(_ command: inout Command, _ data: SimulatedBytes) -> SimulatedAnswer {
         let count = min(data.count, command.left)
+        if count == 0, data.count > 0 {
+            // Nothing to send, and the host wants something (6.7.2, case 4).
+            command.phase = .status
+            return .stall
+        }
         if command.isMedium {
             data.pages.copy(from: pages, at: command.position, count: count, to: data.offset)
         } else {
             data.pages.write(Array(command.reply[command.position..<command.position + count]), at: data.offset)
         }
+        let isCut = command.left > count && count % packetBytes != 0
         advance(&command, count)
         if count < data.count || command.hostLeft == 0 { command.phase = .status }
-        return .moved(count)
+        return isCut ? .overflowed : .moved(count)
     }
 
     private func receive(_ command: inout Command, _ data: SimulatedBytes) -> SimulatedAnswer {

@@ -51,6 +51,8 @@ public struct SimulatedStrings: Hashable, Sendable {
 
 /// What an endpoint says.
 public enum SimulatedAnswer: Hashable, Sendable {
+    /// All that there was room for has come, and a packet did not fit into it.
+    case overflowed
     /// That many bytes were moved; fewer than there was room for end the transfer.
     case moved(Int)
     case stall

@@ -101,7 +101,8 @@ public final class SimulatedUSB: USBHost {
             if let other = plugged.owner {
                 return .failure(USBFailure(.busy, "\(facts.address) belongs to \(other); detach it there first"))
             }
-            let device = SimulatedDevice(plugged.function, plugged.facts, plugged.faults, loop, frame) { [weak self] device in
+            let device = SimulatedDevice(plugged.function, plugged.facts, plugged.faults, loop, frame) {
+                [weak self] device in
                 self?.release(device)
             } pulled: { [weak self] in
                 self?.unplug(facts.address)

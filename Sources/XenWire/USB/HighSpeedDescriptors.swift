@@ -38,8 +38,8 @@ public enum USBDescriptorFault: Error, Hashable, Sendable, CustomStringConvertib
 /// that the guest takes the one of mass storage; of a camera the fastest ones. If none is left that can do anything, the
 /// device is refused.
 ///
-/// What remains is the bus itself: the device goes on in packets of 1024. A bulk IN transfer that is not a multiple of
-/// them, and is followed by another, can end in the middle of a packet.
+/// What remains is the bus itself: the device goes on in packets of 1024, and whoever carries its bulk transfers must make
+/// two of each.
 public struct HighSpeedDescriptors: Sendable {
     /// The device descriptor, 18 bytes.
     public let device: [UInt8]

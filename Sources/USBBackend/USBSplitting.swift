@@ -1,0 +1,72 @@
+// Bulk packets of a SuperSpeed device, as a guest at high speed sees them: each is two.
+
+internal import HostUSB
+internal import SharedRing
+internal import XenWire
+
+extension USBWork {
+    /// On the host's bus a packet has up to 1024 bytes (USB 3.2, 9.6.6), and what is asked for must have room for whole ones, or
+    /// the device babbles. The guest believes in packets of 512 and may ask for any number of them. So it is asked for whole
+    /// packets, and of one that the guest wants the first half of, the second is kept for its next URB (`PacketRests`).
+    /// Meanwhile nothing else of the endpoint is under way.
+    ///
+    /// At the guest's end a packet of more than 512 bytes is a full one and what is left; one of exactly 512 is full, though
+    /// it ended the device's transfer. An URB that ends within a packet of 512 overflows, as on a bus.
+    ///
+    /// - Parameter wanted: bytes of the URB, or of all that are joined with it.
+    mutating func receive(_ slot: Int, _ port: RootPort, _ device: any USBDevice, _ wanted: Int) {
+        let endpoint = urbs[slot].request.endpoint
+        let data = USBBuffers.data(slot)
+        urbs[slot].stage = .running
+        urbs[slot].device = device
+        guard let rest = port.rests.take(endpoint) else {
+            isMemoryStale = true
+            return finishAtOnce(slot, .transactionError, 0)
+        }
+        if !rest.isEmpty {
+            isMemoryStale = true
+            buffers.pages.write(rest, at: data)
+            if rest.count > wanted { return finishAtOnce(slot, .overflow, wanted) }
+            // A short packet, or all that is wanted.
+            if rest.count < USBWork.guestPacket || rest.count == wanted {
+                return finishAtOnce(slot, .completed, rest.count)
+            }
+        }
+        let missing = wanted &- rest.count
+        let asked = (missing &+ USBWork.hostPacket &- 1) & ~(USBWork.hostPacket &- 1)
+        urbs[slot].lead = rest.count
+        urbs[slot].wanted = wanted
+        holdQueue(slot, alsoIf: asked != missing)
+        let transfer = USBTransfer(.bulk, endpoint: endpoint.rawValue, offset: data &+ rest.count, byteCount: asked)
+        device.submit(transfer, slot: UInt32(slot))
+    }
+
+    /// Ends without the device. What is behind it waits all the same until it is answered.
+    private mutating func finishAtOnce(_ slot: Int, _ status: USBStatus, _ byteCount: Int) {
+        holdQueue(slot, alsoIf: true)
+        finish(slot, status, byteCount)
+    }
+
+    private static var guestPacket: Int { 512 }
+    private static var hostPacket: Int { 1024 }
+
+    /// What a transfer of whole packets has come to, for the guest.
+    mutating func share(_ slot: Int, _ status: USBStatus, _ byteCount: Int) -> (USBStatus, Int) {
+        let wanted = urbs[slot].wanted
+        let total = urbs[slot].lead &+ byteCount
+        guard total > wanted else { return (status, total) }
+        switch status {
+        case .completed, .short, .cancelled: break
+        default: return (status, wanted)
+        }
+        if wanted & (USBWork.guestPacket &- 1) != 0 { return (.overflow, wanted) }
+        let request = urbs[slot].request
+        let port = ports[request.port.index]
+        guard port.device === urbs[slot].device else { return (status, wanted) }
+        let place = USBBuffers.data(slot) &+ wanted
+        let rest = buffers.pages.slot(at: place, byteCount: min(total &- wanted, USBWork.guestPacket)).bytes
+        port.rests.keep(rest, of: request.endpoint)
+        isMemoryStale = true
+        return (status, wanted)
+    }
+}
