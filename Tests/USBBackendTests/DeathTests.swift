@@ -163,14 +163,14 @@ extension SimulatedControllerTests {
         }
 
         private func checkStatus(_ response: URBResponse, _ ask: Ask, isOld: Bool, isLost: Bool, _ name: Comment) {
-            let where_: Comment = "\(name), URB \(response.id): \(response.status)"
+            let urb: Comment = "\(name), URB \(response.id): \(response.status)"
             switch ask.kind {
-            case .unlink: #expect(response.status == .okay || !isLost && response.status == .notFound, where_)
+            case .unlink: #expect(response.status == .okay || !isLost && response.status == .notFound, urb)
             case .send, .receive, .control, .host:
                 if isLost {
-                    #expect(response.status == .ioError && response.byteCount == 0, where_)
+                    #expect(response.status == .ioError && response.byteCount == 0, urb)
                 } else if !isOld {
-                    #expect(response.status == .okay || response.status == .unlinked, where_)
+                    #expect(response.status == .okay || response.status == .unlinked, urb)
                 }
             }
         }
@@ -183,20 +183,20 @@ extension SimulatedControllerTests {
             _ ledger: LedgerFunction.Ledger,
             _ name: Comment
         ) {
-            let where_: Comment = "\(name), URB \(response.id)"
+            let urb: Comment = "\(name), URB \(response.id)"
             switch ask.kind {
             case .unlink, .host: return
             case .send(let tag):
-                #expect(ledger.taken.contains(tag), where_)
-                #expect(response.byteCount == UInt32(ask.count), where_)
+                #expect(ledger.taken.contains(tag), urb)
+                #expect(response.byteCount == UInt32(ask.count), urb)
             case .receive(isFlagged: true) where response.byteCount == 0:
                 // Behind a short one.
-                #expect(ledger.sent.values.contains(LedgerFunction.shortBytes), where_)
+                #expect(ledger.sent.values.contains(LedgerFunction.shortBytes), urb)
             case .receive, .control:
                 let word = stage.word(page: ask.page)
                 let sent = ledger.sent[word >> 16] ?? -1
                 let place = Int(word & 0xFFFF) * 4
-                #expect(Int(response.byteCount) == min(ask.count, sent - place), where_)
+                #expect(Int(response.byteCount) == min(ask.count, sent - place), urb)
             }
         }
     }

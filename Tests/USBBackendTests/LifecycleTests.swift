@@ -37,8 +37,11 @@ extension SimulatedControllerTests {
             var nodes = ControllerNodes(DevicePath(kind: .vusb, domain: guestDomain, index: 8))
             nodes.version = "1"
             let backend = USBBackend(nodes.path, try scene.backend.environment, scene.usb)
+            async let attached: Void = scene.toolstack.attach(nodes)
+            // As the broker does, which starts what it has seen.
+            #expect(try await eventually { try await scene.toolstack.backendKey("state", of: nodes) != nil })
             let life = Task(executorPreference: backend.environment.controlLoop) { await backend.run() }
-            try await scene.toolstack.attach(nodes)
+            try await attached
             await backend.drain()
             await life.value
             try await scene.end()
