@@ -1,6 +1,5 @@
 // Halves of packets that a SuperSpeed device has sent and its guest has not yet asked for.
 
-internal import HostUSB
 internal import XenWire
 
 /// The guest takes a bulk packet of 1024 bytes for two of 512 (`USBWork.receive`), and may ask for the first alone. The second

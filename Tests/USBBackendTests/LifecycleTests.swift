@@ -36,10 +36,11 @@ extension SimulatedControllerTests {
             let scene = try await USBScene(connects: false)
             var nodes = ControllerNodes(DevicePath(kind: .vusb, domain: guestDomain, index: 8))
             nodes.version = "1"
+            let controller = nodes
             let backend = USBBackend(nodes.path, try scene.backend.environment, scene.usb)
-            async let attached: Void = scene.toolstack.attach(nodes)
+            async let attached: Void = scene.toolstack.attach(controller)
             // As the broker does, which starts what it has seen.
-            #expect(try await eventually { try await scene.toolstack.backendKey("state", of: nodes) != nil })
+            #expect(try await eventually { try await scene.toolstack.backendKey("state", of: controller) != nil })
             let life = Task(executorPreference: backend.environment.controlLoop) { await backend.run() }
             try await attached
             await backend.drain()

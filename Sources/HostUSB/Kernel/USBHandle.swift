@@ -11,7 +11,7 @@ internal import SystemPackage
 /// the node are an eventfd and a timerfd of its own, and the set of them does not change between `init` and `giveBack`.
 @safe
 final class USBHandle: @unchecked Sendable {
-    // SAFETY: libusb locks its contexts and handles itself. `claimed`, `lock`, `file` and `isOpen` are touched by `init`, and
+    // SAFETY: libusb locks its contexts and handles itself. `claimed`, `configuration`, `lock`, `file` and `isOpen` are touched by `init`, and
     // by the blocking calls, of which the owner makes one at a time; the pointers are valid until `giveBack`, which is the
     // last call of all.
     private let context: OpaquePointer
@@ -19,6 +19,8 @@ final class USBHandle: @unchecked Sendable {
     private var lock: DeviceLock?
     private var file: OpenFile?
     private var claimed: [UInt8] = []
+    /// Of the interfaces that are claimed.
+    private var configuration: UInt8?
     private var isOpen = true
     /// The node's descriptor, for polls.
     let descriptor: CInt
@@ -64,6 +66,7 @@ final class USBHandle: @unchecked Sendable {
     /// letting go and claiming are one call for the kernel (`USBDEVFS_DISCONNECT_CLAIM`).
     /// - Returns: 0 or libusb's code.
     func claim(_ configuration: UInt8?) -> CInt {
+        self.configuration = configuration
         let interfaces = configuration.flatMap { descriptors.configuration($0) }?.interfaces ?? []
         unsafe libusb_set_auto_detach_kernel_driver(handle, 1)
         // With this on, a release would give the interface to the kernel's drivers again.
@@ -82,12 +85,16 @@ final class USBHandle: @unchecked Sendable {
     }
 
     /// SET_CONFIGURATION. The kernel refuses it while an interface is claimed (drivers/usb/core/devio.c,
-    /// `proc_setconfig`), and offers new interfaces to its drivers before it returns.
+    /// `proc_setconfig`), and offers new interfaces to its drivers before it returns. If the device has no such
+    /// configuration it keeps the one it has.
     /// - Returns: 0 or libusb's code.
     func setConfiguration(_ value: UInt8) -> CInt {
         release()
         let code = unsafe libusb_set_configuration(handle, value == 0 ? -1 : CInt(value))
-        if code != 0 { return code }
+        if code != 0 {
+            _ = claim(configuration)
+            return code
+        }
         return claim(value == 0 ? nil : value)
     }
 
