@@ -165,7 +165,6 @@ final class RootPort {
     /// The configuration was set.
     func configure(_ value: UInt8) {
         configuration = value
-        rests = PacketRests()
         for index in alternates.indices { alternates[index] = 0 }
         tabulate()
     }
@@ -173,7 +172,6 @@ final class RootPort {
     /// An alternate setting was set.
     func set(_ interface: UInt8, alternate: UInt8) {
         if Int(interface) < alternates.count { alternates[Int(interface)] = alternate }
-        rests = PacketRests()
         tabulate()
     }
 

@@ -206,9 +206,11 @@ extension USBWork {
         switch urbs[slot].interception {
         case .setConfiguration(let value)? where status == .completed:
             port.configure(value)
+            port.rests = PacketRests()
             isMemoryStale = true
         case .setInterface(let interface, let alternate)? where status == .completed:
             port.set(interface, alternate: alternate)
+            port.rests = PacketRests()
             isMemoryStale = true
         case .setConfiguration?, .setInterface?, .clearHalt?, nil: break
         }
