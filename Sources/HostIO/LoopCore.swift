@@ -9,6 +9,10 @@ struct LoopCore: ~Copyable {
     private var ring: Uring
     private(set) var operations = OperationTable()
     var targets = TargetTable()
+    /// What quiet writes use, until they are submitted.
+    private var quiet: ContiguousArray<(OpenFile, PrivatePages)> = []
+    /// Slots to be completed in the next turn, with nothing of the kernel's for them.
+    private var booked: ContiguousArray<(target: TargetID, slot: UInt32)> = []
     /// Set when the kick operation has finished: there is work in the inbox.
     var isKicked = false
     private static let ignored = UInt64.max
@@ -19,9 +23,16 @@ struct LoopCore: ~Copyable {
 
     /// Submits, waits for at least `minimum` completions and notes all that have arrived.
     mutating func turn(waitingFor minimum: UInt32) {
-        _ = ring.enter(waitingFor: minimum)
+        if ring.enter(waitingFor: minimum) { quiet.removeAll(keepingCapacity: true) }
         reap()
+        for (target, slot) in booked { targets.note(Completion(slot: slot, result: 0), for: target) }
+        booked.removeAll(keepingCapacity: true)
     }
+
+    /// Whether the next turn has something to deliver, whatever the kernel says.
+    var hasBooked: Bool { !booked.isEmpty }
+
+    mutating func book(target: TargetID, slot: UInt32) { booked.append((target, slot)) }
 
     /// Notes a result that did not come through the ring.
     mutating func finish(_ index: Int, result: Int32) {
@@ -68,7 +79,7 @@ struct LoopCore: ~Copyable {
                 targets.note(completion, for: operations[index].target)
             }
             return entry.hasMore ? nil : index
-        case .poll, .transfer, .timer, .offloaded, .free:
+        case .poll, .transfer, .arrival, .timer, .offloaded, .free:
             finish(index, result: entry.result)
             return nil
         }
@@ -125,12 +136,13 @@ extension LoopCore {
         _ pages: PrivatePages,
         _ run: IORuns.Run,
         writing: Bool,
+        kind: Operation.Kind = .transfer,
         target: TargetID,
         slot: UInt32
     ) {
         makeRoom()
         let count = UInt32(run.byteCount)
-        let operation = Operation(kind: .transfer, target: target, slot: slot, file: file, pages: pages)
+        let operation = Operation(kind: kind, target: target, slot: slot, file: file, pages: pages)
         let index = UInt64(operations.insert(operation))
         // SAFETY: the operation keeps `pages` alive until the kernel has finished.
         let memory = unsafe pages.unsafeAddress(at: run.offset, count: run.byteCount)
@@ -139,6 +151,18 @@ extension LoopCore {
         } else {
             unsafe ring.prepareRead(index, file.descriptor, memory, count, at: offset)
         }
+    }
+
+    /// Writes to a file that takes all at once, whenever the rest is submitted.
+    /// - Returns: false if the kernel cannot do so without telling of each.
+    mutating func startQuietWrite(_ file: OpenFile, _ pages: PrivatePages, _ run: IORuns.Run) -> Bool {
+        guard ring.isQuietKnown else { return false }
+        makeRoom()
+        quiet.append((file, pages))
+        // SAFETY: `quiet` keeps `pages` until the kernel has taken the entry, and with it the bytes.
+        let memory = unsafe pages.unsafeAddress(at: run.offset, count: run.byteCount)
+        unsafe ring.prepareQuietWrite(LoopCore.ignored, file.descriptor, memory, UInt32(run.byteCount))
+        return true
     }
 
     mutating func startSynchronize(_ file: OpenFile, target: TargetID, slot: UInt32) {

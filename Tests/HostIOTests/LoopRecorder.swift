@@ -15,6 +15,8 @@ final class Recorder: CompletionTarget {
     }
     let loop: EventLoop
     let state = Mutex(State())
+    /// Its own name, for those that start something from `onRun`.
+    let target = Mutex<TargetID?>(nil)
     let onRun: @Sendable (Recorder, [Completion]) -> Void
 
     init(loop: EventLoop, onRun: @escaping @Sendable (Recorder, [Completion]) -> Void = { _, _ in }) {
