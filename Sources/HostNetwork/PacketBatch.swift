@@ -15,8 +15,7 @@ public import SystemPackage
 /// the smaller part. Measured on Linux 6.18 on a virtual machine, 60-byte frames, against a writev(2) or readv(2) for
 /// each: 8 packets with one io_uring_enter(2) take 0.93 (in) and 0.98 (out) of the time, 32 take 0.89 and 0.89, but a
 /// single one 1.3 and 1.6. So few packets go by plain calls (`HostNetwork.docc` has the table), and the gain grows
-/// where a system call is dear, as it is in a PV domain, whose calls all pass through the hypervisor. (Reads from a TAP of
-/// Linux before 6.4 always go by plain calls: see `PacketRing`.)
+/// where a system call is dear, as it is in a PV domain, whose calls all pass through the hypervisor.
 @safe
 public struct PacketBatch: ~Copyable {
     /// Most runs of memory in one packet.
@@ -37,6 +36,9 @@ public struct PacketBatch: ~Copyable {
     private var ring: PacketRing?
     /// Packets that the last `receive` found.
     private var expected = 0
+
+    /// The last `receive` found nothing more in the queue.
+    public private(set) var isDry = false
 
     /// Packets begun since the last `removeAll`.
     public private(set) var packetCount = 0
@@ -112,7 +114,9 @@ public struct PacketBatch: ~Copyable {
     public mutating func send(to queue: PacketQueue) {
         let plan = unsafe transfer(queue, writing: true)
         var next = 0
-        if packetCount >= PacketBatch.ringMinimum, unsafe ring?.run(plan, count: packetCount) == true { return }
+        if packetCount >= PacketBatch.ringMinimum, unsafe ring?.run(plan, first: 0, count: packetCount) == true {
+            return
+        }
         while next < packetCount {
             unsafe results[next] = unsafe plan.single(next)
             next &+= 1
@@ -124,18 +128,20 @@ public struct PacketBatch: ~Copyable {
     public mutating func receive(from queue: PacketQueue) -> Int {
         let plan = unsafe transfer(queue, writing: false)
         var next = 0
-        var isDry = false
-        // As many as came the last time: a read that finds nothing is not free.
-        let likely = min(expected, packetCount)
-        if likely >= PacketBatch.ringMinimum, unsafe ring?.run(plan, count: likely) == true {
-            next = likely
-            for index in 0..<likely where unsafe results[index] <= 0 { isDry = true }
-        }
+        isDry = false
+        var burst = expected
         while next < packetCount, !isDry {
-            let result = unsafe plan.single(next)
-            unsafe results[next] = result
-            isDry = result <= 0
-            next &+= 1
+            let count = max(1, min(burst, packetCount &- next))
+            let isTogether =
+                unsafe count >= PacketBatch.ringMinimum && ring?.run(plan, first: next, count: count) == true
+            if !isTogether { unsafe results[next] = unsafe plan.single(next) }
+            let end = isTogether ? next &+ count : next &+ 1
+            while next < end {
+                if unsafe results[next] <= 0 { isDry = true }
+                next &+= 1
+            }
+            // As many at once as came the last time; then one to see if there are more, for a read of nothing is not free.
+            burst = isTogether ? 1 : max(expected, next)
         }
         var found = next
         while next < packetCount {

@@ -9,8 +9,7 @@ internal import Glibc
 /// `RWF_NOWAIT` (TAPs from Linux 6.4 on), what cannot be done now fails at once with `EAGAIN`. Where it does not, the
 /// kernel sets up a poll for it instead (io_uring/rw.c, `io_rw_init_file`), which is cancelled before `run` returns. A
 /// packet that comes at that very moment wakes the poll, the read finds nothing and is polled for again behind the
-/// cancellation's back: Linux 6.1 then waits for the next packet, and with it a whole queue. So such a device is read
-/// by plain calls. Writes never have to wait: a TAP takes or drops a packet at once.
+/// cancellation's back. So one cancellation is not enough: there is another until no read is left.
 @safe
 struct PacketRing: ~Copyable {
     // SAFETY: one io_uring set up in init, at a stable address because liburing keeps pointers into it, torn down and
@@ -38,28 +37,27 @@ struct PacketRing: ~Copyable {
         unsafe ring.deallocate()
     }
 
-    /// Carries out the first `count` packets of a batch and fills in their results.
+    /// Carries out `count` packets of a batch from number `first` on, and fills in their results.
     /// - Returns: false if they must go by plain calls; then none was carried out.
     @unsafe
-    mutating func run(_ transfer: PacketTransfer, count: Int) -> Bool {
-        if unsafe !usesNowait && !transfer.isWrite { return false }
+    mutating func run(_ transfer: PacketTransfer, first: Int, count: Int) -> Bool {
         if !isEnabled {
             guard unsafe uring_enable(ring) == 0 else { return false }
             isEnabled = true
         }
-        guard unsafe attempt(transfer, count) else { return false }
+        guard unsafe attempt(transfer, first, count) else { return false }
         // Every one is refused before it is looked at, if one is.
-        if usesNowait, unsafe transfer.results[0] == -EOPNOTSUPP {
+        if usesNowait, unsafe transfer.results[first] == -EOPNOTSUPP {
             usesNowait = false
-            return unsafe transfer.isWrite && attempt(transfer, count)
+            return unsafe attempt(transfer, first, count)
         }
         return true
     }
 
     @unsafe
-    private func attempt(_ transfer: PacketTransfer, _ count: Int) -> Bool {
+    private func attempt(_ transfer: PacketTransfer, _ first: Int, _ count: Int) -> Bool {
         if unsafe count > Int(io_uring_sq_space_left(ring)) { return false }
-        for index in 0..<count {
+        for index in first..<first &+ count {
             let runs = unsafe transfer.runs(index)
             guard let entry = unsafe io_uring_get_sqe(ring) else { return false }
             let descriptor = unsafe transfer.descriptor
@@ -72,13 +70,16 @@ struct PacketRing: ~Copyable {
             unsafe io_uring_sqe_set_data64(entry, UInt64(index))
         }
         submit(waitingFor: 0)
-        var pending = unsafe count &- reap(transfer.results, count)
-        if pending == 0 { return true }
-        cancel()
-        pending &+= 1
+        var pending = unsafe count &- reap(transfer.results).packets
         while pending > 0 {
-            submit(waitingFor: 1)
-            pending = unsafe pending &- reap(transfer.results, count)
+            cancel()
+            var isCancelled = false
+            while !isCancelled {
+                submit(waitingFor: 1)
+                let reaped = unsafe reap(transfer.results)
+                pending = pending &- reaped.packets
+                isCancelled = reaped.sawCancel
+            }
         }
         return true
     }
@@ -103,19 +104,21 @@ struct PacketRing: ~Copyable {
     }
 
     /// Takes the completions that are there.
-    /// - Returns: how many.
+    /// - Returns: how many packets were among them, and whether a cancellation was.
     @unsafe
-    private func reap(_ results: UnsafeMutablePointer<Int32>, _ count: Int) -> Int {
-        var taken = 0
+    private func reap(_ results: UnsafeMutablePointer<Int32>) -> (packets: Int, sawCancel: Bool) {
+        var taken = (packets: 0, sawCancel: false)
         var entry: UnsafeMutablePointer<io_uring_cqe>?
         while unsafe io_uring_peek_cqe(ring, &entry) == 0, let completion = unsafe entry {
             let mark = unsafe completion.pointee.user_data
             let result = unsafe completion.pointee.res
-            if mark < UInt64(count) {
+            if mark == PacketRing.cancelMark {
+                taken.sawCancel = true
+            } else {
                 unsafe results[Int(mark)] = result == -ECANCELED || result == -EINTR ? -EAGAIN : result
+                taken.packets &+= 1
             }
             unsafe io_uring_cq_advance(ring, 1)
-            taken &+= 1
         }
         return taken
     }

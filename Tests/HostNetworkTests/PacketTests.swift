@@ -113,6 +113,38 @@ private func pair() -> (PacketQueue, PacketQueue) {
         try exchange(mode, a, b, size: size, rounds: 20)
     }
 
+    /// Packets that come while a batch gives up waiting for them: none is lost, and no call waits for the next one.
+    @Test(arguments: BatchMode.allCases)
+    func packetsThatComeMeanwhileAreFound(_ mode: BatchMode) throws {
+        let (from, to) = pair()
+        let count = 20_000
+        let sender = Thread {
+            var number = UInt32(0)
+            while number < UInt32(count) {
+                let sent = unsafe write(from.file.descriptor, &number, 4)
+                if sent == 4 { number += 1 }
+                // Singly and in crowds.
+                if sent != 4 || number % 7 == 0 { sched_yield() }
+            }
+        }
+        sender.start()
+        let buffers = try Buffers(32)
+        var batch = try mode.batch(32, runs: 32)
+        var seen = Set<UInt32>()
+        let start = ContinuousClock.now
+        while seen.count < count, ContinuousClock.now - start < .seconds(60) {
+            batch.removeAll()
+            for index in 0..<32 {
+                batch.beginPacket()
+                batch.add(buffers.pages, offset: index * Buffers.size, byteCount: Buffers.size)
+            }
+            for index in 0..<batch.receive(from: to) where batch.result(index) == 4 {
+                seen.insert(buffers.pages.slot(at: index * Buffers.size, byteCount: 4).u32(0))
+            }
+        }
+        #expect(seen.count == count)
+    }
+
     @Test(.enabled(if: Namespace.isAvailable), arguments: BatchMode.allCases)
     func packetsKeepTheirOrderOnATap(_ mode: BatchMode) async throws {
         try await inNamespace {
