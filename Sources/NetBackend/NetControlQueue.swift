@@ -90,7 +90,7 @@ actor NetControlQueue {
                 if try ring?.poll() == 0, try ring?.lastLook() == 0 { break }
                 if done == NetControlQueue.turnRequests, let target {
                     isBooked = true
-                    facts.data.loop.after(.zero, target: target, slot: Wake.turn)
+                    facts.data.loop.soon(target: target, slot: Wake.turn)
                     break
                 }
                 take()
@@ -181,6 +181,6 @@ extension NetControlQueue: QueueTurns, CompletionTarget {
     }
 
     private func unmask() {
-        if let port { facts.data.channels.unmask(port) }
+        if let port { facts.data.unmask(port) }
     }
 }

@@ -77,9 +77,8 @@ package struct NetLane: ~Copyable {
     /// - Returns: false if the frontend or the host broke something.
     @inline(never)
     package mutating func sendAll() -> Bool {
-        var notify = false
         while true {
-            switch transmit.turn(scratch, notify: &notify) {
+            switch transmit.turn(scratch, notify: {}) {
             case .idle: return true
             case .more: continue
             case .throttled, .waiting, .broken: return false

@@ -201,7 +201,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
             let slot = port == ports.transmit ? Slot.unmaskTransmit : Slot.unmaskReceive
             facts.data.loop.after(pause, target: target, slot: slot)
         } else {
-            facts.data.channels.unmask(port)
+            facts.data.unmask(port)
         }
     }
 
@@ -222,8 +222,8 @@ extension NetQueue: QueueTurns, CompletionTarget {
             case Slot.paid where slot >> 8 == pause:
                 isThrottled = false
                 transmits = true
-            case Slot.unmaskTransmit: if let ports { facts.data.channels.unmask(ports.transmit) }
-            case Slot.unmaskReceive: if let ports { facts.data.channels.unmask(ports.receive) }
+            case Slot.unmaskTransmit: if let ports { facts.data.unmask(ports.transmit) }
+            case Slot.unmaskReceive: if let ports { facts.data.unmask(ports.receive) }
             case Slot.stall: stalled()
             default: break
             }
@@ -239,9 +239,8 @@ extension NetQueue: QueueTurns, CompletionTarget {
         }
         facts.mark?.begin(lane: 1 + facts.index)
         defer { facts.mark?.end(lane: 1 + facts.index) }
-        var notify = false
-        let end = transmit?.turn(scratch, notify: &notify)
-        if notify, let ports { facts.data.channels.notify(ports.transmit) }
+        let (channels, ports) = (facts.data.channels, ports)
+        let end = transmit?.turn(scratch) { if let ports { channels.notify(ports.transmit) } }
         if case .more? = end { isTransmitBooked = true }
         return ended(end, again: Slot.transmit)
     }
@@ -264,7 +263,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
         switch end {
         case .idle(let worked)?: return worked
         case .more?:
-            if let target { facts.data.loop.after(.zero, target: target, slot: slot) }
+            if let target { facts.data.loop.soon(target: target, slot: slot) }
         case .throttled(let pause)?:
             isThrottled = true
             self.pause = (self.pause &+ 1) & 0xFF_FFFF

@@ -105,7 +105,7 @@ struct NetReceive: ~Copyable {
             scratch.clear()
             let found = read(scratch, count: NetScratch.packets)
             metrics.receiveStalled &+= UInt64(truncatingIfNeeded: found)
-            if found < NetScratch.packets { break }
+            if !mayHaveInput { break }
         }
     }
 
@@ -131,11 +131,10 @@ struct NetReceive: ~Copyable {
             let frame = Int(result) &- PacketQueue.headerBytes
             deliver(scratch, header: NetScratch.header(index), frame: NetScratch.frame(index), byteCount: frame)
         }
-        if found < count { mayHaveInput = false }
         return mayHaveInput ? .more : .idle(worked: delivered > start)
     }
 
-    /// Reads up to `count` packets; `mayHaveInput` is false afterwards if there were fewer.
+    /// Reads up to `count` packets, as long as there are some; `mayHaveInput` says afterwards whether there may be more.
     private mutating func read(_ scratch: NetScratch, count: Int) -> Int {
         scratch.batch.removeAll()
         for index in 0..<count {
@@ -148,7 +147,7 @@ struct NetReceive: ~Copyable {
             scratch.batch.add(scratch.frames, offset: NetScratch.frame(index), byteCount: NetScratch.frameBytes)
         }
         let found = scratch.batch.receive(from: device)
-        if found < count { mayHaveInput = false }
+        mayHaveInput = !scratch.batch.isDry
         for index in 0..<found {
             let result = scratch.batch.result(index)
             if result < 0, result != -11 { facts.refused(errno: -result) }

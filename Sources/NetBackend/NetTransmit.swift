@@ -76,8 +76,9 @@ struct NetTransmit: ~Copyable {
         _ = ring.publish()
     }
 
-    /// One batch.
-    mutating func turn(_ scratch: NetScratch, notify: inout Bool) -> NetTurnEnd {
+    /// One batch. The frontend has its answers as soon as we have its bytes: it makes its next packets while the host's
+    /// stack, which a TAP runs in the call that writes to it, works on these.
+    mutating func turn(_ scratch: NetScratch, notify: () -> Void) -> NetTurnEnd {
         metrics.transmitTurns &+= 1
         scratch.clear()
         do throws(RingFault) {
@@ -89,8 +90,9 @@ struct NetTransmit: ~Copyable {
         if case .broken = gathered { return gathered }
         journal.commit(consumed: ring.requestConsumer)
         copy(scratch)
+        stage(scratch)
+        answer(scratch, notify: notify)
         send(scratch)
-        answer(scratch, notify: &notify)
         guard case .idle = gathered else { return gathered }
         do throws(RingFault) {
             return try sleep(worked: true)
@@ -207,10 +209,13 @@ struct NetTransmit: ~Copyable {
         }
     }
 
-    private mutating func send(_ scratch: NetScratch) {
+    private mutating func stage(_ scratch: NetScratch) {
         for index in scratch.transmit.indices where scratch.transmit[index].pieceCount > 0 {
             if scratch.transmit[index].status == .okay { stage(index, scratch) }
         }
+    }
+
+    private mutating func send(_ scratch: NetScratch) {
         guard scratch.batch.packetCount > 0 else { return }
         scratch.batch.send(to: device)
         for record in scratch.transmit where record.place >= 0 {
@@ -254,7 +259,7 @@ struct NetTransmit: ~Copyable {
 
     // MARK: responses
 
-    private mutating func answer(_ scratch: NetScratch, notify: inout Bool) {
+    private mutating func answer(_ scratch: NetScratch, notify: () -> Void) {
         guard !scratch.transmit.isEmpty else { return }
         for record in scratch.transmit {
             for number in 0..<record.slotCount {
@@ -268,7 +273,7 @@ struct NetTransmit: ~Copyable {
         }
         let asked = ring.publish()
         metrics.notified(asked)
-        if asked { notify = true }
+        if asked { notify() }
         facts.mark?.progressed()
     }
 }
