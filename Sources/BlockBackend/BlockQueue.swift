@@ -205,7 +205,7 @@ extension BlockQueue: QueueTurns, CompletionTarget {
         switch end {
         case .idle(let worked)?: sleep(worked: worked)
         case .more?:
-            if let target { facts.data.loop.after(.zero, target: target, slot: Timer.nextTurn) }
+            if let target { facts.data.loop.soon(target: target, slot: Timer.nextTurn) }
         case .fault(let fault)?:
             isTaking = false
             alarm.raise(.frontend("\(fault)"))
@@ -239,7 +239,7 @@ extension BlockQueue: QueueTurns, CompletionTarget {
     }
 
     private func unmask() {
-        if let port { facts.data.channels.unmask(port) }
+        if let port { facts.data.unmask(port) }
     }
 
     private func releaseIdleGrants() {

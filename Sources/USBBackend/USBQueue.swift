@@ -220,7 +220,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
         for position in 0..<completions.count {
             switch completions[position].slot {
             case Timer.nextTurn: eventTurn()
-            case Timer.unmask: if let port { facts.data.channels.unmask(port) }
+            case Timer.unmask: if let port { facts.data.unmask(port) }
             case Timer.returning: giveUpReturning()
             case Timer.lookAgain: lookAgain()
             case let slot: seekAgain(Int(slot &- Timer.seek))
@@ -239,7 +239,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
         switch end {
         case .idle(let worked)?: sleep(worked: worked)
         case .more?:
-            if let target { facts.data.loop.after(.zero, target: target, slot: Timer.nextTurn) }
+            if let target { facts.data.loop.soon(target: target, slot: Timer.nextTurn) }
         case .fault(let fault)?: broken(fault)
         case nil: break
         }
@@ -302,7 +302,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
         if let pause = patience.rest(worked: worked), let target {
             facts.data.loop.after(pause, target: target, slot: Timer.unmask)
         } else {
-            facts.data.channels.unmask(port)
+            facts.data.unmask(port)
         }
     }
 }

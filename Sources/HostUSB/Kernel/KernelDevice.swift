@@ -289,7 +289,7 @@ extension KernelDevice {
     private func armDelivery() {
         guard !isArmed, let target else { return }
         isArmed = true
-        loop.after(.zero, target: target, slot: KernelDevice.deliveryMark)
+        loop.soon(target: target, slot: KernelDevice.deliveryMark)
     }
 
     private func deliver() {

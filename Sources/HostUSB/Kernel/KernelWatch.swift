@@ -86,7 +86,7 @@ final class KernelWatch: USBWatch, CompletionTarget, @unchecked Sendable {
             // Nothing: a message that was cut short or came from somebody who may not tell us.
             if let event = Uevent(buffer[..<count]), event.isChange(hasUdev: hasUdev) { note() }
         }
-        if let target { loop.after(.zero, target: target, slot: KernelWatch.againMark) }
+        if let target { loop.soon(target: target, slot: KernelWatch.againMark) }
     }
 
     private func note() {

@@ -179,7 +179,7 @@ extension SimulatedDevice {
     private func armDelivery() {
         guard !isArmed, let target else { return }
         isArmed = true
-        loop.after(.zero, target: target, slot: SimulatedDevice.deliveryMark)
+        loop.soon(target: target, slot: SimulatedDevice.deliveryMark)
     }
 
     private func deliver() {
