@@ -118,6 +118,12 @@ let package = Package(
             ]
         ),
         // Tests
+        .target(
+            name: "TestSupport",
+            dependencies: ["BackendCore", "HostIO", "Hypervisor", "XenWire", log, system],
+            path: "Tests/TestSupport",
+            swiftSettings: house
+        ),
         tests("XenWire", ["XenWire"]),
         tests("SharedRing", ["SharedRing", "XenWire", system]),
         tests("HostIO", ["HostIO", "SharedRing", "CLinux", system]),
@@ -132,10 +138,14 @@ let package = Package(
             ["FrontendDrivers", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", system]
         ),
         tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", "CLinux", system]),
-        tests("BackendCore", ["BackendCore", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
+        tests(
+            "BackendCore",
+            ["BackendCore", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", system]
+        ),
         tests(
             "BlockBackend",
             [
+                "TestSupport",
                 "BlockBackend", "BackendCore", "DiskImages", "FrontendDrivers", "SimulatedHypervisor", "Hypervisor",
                 "HostIO", "SharedRing", "XenWire", log, system,
             ]
@@ -145,6 +155,7 @@ let package = Package(
         tests(
             "NetBackend",
             [
+                "TestSupport",
                 "NetBackend", "BackendCore", "HostNetwork", "FrontendDrivers", "SimulatedHypervisor", "Hypervisor",
                 "HostIO", "SharedRing", "XenWire", log, system,
             ]
@@ -152,6 +163,7 @@ let package = Package(
         tests(
             "USBBackend",
             [
+                "TestSupport",
                 "USBBackend", "BackendCore", "HostUSB", "FrontendDrivers", "SimulatedHypervisor", "Hypervisor",
                 "HostIO", "SharedRing", "XenWire", log, system,
             ]

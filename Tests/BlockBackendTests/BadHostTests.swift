@@ -7,6 +7,7 @@ internal import Glibc
 internal import HostIO
 internal import SimulatedHypervisor
 internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

@@ -6,6 +6,7 @@ internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
 internal import Synchronization
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

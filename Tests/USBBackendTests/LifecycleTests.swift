@@ -5,6 +5,7 @@ internal import FrontendDrivers
 internal import HostUSB
 internal import Hypervisor
 internal import SimulatedHypervisor
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

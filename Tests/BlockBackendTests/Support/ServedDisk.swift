@@ -4,6 +4,7 @@ internal import BackendCore
 internal import HostIO
 internal import Hypervisor
 internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
@@ -63,7 +64,7 @@ final class ServedDisk {
     /// A successor takes over.
     /// - Parameter inNewProcess: with loops of its own, while what the last one has in flight goes on.
     func succeed(inNewProcess: Bool = false) throws {
-        if inNewProcess { try bed.renewEnvironment() }
+        if inNewProcess { try bed.workers.renew() }
         (backend, life) = bed.start(ServedDisk.path)
     }
 

@@ -9,6 +9,7 @@ internal import Logging
 internal import SimulatedHypervisor
 internal import Synchronization
 internal import SystemPackage
+internal import TestSupport
 internal import XenWire
 
 let guestDomain = DomainID(7)!
@@ -46,58 +47,23 @@ final class TestBed: Sendable {
     let machine: SimulatedMachine
     let host: SimulatedHypervisor
     let guest: SimulatedHypervisor
-    let folder: FilePath
     let logs = LogLines()
-    let environment: Mutex<WorkerEnvironment>
-    private let retired = Mutex<[WorkerEnvironment]>([])
+    let workers: Workers
 
     init() throws {
         machine = try SimulatedMachine()
         try machine.createDomain(guestDomain)
         host = try machine.hypervisor(for: .initial)
         guest = try machine.hypervisor(for: guestDomain)
-        let folder = FilePath("/tmp/xenback-test-\(UUID().uuidString)")
-        self.folder = folder
-        try Files.makeDirectory(folder, permissions: [.ownerReadWriteExecute])
-        environment = Mutex(try TestBed.makeEnvironment(host, folder, logs.logger))
+        workers = try Workers(host, of: guestDomain, logger: logs.logger)
     }
 
-    deinit {
-        for environment in retired.withLock({ $0 }) + [environment.withLock { $0 }] {
-            environment.shutDown()
-            environment.controlLoop.shutDown()
-        }
-        try? FileManager.default.removeItem(atPath: folder.string)
-        try? FileManager.default.removeItem(atPath: memoryFolder.string)
-    }
+    deinit { try? FileManager.default.removeItem(atPath: memoryFolder.string) }
+
+    var folder: FilePath { workers.folder }
 
     /// For images in memory.
     private var memoryFolder: FilePath { FilePath("/dev/shm").appending(folder.lastComponent ?? "xenback-test") }
-
-    static func makeEnvironment(
-        _ hypervisor: any Hypervisor,
-        _ folder: FilePath,
-        _ logger: Logger
-    ) throws -> WorkerEnvironment {
-        WorkerEnvironment(
-            hypervisor: hypervisor,
-            domain: guestDomain,
-            controlLoop: try EventLoop(name: "control"),
-            runDirectory: folder,
-            logger: logger,
-            dataLoopLimit: 2
-        )
-    }
-
-    /// A new process, as far as loops and buffers go: what the last one still has in flight goes on in its own.
-    func renewEnvironment() throws {
-        let new = try TestBed.makeEnvironment(host, folder, logs.logger)
-        let old = environment.withLock { current in
-            defer { current = new }
-            return current
-        }
-        retired.withLock { $0.append(old) }
-    }
 
     /// Makes an image file of `sectors` sectors of 512 bytes, on a disk's file system or on tmpfs.
     func makeImage(_ name: String = "a.img", sectors: Int, inMemory: Bool = false) throws -> FilePath {
@@ -152,9 +118,7 @@ final class TestBed: Sendable {
         _ path: DevicePath,
         offer: BlockOffer = BlockOffer(maxQueues: 4)
     ) -> (backend: any DeviceBackend, life: Task<Void, Never>) {
-        let environment = environment.withLock { $0 }
-        let backend = BlockClass(vbd: .all, servesQdisk: true, offer: offer).makeBackend(path, environment)
-        return (backend, Task(executorPreference: environment.controlLoop) { await backend.run() })
+        workers.start(path) { BlockClass(vbd: .all, servesQdisk: true, offer: offer).makeBackend(path, $0) }
     }
 
     func read(_ node: String) async throws -> String? { try await host.store.read(node) }
@@ -163,14 +127,4 @@ final class TestBed: Sendable {
     func waitFor(_ path: DevicePath, state: XenbusState, within limit: Duration = .seconds(20)) async throws -> Bool {
         try await eventually(within: limit) { try await self.read(path.key("state")) == state.text }
     }
-}
-
-/// Polls until `condition` holds, at most `limit`.
-func eventually(within limit: Duration = .seconds(20), _ condition: () async throws -> Bool) async rethrows -> Bool {
-    let end = ContinuousClock.now + limit
-    while ContinuousClock.now < end {
-        if try await condition() { return true }
-        try? await Task.sleep(for: .milliseconds(1))
-    }
-    return try await condition()
 }

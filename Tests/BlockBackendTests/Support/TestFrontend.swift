@@ -4,6 +4,7 @@ internal import BackendCore
 internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
+internal import TestSupport
 internal import XenWire
 
 /// One ring of a test frontend with its pages and port.

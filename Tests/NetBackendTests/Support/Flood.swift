@@ -5,6 +5,7 @@ internal import FrontendDrivers
 internal import Hypervisor
 internal import SharedRing
 internal import Synchronization
+internal import TestSupport
 internal import XenWire
 
 /// Keeps a ring full and rings its bell without end, until `stop`.

@@ -1,16 +1,13 @@
 // Two network cards on one simulated worker: the one that is tried, and the bystander that must not notice.
 
 internal import BackendCore
-internal import Foundation
 internal import FrontendDrivers
 internal import HostIO
 internal import HostNetwork
 internal import Hypervisor
-internal import Logging
 internal import SharedRing
 internal import SimulatedHypervisor
-internal import Synchronization
-internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
@@ -37,17 +34,9 @@ final class NetScene: Sendable {
     let bystander: NetworkFrontend
     let offer: NetOffer
     private let host: SimulatedHypervisor
-    private let folder: FilePath
     private let loop: EventLoop
     private let stall: StallTimes
-    private let serving: Mutex<Serving>
-
-    private struct Serving: Sendable {
-        var environment: WorkerEnvironment
-        var retired: [WorkerEnvironment] = []
-        var backends: [DevicePath: NetBackend] = [:]
-        var lives: [DevicePath: Task<Void, Never>] = [:]
-    }
+    private let workers: Workers
 
     /// - Parameters:
     ///   - rate: the victim's.
@@ -70,9 +59,8 @@ final class NetScene: Sendable {
         toolstack = SimulatedToolstack(host)
         offer = NetOffer(maxQueues: 4)
         self.stall = stall
-        folder = try FilePath.temporary()
         loop = try EventLoop(name: "frontend")
-        serving = Mutex(Serving(environment: try NetScene.environment(host, folder)))
+        workers = try Workers(host, of: guestDomain)
         var card = SimulatedToolstack.NetworkCard(NetScene.victimPath)
         card.script = nil
         card.mac = guestAddress
@@ -93,38 +81,15 @@ final class NetScene: Sendable {
         if connects { try await frontend.connect() }
     }
 
-    deinit {
-        let environments = serving.withLock { $0.retired + [$0.environment] }
-        for environment in environments {
-            environment.shutDown()
-            environment.controlLoop.shutDown()
-        }
-        loop.shutDown()
-        try? FileManager.default.removeItem(atPath: folder.string)
-    }
-
-    private static func environment(_ host: any Hypervisor, _ folder: FilePath) throws -> WorkerEnvironment {
-        WorkerEnvironment(
-            hypervisor: host,
-            domain: guestDomain,
-            controlLoop: try EventLoop(name: "control"),
-            runDirectory: folder,
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
-            dataLoopLimit: 2
-        )
-    }
+    deinit { loop.shutDown() }
 
     private func start(_ path: DevicePath) {
-        serving.withLock { serving in
-            let backend = NetBackend(path, serving.environment, offer, wires, stall: stall)
-            serving.backends[path] = backend
-            serving.lives[path] = Task(executorPreference: serving.environment.controlLoop) { await backend.run() }
-        }
+        workers.start(path) { NetBackend(path, $0, offer, wires, stall: stall) }
     }
 
     // MARK: the victim
 
-    var backend: NetBackend { get throws { try #require(serving.withLock { $0.backends[NetScene.victimPath] }) } }
+    var backend: NetBackend { get throws { try #require(workers.backend(at: NetScene.victimPath) as? NetBackend) } }
     /// Its interface.
     var wire: WireDevice { get throws { try #require(wires["vif7.0"]) } }
 
@@ -152,23 +117,19 @@ final class NetScene: Sendable {
     /// The worker of the victim dies between two turns.
     func kill() async throws {
         try await backend.abandon()
-        await serving.withLock { $0.lives[NetScene.victimPath] }?.value
+        await workers.end(of: NetScene.victimPath)
     }
 
     /// The toolstack attaches the victim's card once more after its removal; the same worker serves it.
     func reattach() async throws {
-        await serving.withLock { $0.lives[NetScene.victimPath] }?.value
+        await workers.end(of: NetScene.victimPath)
         try await toolstack.create(card)
         start(NetScene.victimPath)
     }
 
     /// A new worker for the victim, with loops of its own.
     func revive() throws {
-        let new = try NetScene.environment(host, folder)
-        serving.withLock { serving in
-            serving.retired.append(serving.environment)
-            serving.environment = new
-        }
+        try workers.renew()
         start(NetScene.victimPath)
     }
 
@@ -177,10 +138,7 @@ final class NetScene: Sendable {
     /// The bystander's packets go both ways; then everything ends.
     func end(sourceLocation: SourceLocation = #_sourceLocation) async throws {
         try await bystanderIsServed(sourceLocation: sourceLocation)
-        let all = serving.withLock { Array($0.backends.values) }
-        for backend in all { await backend.drain() }
-        let lives = serving.withLock { Array($0.lives.values) }
-        for life in lives { await life.value }
+        await workers.drain()
         await frontend.abandon()
         await bystander.abandon()
     }
@@ -195,23 +153,4 @@ final class NetScene: Sendable {
         let received = await bystander.nextPacket()
         #expect(received?.bytes == back, "the bystander", sourceLocation: sourceLocation)
     }
-}
-
-extension FilePath {
-    /// A folder of our own.
-    static func temporary() throws -> FilePath {
-        let path = FilePath("/tmp/xenback-test-\(UInt64.random(in: 0 ... .max))")
-        try Files.makeDirectory(path, permissions: [.ownerReadWriteExecute])
-        return path
-    }
-}
-
-/// Polls until `condition` holds, at most `limit`.
-func eventually(within limit: Duration = .seconds(20), _ condition: () async throws -> Bool) async rethrows -> Bool {
-    let end = ContinuousClock.now + limit
-    while ContinuousClock.now < end {
-        if try await condition() { return true }
-        try? await Task.sleep(for: .milliseconds(1))
-    }
-    return try await condition()
 }

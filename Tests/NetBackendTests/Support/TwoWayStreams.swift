@@ -3,6 +3,7 @@
 internal import FrontendDrivers
 internal import SharedRing
 internal import Synchronization
+internal import TestSupport
 internal import XenWire
 
 /// Flows 0 … from the guest, which sends as fast as it can; flows 16 … to it, as many as are given.

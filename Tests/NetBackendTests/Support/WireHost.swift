@@ -4,6 +4,7 @@ internal import Glibc
 internal import HostIO
 internal import HostNetwork
 internal import Synchronization
+internal import TestSupport
 internal import XenWire
 
 /// A frame as a TAP gives and takes it.

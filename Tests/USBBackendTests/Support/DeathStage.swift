@@ -11,6 +11,7 @@ internal import SharedRing
 internal import SimulatedHypervisor
 internal import Synchronization
 internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

@@ -1,16 +1,13 @@
 // Two USB controllers on one simulated worker: the one that is tried, and the bystander that must not notice.
 
 internal import BackendCore
-internal import Foundation
 internal import FrontendDrivers
 internal import HostIO
 internal import HostUSB
 internal import Hypervisor
-internal import Logging
 internal import SharedRing
 internal import SimulatedHypervisor
-internal import Synchronization
-internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
@@ -63,15 +60,7 @@ final class USBScene: Sendable {
     let bystander: USBFrontend
     let loop: EventLoop
     let host: SimulatedHypervisor
-    private let folder: FilePath
-    private let serving: Mutex<Serving>
-
-    private struct Serving: Sendable {
-        var environment: WorkerEnvironment
-        var retired: [WorkerEnvironment] = []
-        var backends: [DevicePath: USBBackend] = [:]
-        var lives: [DevicePath: Task<Void, Never>] = [:]
-    }
+    private let workers: Workers
 
     /// - Parameters:
     ///   - ports: what the toolstack wants in the victim's ports from the beginning.
@@ -93,9 +82,8 @@ final class USBScene: Sendable {
         guest = try machine.hypervisor(for: guestDomain)
         toolstack = SimulatedToolstack(host)
         usb = SimulatedUSB(frame: frame)
-        folder = try FilePath.temporary()
         loop = try EventLoop(name: "frontend")
-        serving = Mutex(Serving(environment: try USBScene.environment(host, folder)))
+        workers = try Workers(host, of: guestDomain)
         var nodes = ControllerNodes(DevicePath(kind: kind, domain: guestDomain, index: 0))
         (nodes.version, nodes.portCount, nodes.ports) = (version, portCount, ports)
         self.nodes = nodes
@@ -116,34 +104,9 @@ final class USBScene: Sendable {
         if connects { try await frontend.connect() }
     }
 
-    deinit {
-        let environments = serving.withLock { $0.retired + [$0.environment] }
-        for environment in environments {
-            environment.shutDown()
-            environment.controlLoop.shutDown()
-        }
-        loop.shutDown()
-        try? FileManager.default.removeItem(atPath: folder.string)
-    }
+    deinit { loop.shutDown() }
 
-    private static func environment(_ host: any Hypervisor, _ folder: FilePath) throws -> WorkerEnvironment {
-        WorkerEnvironment(
-            hypervisor: host,
-            domain: guestDomain,
-            controlLoop: try EventLoop(name: "control"),
-            runDirectory: folder,
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
-            dataLoopLimit: 2
-        )
-    }
-
-    private func start(_ path: DevicePath) {
-        serving.withLock { serving in
-            let backend = USBBackend(path, serving.environment, usb)
-            serving.backends[path] = backend
-            serving.lives[path] = Task(executorPreference: serving.environment.controlLoop) { await backend.run() }
-        }
-    }
+    private func start(_ path: DevicePath) { workers.start(path) { USBBackend(path, $0, usb) } }
 
     /// A medium of 1 MiB whose bytes are those of `pattern`.
     static func medium(seed: Int) throws -> PrivatePages {
@@ -159,7 +122,7 @@ final class USBScene: Sendable {
 
     // MARK: the victim
 
-    var backend: USBBackend { get throws { try #require(serving.withLock { $0.backends[nodes.path] }) } }
+    var backend: USBBackend { get throws { try #require(workers.backend(at: nodes.path) as? USBBackend) } }
 
     func counter(_ name: String) async throws -> UInt64 {
         try await backend.report().counters.first { $0.name == name }?.value ?? .max
@@ -198,7 +161,7 @@ final class USBScene: Sendable {
     /// The worker of the victim dies between two turns.
     func kill() async throws {
         try await backend.abandon()
-        await serving.withLock { $0.lives[nodes.path] }?.value
+        await workers.end(of: nodes.path)
         await endOwners()
     }
 
@@ -213,17 +176,13 @@ final class USBScene: Sendable {
     /// The worker of the victim is stopped in peace, for a successor.
     func retire() async throws {
         try await backend.drain()
-        await serving.withLock { $0.lives[nodes.path] }?.value
+        await workers.end(of: nodes.path)
         await endOwners()
     }
 
     /// A new worker for the victim, with loops of its own.
     func revive() throws {
-        let new = try USBScene.environment(host, folder)
-        serving.withLock { serving in
-            serving.retired.append(serving.environment)
-            serving.environment = new
-        }
+        try workers.renew()
         start(nodes.path)
     }
 
@@ -232,10 +191,7 @@ final class USBScene: Sendable {
     /// The bystander's disk is read; then everything ends.
     func end(sourceLocation: SourceLocation = #_sourceLocation) async throws {
         try await bystanderIsServed(sourceLocation: sourceLocation)
-        let all = serving.withLock { Array($0.backends.values) }
-        for backend in all { await backend.drain() }
-        let lives = serving.withLock { Array($0.lives.values) }
-        for life in lives { await life.value }
+        await workers.drain()
         await frontend.abandon()
         await bystander.abandon()
     }
@@ -247,23 +203,4 @@ final class USBScene: Sendable {
         let wanted = USBScene.pattern(5 * 512, 16 * 512, seed: 9)
         #expect(bytes == wanted, "the bystander", sourceLocation: sourceLocation)
     }
-}
-
-extension FilePath {
-    /// A folder of our own.
-    static func temporary() throws -> FilePath {
-        let path = FilePath("/tmp/xenback-test-\(UInt64.random(in: 0 ... .max))")
-        try Files.makeDirectory(path, permissions: [.ownerReadWriteExecute])
-        return path
-    }
-}
-
-/// Polls until `condition` holds, at most `limit`.
-func eventually(within limit: Duration = .seconds(20), _ condition: () async throws -> Bool) async rethrows -> Bool {
-    let end = ContinuousClock.now + limit
-    while ContinuousClock.now < end {
-        if try await condition() { return true }
-        try? await Task.sleep(for: .milliseconds(1))
-    }
-    return try await condition()
 }
