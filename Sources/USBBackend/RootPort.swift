@@ -198,7 +198,8 @@ final class RootPort {
     }
 
     /// The device that a predecessor had is back: the guest's address holds, and what the death of the predecessor undid
-    /// (usbfs sets alternate settings to 0 when it closes) is done again.
+    /// (usbfs sets alternate settings to 0 when it closes) is done again. It counts as done, as URBs wait for it: whenever this
+    /// life ends, the next one has to do it as well.
     /// - Returns: whether there is anything to do.
     func restore(_ memory: USBPortMemory) -> Bool {
         address = memory.address
@@ -208,6 +209,9 @@ final class RootPort {
         for (interface, alternate) in memory.alternates.enumerated() where alternate != 0 {
             operations.append(.setInterface(UInt8(truncatingIfNeeded: interface), alternate: alternate))
         }
+        configuration = memory.configuration
+        alternates = memory.alternates
+        tabulate()
         return !operations.isEmpty
     }
 

@@ -276,12 +276,6 @@ extension USBQueue: USBDeviceClient {
     private func operationEnded(_ status: USBStatus, _ device: any USBDevice) {
         guard let port = ports.first(where: { $0.device === device }), !port.operations.isEmpty else { return }
         let operation = port.operations.removeFirst()
-        switch operation {
-        case .setConfiguration(let value) where status == .completed: port.configure(value)
-        case .setInterface(let interface, let alternate) where status == .completed:
-            port.set(interface, alternate: alternate)
-        case .setConfiguration, .setInterface, .clearHalt, .reset: break
-        }
         if status != .completed, status != .noDevice {
             log.failure("port \(port.port): \(device.facts): \(operation) ended with '\(status)'")
         }

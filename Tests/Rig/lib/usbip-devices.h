@@ -16,14 +16,15 @@
 enum { isochronous = 1, bulk = 2, interrupt = 3, asynchronous = 4 };
 enum { full_speed = 2, high_speed = 3 };
 
-// The endpoints are in alternate setting 1, for usbtest takes the first setting that has any.
+// The endpoints are in alternate setting 1, for usbtest takes the first setting that has any. The isochronous source is of high
+// bandwidth: two packets of 1024 bytes in an interval.
 static const uint8_t zero_configuration[] = {
     CONFIGURATION(69, 1),
     INTERFACE(0, 0, 0, 0xff, 0),
     INTERFACE(0, 1, 6, 0xff, 0),
     ENDPOINT(0x81, bulk, 512, 0),
     ENDPOINT(0x01, bulk, 512, 0),
-    ENDPOINT(0x82, isochronous, 1024, 4),
+    ENDPOINT(0x82, isochronous, 1024 | 1 << 11, 4),
     ENDPOINT(0x02, isochronous, 1024, 4),
     ENDPOINT(0x83, interrupt, 64, 4),
     ENDPOINT(0x03, interrupt, 64, 4),
@@ -75,7 +76,7 @@ static void prepare(void) {
         struct endpoint *endpoint = &endpoints[found[2] & 15][found[2] >> 7];
         endpoint->address = found[2];
         endpoint->type = found[3] & 3;
-        endpoint->size = (uint16_t)(found[4] | found[5] << 8);
+        endpoint->size = (uint16_t)((found[4] | found[5] << 8) & 0x7ff);
         const uint64_t unit = device->speed == high_speed ? 125000 : 1000000;
         endpoint->interval = endpoint->type == bulk ? unit : unit << (found[6] - 1);
     }

@@ -28,7 +28,7 @@ run_cases() {
         # Unlinking is a matter of chance: often, and small.
         11 | 12 | 24) arguments="-c 20 -s 2048 -g 8" ;;
         # Several packets in a transfer, the last one short.
-        15 | 16 | 22 | 23) arguments="-c 20 -s 7000 -g 4" ;;
+        15 | 16 | 22 | 23) arguments="-c 20 -s 15000 -g 4" ;;
         14 | 21) arguments="-c 20 -s 256 -v 1" ;;
         5 | 6 | 7 | 8 | 27 | 28) arguments="-c 10 -s 4096 -g 8 -v 512" ;;
         *) arguments="-c 20 -s 1024 -v 512" ;;
