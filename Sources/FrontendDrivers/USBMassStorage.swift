@@ -13,6 +13,9 @@ public actor USBMassStorage {
         case command(operation: UInt8, status: UInt8)
         /// The status block is not one, or not of this command.
         case status([UInt8])
+        /// The endpoint was halted where the status was to come, and again after that was cleared: the device knows of no
+        /// command, as one that was reset meanwhile.
+        case noCommand
         /// Fewer bytes than the command has.
         case short(operation: UInt8, Int)
     }
@@ -89,7 +92,7 @@ public actor USBMassStorage {
     private func status() async throws -> UInt8 {
         var received = try await receive(13)
         if received == nil { received = try await receive(13) }
-        let bytes = received ?? []
+        guard let bytes = received else { throw Failure.noCommand }
         guard bytes.count == 13, Array(bytes[..<4]) == Array("USBS".utf8), little(bytes[4..<8]) == tag else {
             throw Failure.status(bytes)
         }

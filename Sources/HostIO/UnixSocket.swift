@@ -18,14 +18,19 @@ public struct PeerCredentials: Hashable, Sendable {
 public enum UnixSocket {
     /// Makes a non-blocking listening socket at `path`, in place of whatever socket a dead process left there.
     ///
-    /// - Parameter permissions: of the socket's file; set before the first connection can be made.
+    /// - Parameters:
+    ///   - permissions: of the socket's file; set before the first connection can be made.
+    ///   - isOurs: who would listen there is dead, as the caller knows by a lock. Its socket may accept connections for a
+    ///     while all the same: io_uring holds the files that a process watched until its ring is taken down, which the kernel
+    ///     does behind the process's end.
     /// - Throws: `.fileExists` if `path` is there and is no socket; `.addressInUse` if somebody listens on it.
     public static func listen(
         at path: FilePath,
         permissions: FilePermissions = [.ownerReadWrite],
-        backlog: Int32 = 64
+        backlog: Int32 = 64,
+        isOurs: Bool = false
     ) throws(Errno) -> FileDescriptor {
-        try removeStale(path)
+        if isOurs { try removeAny(path) } else { try removeStale(path) }
         let socket = FileDescriptor(rawValue: try check(unix_socket(1)))
         do throws(Errno) {
             // SAFETY (here and below): a Swift string passed to C lives, NUL-terminated, until the call returns.
@@ -136,6 +141,12 @@ public enum UnixSocket {
     private static func check(_ result: Int32) throws(Errno) -> Int32 {
         guard result >= 0 else { throw Errno(rawValue: errno) }
         return result
+    }
+
+    private static func removeAny(_ path: FilePath) throws(Errno) {
+        do throws(Errno) { try removeSocket(path) } catch {
+            if error != .noSuchFileOrDirectory { throw error }
+        }
     }
 
     private static func removeStale(_ path: FilePath) throws(Errno) {

@@ -157,7 +157,7 @@ extension ServiceTests {
         for round in 0..<3 {
             let worker = try #require(services.worker(of: guest.domain))
             let reading = Task {
-                var (block, retries) = (0, 0)
+                var (block, errors) = (0, [] as [any Error])
                 while block < 1024 {
                     do {
                         let bytes = try await stick.read(block: UInt32(block), count: 16)
@@ -167,8 +167,8 @@ extension ServiceTests {
                         // What a killed worker had in flight ends with an error that drivers begin again after, and never
                         // with fewer bytes than there are.
                         if case .short? = error as? USBMassStorage.Failure { Issue.record(error) }
-                        retries += 1
-                        try #require(retries < 20, "\(error)")
+                        errors.append(error)
+                        try #require(errors.count < 20, "\(errors)")
                         _ = try? await device.control(SetupPacket(0x21, 0xFF, value: 0, index: 0))
                         for direction in [USBDirection.in, .out] {
                             guard let (_, endpoint) = device.endpoint(.bulk, direction) else { continue }
@@ -176,14 +176,14 @@ extension ServiceTests {
                         }
                     }
                 }
-                return retries
+                return errors
             }
             try await Task.sleep(for: .milliseconds(30))
             kill(worker, SIGKILL)
             try await eventually("a successor", within: .seconds(30)) {
                 services.worker(of: guest.domain).map { $0 != worker } ?? false
             }
-            print("round \(round): \(try await reading.value) commands begun again")
+            print("round \(round): commands begun again after \(try await reading.value)")
             // The port never was empty.
             #expect(try await guest.speed(1) == .high)
         }

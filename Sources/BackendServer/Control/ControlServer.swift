@@ -6,7 +6,8 @@ internal import Hypervisor
 internal import Logging
 internal import SystemPackage
 
-/// Listens on a unix socket and answers Varlink calls of root and of the user we run as. Confined to its loop.
+/// Listens on a unix socket and answers Varlink calls of root and of the user we run as. Confined to its loop. Its owner holds
+/// the lock of the process whose socket it is.
 final class ControlServer: @unchecked Sendable {
     /// Connections at once; a further one is closed at once.
     static let connectionLimit = 64
@@ -40,7 +41,7 @@ final class ControlServer: @unchecked Sendable {
 
     private func listen() throws(Errno) {
         precondition(loop.isOnLoop && listener == nil)
-        let socket = try UnixSocket.listen(at: path)
+        let socket = try UnixSocket.listen(at: path, isOurs: true)
         listener = socket
         let watch = DescriptorWatch(socket.rawValue, on: loop) { [weak self] in self?.accept() }
         self.watch = watch
