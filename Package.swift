@@ -138,10 +138,7 @@ let package = Package(
             ["FrontendDrivers", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", system]
         ),
         tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", "CLinux", system]),
-        tests(
-            "BackendCore",
-            ["BackendCore", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", system]
-        ),
+        tests("BackendCore", ["BackendCore", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
         tests(
             "BlockBackend",
             [

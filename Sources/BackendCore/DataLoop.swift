@@ -1,6 +1,5 @@
 // One data loop: event loop, event channels and buffers shared by all queues that run on it.
 
-internal import Glibc
 public import HostIO
 public import Hypervisor
 public import SharedRing
@@ -28,10 +27,6 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
     private var queues: [EventChannelPort: any QueueTurns] = [:]
     private var waiting: [any QueueTurns] = []
     private var target: TargetID?
-    /// The channels' own file, if ports are read and written through the ring.
-    private var stream: PortStream?
-    /// It reads.
-    private var isStreaming = false
     private var commons: [ObjectIdentifier: AnyObject] = [:]
 
     init(name: String, hypervisor: any Hypervisor) throws(BackendFailure) {
@@ -59,19 +54,11 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
         if target == nil {
             let id = loop.attach(self)
             target = id
-            stream = channels.isPortStream ? PortStream(channels.descriptor, loop: loop, target: id) : nil
-            isStreaming = stream != nil
-            if !isStreaming { loop.watchReadable(channels.descriptor, target: id, slot: 0) }
+            loop.watchReadable(channels.descriptor, target: id, slot: 0)
         }
         let local = try channels.bind(to: port, of: domain)
         queues[local] = queue
         return local
-    }
-
-    /// Lets a port fire again, after its work (XSA-332), at the latest when the loop waits next.
-    public func unmask(_ port: EventChannelPort) {
-        precondition(loop.isOnLoop)
-        if stream?.unmask(port) != true { channels.unmask(port) }
     }
 
     /// Closes a port; its queue hears nothing more.
@@ -118,24 +105,12 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
     }
 
     public func completed(_ completions: borrowing CompletionBatch) {
-        guard let stream, isStreaming else { return takeEvents() }
-        let result = completions[0].result
-        if result > 0 {
-            stream.take(result) { port in queues[port]?.eventArrived(port) }
-        } else if result != -ECANCELED {
-            // A kernel that does not wait for such a file on our behalf.
-            isStreaming = false
-            if let target { loop.watchReadable(channels.descriptor, target: target, slot: 0) }
-        }
-    }
-
-    private func takeEvents() {
         // Bounded: a frontend that notifies without end must not keep the loop from everybody else (XSA-332).
         for _ in 0..<DataLoop.eventLimit {
             guard let port = channels.takePending() else { return }
             queues[port]?.eventArrived(port)
         }
-        if let target { loop.soon(target: target, slot: 0) }
+        if let target { loop.after(.zero, target: target, slot: 1) }
     }
 
     func shutDown() { loop.shutDown() }

@@ -239,7 +239,7 @@ extension BlockQueue: QueueTurns, CompletionTarget {
     }
 
     private func unmask() {
-        if let port { facts.data.unmask(port) }
+        if let port { facts.data.channels.unmask(port) }
     }
 
     private func releaseIdleGrants() {

@@ -28,6 +28,3 @@ static inline int uring_enable(const struct io_uring *ring) {
     long status = syscall(__NR_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
     return status < 0 ? -errno : 0;
 }
-
-// The flag is made of an enumeration, which Swift does not import as a number.
-static inline void uring_skip_success(struct io_uring_sqe *entry) { entry->flags |= IOSQE_CQE_SKIP_SUCCESS; }

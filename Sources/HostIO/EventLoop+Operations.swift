@@ -10,12 +10,12 @@ extension EventLoop {
         return core.targets.attach(target)
     }
 
-    /// Detaches a target: it hears nothing more. Its polls, timers and arrivals are cancelled; transfers in flight go on, and
+    /// Detaches a target: it hears nothing more. Its polls and timers are cancelled; transfers in flight go on, and
     /// their files and memory are held until they have ended.
     public func detach(_ id: TargetID) {
         precondition(isOnLoop)
         guard let target = core.targets.detach(id) else { return }
-        core.cancel(silently: true) { $0.target == id && $0.isEndless }
+        core.cancel(silently: true) { $0.target == id && ($0.kind == .poll || $0.kind == .timer) }
         withExtendedLifetime(target) {}
     }
 
@@ -54,28 +54,6 @@ extension EventLoop {
         precondition(isOnLoop)
         if refuses(target, slot) { return }
         core.book(target: target, slot: slot)
-    }
-
-    /// Reads once what comes next from a non-blocking file that has no end, such as a device that tells of events. The
-    /// result is the number of bytes. Unlike a transfer's, the end of target or loop is the end of it.
-    public func receive(
-        _ file: OpenFile,
-        into pages: PrivatePages,
-        _ run: IORuns.Run,
-        target: TargetID,
-        slot: UInt32
-    ) {
-        precondition(isOnLoop)
-        if refuses(target, slot) { return }
-        core.startTransfer(file, at: 0, pages, run, writing: false, kind: .arrival, target: target, slot: slot)
-    }
-
-    /// Writes a few bytes to a non-blocking file that takes them at once, such as an eventfd: with the system call that
-    /// the loop makes next, and without a completion. The bytes must stay as they are until then.
-    /// - Returns: false if the kernel cannot do that (before Linux 5.17); nothing is written then.
-    public func tell(_ file: OpenFile, from pages: PrivatePages, _ run: IORuns.Run) -> Bool {
-        precondition(isOnLoop)
-        return core.startQuietWrite(file, pages, run)
     }
 
     /// Cancels the target's timers with this slot. They complete no more.

@@ -86,7 +86,7 @@ public final class EventLoop: @unchecked Sendable {
         if isOpen { wake() }
     }
 
-    /// Ends the loop: polls, timers and arrivals end with `-ECANCELED`, I/O in flight is waited for, jobs that are ready run, and
+    /// Ends the loop: polls and timers end with `-ECANCELED`, I/O in flight is waited for, jobs that are ready run, and
     /// then the thread. Any thread may call it; the first caller waits for the end unless it is on the loop.
     ///
     /// End the tasks that live on a loop first: one that awaits something later than this never resumes.
@@ -186,7 +186,7 @@ extension EventLoop {
 
     private func beginStopping() {
         isStopping = true
-        core.cancel(silently: false) { $0.isEndless }
+        core.cancel(silently: false) { $0.kind == .poll || $0.kind == .timer }
     }
 
     /// Refuses further jobs, unless there are some already.

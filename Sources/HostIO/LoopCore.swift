@@ -9,8 +9,6 @@ struct LoopCore: ~Copyable {
     private var ring: Uring
     private(set) var operations = OperationTable()
     var targets = TargetTable()
-    /// What quiet writes use, until they are submitted.
-    private var quiet: ContiguousArray<(OpenFile, PrivatePages)> = []
     /// Slots to be completed in the next turn, with nothing of the kernel's for them.
     private var booked: ContiguousArray<(target: TargetID, slot: UInt32)> = []
     /// Set when the kick operation has finished: there is work in the inbox.
@@ -23,7 +21,7 @@ struct LoopCore: ~Copyable {
 
     /// Submits, waits for at least `minimum` completions and notes all that have arrived.
     mutating func turn(waitingFor minimum: UInt32) {
-        if ring.enter(waitingFor: minimum) { quiet.removeAll(keepingCapacity: true) }
+        _ = ring.enter(waitingFor: minimum)
         reap()
         for (target, slot) in booked { targets.note(Completion(slot: slot, result: 0), for: target) }
         booked.removeAll(keepingCapacity: true)
@@ -79,7 +77,7 @@ struct LoopCore: ~Copyable {
                 targets.note(completion, for: operations[index].target)
             }
             return entry.hasMore ? nil : index
-        case .poll, .transfer, .arrival, .timer, .offloaded, .free:
+        case .poll, .transfer, .timer, .offloaded, .free:
             finish(index, result: entry.result)
             return nil
         }
@@ -136,13 +134,12 @@ extension LoopCore {
         _ pages: PrivatePages,
         _ run: IORuns.Run,
         writing: Bool,
-        kind: Operation.Kind = .transfer,
         target: TargetID,
         slot: UInt32
     ) {
         makeRoom()
         let count = UInt32(run.byteCount)
-        let operation = Operation(kind: kind, target: target, slot: slot, file: file, pages: pages)
+        let operation = Operation(kind: .transfer, target: target, slot: slot, file: file, pages: pages)
         let index = UInt64(operations.insert(operation))
         // SAFETY: the operation keeps `pages` alive until the kernel has finished.
         let memory = unsafe pages.unsafeAddress(at: run.offset, count: run.byteCount)
@@ -151,18 +148,6 @@ extension LoopCore {
         } else {
             unsafe ring.prepareRead(index, file.descriptor, memory, count, at: offset)
         }
-    }
-
-    /// Writes to a file that takes all at once, whenever the rest is submitted.
-    /// - Returns: false if the kernel cannot do so without telling of each.
-    mutating func startQuietWrite(_ file: OpenFile, _ pages: PrivatePages, _ run: IORuns.Run) -> Bool {
-        guard ring.isQuietKnown else { return false }
-        makeRoom()
-        quiet.append((file, pages))
-        // SAFETY: `quiet` keeps `pages` until the kernel has taken the entry, and with it the bytes.
-        let memory = unsafe pages.unsafeAddress(at: run.offset, count: run.byteCount)
-        unsafe ring.prepareQuietWrite(LoopCore.ignored, file.descriptor, memory, UInt32(run.byteCount))
-        return true
     }
 
     mutating func startSynchronize(_ file: OpenFile, target: TargetID, slot: UInt32) {

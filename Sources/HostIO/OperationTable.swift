@@ -6,12 +6,10 @@ internal import SharedRing
 /// the target.
 struct Operation {
     enum Kind: UInt8 {
-        case free, transfer, arrival, poll, timer, kick, offloaded
+        case free, transfer, poll, timer, kick, offloaded
     }
 
     var kind = Kind.free
-    /// Whether it may wait for ever, so that who goes ends it.
-    var isEndless: Bool { kind == .poll || kind == .timer || kind == .arrival }
     /// Set when nobody wants to hear of it any more.
     var isCancelled = false
     /// Set when its cancellation is on the way, so that it must not be armed again.

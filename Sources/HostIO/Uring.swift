@@ -166,18 +166,6 @@ extension Uring {
         unsafe next(userData) { unsafe io_uring_prep_write($0, descriptor, memory, count, offset) }
     }
 
-    /// Whether the kernel can leave out the completion of what succeeds (Linux 5.17).
-    var isQuietKnown: Bool { unsafe ring.pointee.features & IORING_FEAT_CQE_SKIP != 0 }
-
-    /// Prepares a write of `count` bytes that completes only if it fails.
-    @unsafe
-    func prepareQuietWrite(_ userData: UInt64, _ descriptor: CInt, _ memory: UnsafeMutableRawPointer, _ count: UInt32) {
-        unsafe next(userData) {
-            unsafe io_uring_prep_write($0, descriptor, memory, count, 0)
-            unsafe uring_skip_success($0)
-        }
-    }
-
     /// Adds a piece to the vector of the transfer that is prepared next.
     @unsafe
     mutating func appendVector(_ memory: UnsafeMutableRawPointer, _ count: Int) {

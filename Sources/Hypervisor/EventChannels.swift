@@ -9,11 +9,6 @@ public protocol EventChannels: AnyObject, Sendable {
     /// Becomes readable when a port is pending; for the owning loop's poll set.
     var descriptor: CInt { get }
 
-    /// Whether a loop may read pending ports from `descriptor` itself, as 32-bit numbers (each masked then), and write there
-    /// those that it unmasks, as one does with `/dev/xen/evtchn` (drivers/xen/evtchn.c). It then takes its own account of
-    /// which ports are open, and does not call `takePending`.
-    var isPortStream: Bool { get }
-
     /// Connects to a port that `domain` allocated for us. The port starts unmasked.
     func bind(to port: EventChannelPort, of domain: DomainID) throws(HypervisorFailure) -> EventChannelPort
 
@@ -31,8 +26,4 @@ public protocol EventChannels: AnyObject, Sendable {
 
     /// Sends an event to the other end.
     func notify(_ port: EventChannelPort)
-}
-
-extension EventChannels {
-    public var isPortStream: Bool { false }
 }

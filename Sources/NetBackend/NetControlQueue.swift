@@ -181,6 +181,6 @@ extension NetControlQueue: QueueTurns, CompletionTarget {
     }
 
     private func unmask() {
-        if let port { facts.data.unmask(port) }
+        if let port { facts.data.channels.unmask(port) }
     }
 }

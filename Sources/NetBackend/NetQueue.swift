@@ -201,7 +201,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
             let slot = port == ports.transmit ? Slot.unmaskTransmit : Slot.unmaskReceive
             facts.data.loop.after(pause, target: target, slot: slot)
         } else {
-            facts.data.unmask(port)
+            facts.data.channels.unmask(port)
         }
     }
 
@@ -222,8 +222,8 @@ extension NetQueue: QueueTurns, CompletionTarget {
             case Slot.paid where slot >> 8 == pause:
                 isThrottled = false
                 transmits = true
-            case Slot.unmaskTransmit: if let ports { facts.data.unmask(ports.transmit) }
-            case Slot.unmaskReceive: if let ports { facts.data.unmask(ports.receive) }
+            case Slot.unmaskTransmit: if let ports { facts.data.channels.unmask(ports.transmit) }
+            case Slot.unmaskReceive: if let ports { facts.data.channels.unmask(ports.receive) }
             case Slot.stall: stalled()
             default: break
             }

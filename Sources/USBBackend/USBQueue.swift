@@ -220,7 +220,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
         for position in 0..<completions.count {
             switch completions[position].slot {
             case Timer.nextTurn: eventTurn()
-            case Timer.unmask: if let port { facts.data.unmask(port) }
+            case Timer.unmask: if let port { facts.data.channels.unmask(port) }
             case Timer.returning: giveUpReturning()
             case Timer.lookAgain: lookAgain()
             case let slot: seekAgain(Int(slot &- Timer.seek))
@@ -302,7 +302,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
         if let pause = patience.rest(worked: worked), let target {
             facts.data.loop.after(pause, target: target, slot: Timer.unmask)
         } else {
-            facts.data.unmask(port)
+            facts.data.channels.unmask(port)
         }
     }
 }

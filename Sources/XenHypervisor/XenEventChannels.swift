@@ -12,7 +12,6 @@ public import XenWire
 @safe
 public final class XenEventChannels: EventChannels, @unchecked Sendable {
     public let descriptor: CInt
-    public var isPortStream: Bool { true }
     private let handle: OpaquePointer
     /// Ports of this set. The driver may still report one that was unbound a moment ago.
     private var ports: Set<EventChannelPort> = []

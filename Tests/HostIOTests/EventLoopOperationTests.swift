@@ -55,41 +55,6 @@ import Testing
         }
     }
 
-    /// One read waits for the next bytes, with the target for as long as that lives; quiet writes say nothing.
-    @Test func bytesAreReceivedAndTold() async throws {
-        try await withLoop { loop in
-            let event = OpenFile(adopting: eventfd(0, CInt(EFD_NONBLOCK)))
-            let pages = try PrivatePages(byteCount: 64)
-            let recorder = Recorder(loop: loop)
-            let id = await loop.on {
-                let id = loop.attach(recorder)
-                loop.receive(event, into: pages, IORuns.Run(offset: 0, byteCount: 8), target: id, slot: 3)
-                return id
-            }
-            await loop.on {}
-            #expect(recorder.all.isEmpty)
-            let isTold = await loop.on {
-                pages.slot(at: 8, byteCount: 8).set64(5, at: 0)
-                return loop.tell(event, from: pages, IORuns.Run(offset: 8, byteCount: 8))
-            }
-            #expect(isTold)
-            try await recorder.wait(for: 1)
-            #expect(recorder.all.map(\.slot) == [3] && recorder.all.map(\.result) == [8])
-            #expect(pages.slot(at: 0, byteCount: 8).u64(0) == 5)
-            // Nobody is told of the next: the target has gone, and its read with it.
-            await loop.on {
-                loop.receive(event, into: pages, IORuns.Run(offset: 0, byteCount: 8), target: id, slot: 4)
-                loop.detach(id)
-            }
-            await loop.on {}
-            #expect(eventfd_write(event.descriptor, 1) == 0)
-            await loop.on {}
-            #expect(recorder.runCount == 1)
-            var value: eventfd_t = 0
-            #expect(unsafe eventfd_read(event.descriptor, &value) == 0 && value == 1)
-        }
-    }
-
     @Test func pollTellsOfEveryWrite() async throws {
         try await withLoop { loop in
             let event = OpenFile(adopting: eventfd(0, CInt(EFD_NONBLOCK)))
