@@ -129,6 +129,7 @@ extension SimulatedNetworkTests {
                 let slots = [card.slot(1, size: UInt16(bytes.count), flags), WireWords(low: extra, high: 0)]
                 #expect(await card.statuses(slots) == [-1, 1])
             }
+            #expect(try await card.scene.counter("tx-packets") == 0)
             #expect(try card.scene.wire.receive() == nil)
             try await card.end()
         }

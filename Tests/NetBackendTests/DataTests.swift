@@ -72,7 +72,8 @@ extension SimulatedNetworkTests {
                     if sent == start { try await scene.frontend.waitForRoom(byteCount: size, queue: queue) }
                 }
                 _ = try await scene.frontend.sendAndWait(Frames.plain(60), queue: queue)
-                while let frame = wire.receive(queue: queue) {
+                // An answer says that the backend has a packet, not that the host has.
+                while receivers[queue].received < count, let frame = await wire.next(queue: queue) {
                     _ = Frames.edit(frame.bytes) { _ = receivers[queue].take($0) }
                 }
                 let receiver = receivers[queue]
