@@ -93,6 +93,8 @@ struct NetTransmit: ~Copyable {
         stage(scratch)
         answer(scratch, notify: notify)
         send(scratch)
+        // Only now: a death in the call to the host is no progress.
+        if !scratch.transmit.isEmpty { facts.mark?.progressed() }
         guard case .idle = gathered else { return gathered }
         do throws(RingFault) {
             return try sleep(worked: true)
@@ -274,6 +276,5 @@ struct NetTransmit: ~Copyable {
         let asked = ring.publish()
         metrics.notified(asked)
         if asked { notify() }
-        facts.mark?.progressed()
     }
 }
