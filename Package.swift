@@ -68,6 +68,7 @@ let package = Package(
         floor("HostNetwork", ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", system]),
         floor("HostUSB", ["HostIO", "SharedRing", "CUSB", "CLinux", system]),
         floor("BackendCore", ["Hypervisor", "SharedRing", "XenWire", "HostIO", log, system]),
+        floor("FrontendDrivers", ["Hypervisor", "SharedRing", "XenWire", "HostIO", system]),
         // 4
         floor(
             "BlockBackend",
@@ -81,6 +82,13 @@ let package = Package(
             "USBBackend",
             ["BackendCore", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
         ),
+        floor(
+            "SimulatedHost",
+            [
+                "FrontendDrivers", "HostNetwork", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", "CLinux",
+                system,
+            ]
+        ),
         // 5
         .target(
             name: "ControlProtocol",
@@ -88,7 +96,6 @@ let package = Package(
             resources: [.embedInCode("org.xenback.control.varlink")],
             swiftSettings: house
         ),
-        floor("FrontendDrivers", ["Hypervisor", "SharedRing", "XenWire", "HostIO", system]),
         floor(
             "BackendServer",
             [
@@ -103,15 +110,15 @@ let package = Package(
             "xenback",
             [
                 "ControlProtocol", "BackendServer", "NetBackend", "USBBackend", "HostNetwork", "HostUSB",
-                "SimulatedHypervisor",
-                "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system, arguments,
+                "SimulatedHypervisor", "SimulatedHost", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing",
+                "XenWire", log, system, arguments,
             ]
         ),
         program(
             "xenback-bench",
             [
                 "BackendServer", "BlockBackend", "NetBackend", "USBBackend", "BackendCore", "DiskImages", "HostNetwork",
-                "HostUSB", "SimulatedHypervisor", "XenHypervisor",
+                "HostUSB", "SimulatedHypervisor", "SimulatedHost", "XenHypervisor",
                 "HypervisorContract", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing", "XenWire", "CRing",
                 "CLinux", "CBench", log,
                 system, arguments,
@@ -120,7 +127,7 @@ let package = Package(
         // Tests
         .target(
             name: "TestSupport",
-            dependencies: ["BackendCore", "HostIO", "Hypervisor", "XenWire", log, system],
+            dependencies: ["BackendCore", "HostIO", "HostNetwork", "Hypervisor", "XenWire", "CLinux", log, system],
             path: "Tests/TestSupport",
             swiftSettings: house
         ),
@@ -135,7 +142,10 @@ let package = Package(
         ),
         tests(
             "FrontendDrivers",
-            ["FrontendDrivers", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", system]
+            [
+                "FrontendDrivers", "SimulatedHost", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing",
+                "XenWire", system,
+            ]
         ),
         tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", "CLinux", system]),
         tests("BackendCore", ["BackendCore", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
@@ -147,22 +157,26 @@ let package = Package(
                 "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
-        tests("HostNetwork", ["HostNetwork", "HostIO", "SharedRing", "CLinux", system]),
-        tests("HostUSB", ["HostUSB", "HostIO", "SharedRing", "CLinux", system]),
+        tests("HostNetwork", ["TestSupport", "HostNetwork", "HostIO", "SharedRing", "CLinux", system]),
+        tests("HostUSB", ["TestSupport", "HostUSB", "SimulatedHost", "HostIO", "SharedRing", "CLinux", system]),
+        tests(
+            "SimulatedHost",
+            ["TestSupport", "SimulatedHost", "HostNetwork", "HostUSB", "HostIO", "SharedRing", system]
+        ),
         tests(
             "NetBackend",
             [
                 "TestSupport",
-                "NetBackend", "BackendCore", "HostNetwork", "FrontendDrivers", "SimulatedHypervisor", "Hypervisor",
-                "HostIO", "SharedRing", "XenWire", log, system,
+                "NetBackend", "BackendCore", "HostNetwork", "FrontendDrivers", "SimulatedHost", "SimulatedHypervisor",
+                "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
         tests(
             "USBBackend",
             [
                 "TestSupport",
-                "USBBackend", "BackendCore", "HostUSB", "FrontendDrivers", "SimulatedHypervisor", "Hypervisor",
-                "HostIO", "SharedRing", "XenWire", log, system,
+                "USBBackend", "BackendCore", "HostUSB", "FrontendDrivers", "SimulatedHost", "SimulatedHypervisor",
+                "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
         tests("ControlProtocol", ["ControlProtocol", "HostIO", system]),

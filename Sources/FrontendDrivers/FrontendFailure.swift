@@ -51,7 +51,7 @@ func hypervisor<R>(_ body: () throws(HypervisorFailure) -> R) throws(FrontendFai
 }
 
 /// The same for calls that wait.
-func storing<R>(
+package func storing<R>(
     _ body: () async throws(HypervisorFailure) -> R
 ) async throws(FrontendFailure) -> R {
     do throws(HypervisorFailure) { return try await body() } catch { throw .hypervisor(error) }

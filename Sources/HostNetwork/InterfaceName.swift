@@ -1,13 +1,13 @@
 // Names and numbers of interfaces, checked before the kernel sees them.
 
 /// Checks of what somebody wrote into a configuration.
-enum InterfaceName {
+package enum InterfaceName {
     /// Longest name, in bytes (IFNAMSIZ − 1).
     static let limit = 15
 
     /// Refuses a name that no interface can have (net/core/dev.c, `dev_valid_name`), or that the kernel would take for
     /// a pattern (`%d`).
-    static func check(_ name: String, what: String = "interface") throws(NetworkFailure) {
+    package static func check(_ name: String, what: String = "interface") throws(NetworkFailure) {
         let refused = "\(what) name '\(name)'"
         if name.isEmpty { throw NetworkFailure(.invalid, "the \(what) has no name") }
         if name.utf8.count > limit {
@@ -22,7 +22,7 @@ enum InterfaceName {
         }
     }
 
-    static func check(_ plan: InterfacePlan) throws(NetworkFailure) {
+    package static func check(_ plan: InterfacePlan) throws(NetworkFailure) {
         try check(plan.name)
         if plan.mtu < 68 || plan.mtu > 65521 {
             throw NetworkFailure(.invalid, "interface \(plan.name): an MTU of \(plan.mtu) is not in 68…65521")

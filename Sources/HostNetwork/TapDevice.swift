@@ -136,7 +136,7 @@ enum TapQueue {
 
 extension NetworkFailure {
     /// A failed system call.
-    static func system(_ what: String, _ number: CInt) -> NetworkFailure {
+    package static func system(_ what: String, _ number: CInt) -> NetworkFailure {
         let hint = number == EPERM || number == EACCES ? " (this needs CAP_NET_ADMIN)" : ""
         return NetworkFailure(.host, "\(what): \(Errno(rawValue: number))\(hint)")
     }

@@ -75,17 +75,17 @@ public struct USBConfiguration: Hashable, Sendable {
 }
 
 /// bDescriptorType (USB 2.0, table 9-5; USB 3.2, table 9-6; HID 1.11, 7.1).
-enum USBDescriptorType {
-    static let device: UInt8 = 1
-    static let configuration: UInt8 = 2
-    static let string: UInt8 = 3
-    static let interface: UInt8 = 4
-    static let endpoint: UInt8 = 5
-    static let hid: UInt8 = 0x21
-    static let hidReport: UInt8 = 0x22
-    static let classInterface: UInt8 = 0x24
-    static let classEndpoint: UInt8 = 0x25
-    static let endpointCompanion: UInt8 = 0x30
+package enum USBDescriptorType {
+    package static let device: UInt8 = 1
+    package static let configuration: UInt8 = 2
+    package static let string: UInt8 = 3
+    package static let interface: UInt8 = 4
+    package static let endpoint: UInt8 = 5
+    package static let hid: UInt8 = 0x21
+    package static let hidReport: UInt8 = 0x22
+    package static let classInterface: UInt8 = 0x24
+    package static let classEndpoint: UInt8 = 0x25
+    package static let endpointCompanion: UInt8 = 0x30
 }
 
 extension USBDescriptors {

@@ -175,5 +175,6 @@ public struct USBResultBatch: ~Copyable, Sendable {
     /// The result at `position`, which must be below `count`.
     @inlinable public subscript(position: Int) -> USBResult { items[position] }
 
-    consuming func takeStorage() -> ContiguousArray<USBResult> { items }
+    /// The results as they were given, so that their storage can be used again.
+    package consuming func takeStorage() -> ContiguousArray<USBResult> { items }
 }

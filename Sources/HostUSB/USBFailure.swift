@@ -23,3 +23,10 @@ public struct USBFailure: Error, Hashable, Sendable, CustomStringConvertible {
     }
     public var description: String { text }
 }
+
+extension USBFailure {
+    /// Nobody gets a hub: what is plugged in below it can be given away one by one.
+    package static func hub(_ facts: USBDeviceFacts) -> USBFailure {
+        USBFailure(.denied, "\(facts.address) is a hub; give away what is plugged in below it (\(facts.address).1 …)")
+    }
+}

@@ -44,7 +44,7 @@ public final class USBPacketTable: @unchecked Sendable {
     }
 
     /// Makes the first packets of a row look as if they had not been moved, which holds unless the device says otherwise.
-    func forget(_ slot: UInt32, count: Int) {
+    package func forget(_ slot: UInt32, count: Int) {
         for index in 0..<count {
             packets[position(slot, index)].actualByteCount = 0
             packets[position(slot, index)].status = .transactionError

@@ -3,6 +3,7 @@
 import HostIO
 import HostUSB
 import SharedRing
+import SimulatedHost
 import Synchronization
 import SystemPackage
 

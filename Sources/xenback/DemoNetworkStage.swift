@@ -3,6 +3,7 @@
 import FrontendDrivers
 import HostIO
 import HostNetwork
+import SimulatedHost
 import SimulatedHypervisor
 import SystemPackage
 import XenWire

@@ -6,6 +6,7 @@ import BackendServer
 import HostNetwork
 import Logging
 import NetBackend
+import SimulatedHost
 import SimulatedHypervisor
 import SystemPackage
 import USBBackend

@@ -2,6 +2,7 @@
 
 import FrontendDrivers
 import HostIO
+import SimulatedHost
 import SimulatedHypervisor
 import SystemPackage
 import XenWire

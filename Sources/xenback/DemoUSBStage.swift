@@ -3,6 +3,7 @@
 import FrontendDrivers
 import HostIO
 import SharedRing
+import SimulatedHost
 import SimulatedHypervisor
 import SystemPackage
 import XenWire

@@ -3,6 +3,7 @@
 internal import FrontendDrivers
 internal import Hypervisor
 internal import SharedRing
+internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import Testing
 internal import XenWire

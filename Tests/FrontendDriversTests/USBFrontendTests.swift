@@ -4,6 +4,7 @@ internal import FrontendDrivers
 internal import HostIO
 internal import Hypervisor
 internal import SharedRing
+internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import Synchronization
 internal import Testing

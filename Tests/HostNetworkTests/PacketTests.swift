@@ -5,6 +5,7 @@ import Foundation
 import Glibc
 import HostIO
 import SharedRing
+import TestSupport
 import Testing
 
 @testable import HostNetwork

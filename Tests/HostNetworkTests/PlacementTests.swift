@@ -4,6 +4,7 @@ import CLinux
 import Foundation
 import Glibc
 import HostIO
+import TestSupport
 import Testing
 
 @testable import HostNetwork

@@ -3,6 +3,7 @@
 import CLinux
 import Glibc
 import HostIO
+import TestSupport
 import Testing
 
 @testable import HostNetwork

@@ -1,6 +1,7 @@
 // sysfs as Linux shows it, and as it looks while a device comes or goes.
 
 import Foundation
+import SimulatedHost
 import SystemPackage
 import Testing
 

@@ -6,6 +6,7 @@ import Glibc
 import HostIO
 import Synchronization
 import SystemPackage
+import TestSupport
 import Testing
 
 @testable import HostUSB

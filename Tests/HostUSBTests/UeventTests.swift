@@ -6,6 +6,7 @@ import Glibc
 import HostIO
 import Synchronization
 import SystemPackage
+import TestSupport
 import Testing
 
 @testable import HostUSB
@@ -106,11 +107,11 @@ private func udevMessage(_ action: String = "add", type: String = "usb_device") 
         try await Task.sleep(for: .milliseconds(100))
         #expect(calls.withLock { $0 } == 0)
         await loop.on { for _ in 0..<100 { send(kernelMessage()) } }
-        try await eventually { calls.withLock { $0 } == 1 }
+        #expect(await eventually { calls.withLock { $0 } == 1 })
         // Longer than any real one: cut short, and no reason to stop.
         send([UInt8](repeating: 0x41, count: 20000))
         send(kernelMessage("remove"))
-        try await eventually { calls.withLock { $0 } == 2 }
+        #expect(await eventually { calls.withLock { $0 } == 2 })
         await loop.on { watch.end() }
         send(kernelMessage())
         try await Task.sleep(for: .milliseconds(60))

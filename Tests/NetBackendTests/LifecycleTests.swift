@@ -4,6 +4,7 @@ internal import BackendCore
 internal import FrontendDrivers
 internal import HostNetwork
 internal import Hypervisor
+internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import TestSupport
 internal import Testing

@@ -1,6 +1,6 @@
 // What tests of all backends need: a condition that comes true in time, and a folder of their own.
 
-internal import HostIO
+public import HostIO
 public import SystemPackage
 
 /// Polls until `condition` holds, at most `limit`.
@@ -22,5 +22,12 @@ extension FilePath {
         let path = FilePath("/tmp/xenback-test-\(UInt64.random(in: 0 ... .max))")
         try Files.makeDirectory(path, permissions: [.ownerReadWriteExecute])
         return path
+    }
+}
+
+extension EventLoop {
+    /// Runs `body` on the loop and waits for its result.
+    public func on<Value: Sendable>(_ body: @escaping @Sendable () -> Value) async -> Value {
+        await withCheckedContinuation { continuation in perform { continuation.resume(returning: body()) } }
     }
 }

@@ -3,6 +3,7 @@
 internal import FrontendDrivers
 internal import HostUSB
 internal import SharedRing
+internal import SimulatedHost
 internal import Testing
 internal import XenWire
 

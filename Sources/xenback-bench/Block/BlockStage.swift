@@ -6,6 +6,7 @@ internal import FrontendDrivers
 internal import Glibc
 internal import HostIO
 internal import Logging
+internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import SystemPackage
 internal import XenWire

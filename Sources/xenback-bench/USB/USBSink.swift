@@ -1,6 +1,7 @@
 // A device that takes and gives everything at once: what is left of an URB's time is the way to it and back.
 
 internal import HostUSB
+internal import SimulatedHost
 
 /// Two bulk endpoints and a vendor request, none of which looks at the data.
 final class USBSink: SimulatedFunction {

@@ -1,6 +1,8 @@
 // A copy of sysfs in a temporary directory, with what a test plugs in.
 
 import Foundation
+import SharedRing
+import SimulatedHost
 import SystemPackage
 
 @testable import HostUSB
@@ -45,4 +47,9 @@ final class FakeTree {
         let descriptors = try disk().descriptors
         try write("\(name)/descriptors", Data(descriptors.device + descriptors.configurations.joined()))
     }
+}
+
+/// A disk whose descriptors stand for those of a real one.
+func disk(speed: USBSpeed = .high) throws -> SimulatedDisk {
+    SimulatedDisk(try PrivatePages(byteCount: 256 * 512), speed: speed)
 }

@@ -6,6 +6,7 @@ internal import HostIO
 internal import HostNetwork
 internal import Hypervisor
 internal import SharedRing
+internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import TestSupport
 internal import Testing

@@ -8,6 +8,7 @@ internal import HostUSB
 internal import Hypervisor
 internal import Logging
 internal import SharedRing
+internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import Synchronization
 internal import SystemPackage

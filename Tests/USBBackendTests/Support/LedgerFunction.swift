@@ -1,6 +1,7 @@
 // A device that keeps a ledger: what it sent and took, each with a number of its own, so that nothing can be made up.
 
 internal import HostUSB
+internal import SimulatedHost
 internal import Synchronization
 
 /// Endpoints 0x81 and 0x02 bulk, 0x83 interrupt; vendor requests 1 (answered) and 2 (which may hang) on endpoint 0.

@@ -1,6 +1,7 @@
 // A bus without hardware: devices are plugged in, break and are pulled out as a test or a demonstration likes.
 
 public import HostIO
+public import HostUSB
 internal import Synchronization
 
 /// A host whose devices are Swift objects.
@@ -15,7 +16,7 @@ public final class SimulatedUSB: USBHost {
         let function: any SimulatedFunction
         let faults: SimulatedFaults
         var owner: String?
-        var device: SimulatedDevice?
+        var device: SimulatedUSBDevice?
     }
     private struct State {
         var plugged: [USBBusAddress: Plugged] = [:]
@@ -93,7 +94,7 @@ public final class SimulatedUSB: USBHost {
     }
 
     public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice {
-        let result = state.withLock { state -> Result<SimulatedDevice, USBFailure> in
+        let result = state.withLock { state -> Result<SimulatedUSBDevice, USBFailure> in
             guard let plugged = state.plugged[facts.address], plugged.facts.deviceNumber == facts.deviceNumber else {
                 return .failure(USBFailure(.notFound, "\(facts.address) is not plugged in (any more)"))
             }
@@ -101,7 +102,7 @@ public final class SimulatedUSB: USBHost {
             if let other = plugged.owner {
                 return .failure(USBFailure(.busy, "\(facts.address) belongs to \(other); detach it there first"))
             }
-            let device = SimulatedDevice(plugged.function, plugged.facts, plugged.faults, loop, frame) {
+            let device = SimulatedUSBDevice(plugged.function, plugged.facts, plugged.faults, loop, frame) {
                 [weak self] device in
                 self?.release(device)
             } pulled: { [weak self] in
@@ -115,7 +116,7 @@ public final class SimulatedUSB: USBHost {
     }
 
     /// Nothing happens if it is another owner's by now.
-    private func release(_ device: SimulatedDevice) {
+    private func release(_ device: SimulatedUSBDevice) {
         state.withLock { state in
             let address = device.facts.address
             guard state.plugged[address]?.device === device else { return }
@@ -151,12 +152,6 @@ public final class SimulatedUSB: USBHost {
         let classes = function.descriptors.configuration(1)?.settings.map(\.interfaceClass) ?? []
         facts.interfaceClasses = Set(classes).sorted()
         return facts
-    }
-}
-
-extension USBFailure {
-    static func hub(_ facts: USBDeviceFacts) -> USBFailure {
-        USBFailure(.denied, "\(facts.address) is a hub; give away what is plugged in below it (\(facts.address).1 …)")
     }
 }
 

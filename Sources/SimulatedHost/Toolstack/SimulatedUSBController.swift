@@ -1,5 +1,6 @@
 // A USB controller as libxl describes it in XenStore.
 
+public import FrontendDrivers
 internal import Hypervisor
 public import XenWire
 

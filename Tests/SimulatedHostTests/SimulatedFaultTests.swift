@@ -1,11 +1,13 @@
 // Devices that break: each fault ends its transfer once, and the device can be used afterwards or is gone.
 
 import HostIO
+import HostUSB
 import SharedRing
 import Synchronization
+import TestSupport
 import Testing
 
-@testable import HostUSB
+@testable import SimulatedHost
 
 @Suite struct SimulatedFaultTests {
     private let read = USBTransfer(.interrupt, endpoint: 0x81, offset: 0, byteCount: 8)

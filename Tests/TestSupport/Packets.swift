@@ -1,27 +1,26 @@
 // Packets as a queue takes and gives them: virtio_net_hdr and frame, made and looked at.
 
-import CLinux
-import Glibc
-import HostIO
-import HostNetwork
-import SharedRing
-import Testing
+internal import CLinux
+internal import Glibc
+internal import HostIO
+public import HostNetwork
 
 /// A packet of a queue.
-struct Packet: Hashable {
-    var bytes: [UInt8]
+public struct Packet: Hashable {
+    public var bytes: [UInt8]
+    public init(bytes: [UInt8]) { self.bytes = bytes }
 
     /// virtio_net_hdr (linux/virtio_net.h).
-    var needsChecksum: Bool { bytes[0] & 1 != 0 }
-    var segmentationType: UInt8 { bytes[1] }
-    var segmentSize: Int { Int(bytes[4]) | Int(bytes[5]) << 8 }
-    var frame: ArraySlice<UInt8> { bytes[10...] }
-    var type: Int { Int(bytes[22]) << 8 | Int(bytes[23]) }
+    public var needsChecksum: Bool { bytes[0] & 1 != 0 }
+    public var segmentationType: UInt8 { bytes[1] }
+    public var segmentSize: Int { Int(bytes[4]) | Int(bytes[5]) << 8 }
+    public var frame: ArraySlice<UInt8> { bytes[10...] }
+    public var type: Int { Int(bytes[22]) << 8 | Int(bytes[23]) }
     /// What follows the Ethernet header.
-    var payload: [UInt8] { Array(bytes[24...]) }
+    public var payload: [UInt8] { Array(bytes[24...]) }
 
     /// A frame of a type that nobody on a bare host sends (0x88b5, for experiments), with a body.
-    static func plain(to: UInt8 = 0xff, from: UInt8 = 1, body: [UInt8]) -> Packet {
+    public static func plain(to: UInt8 = 0xff, from: UInt8 = 1, body: [UInt8]) -> Packet {
         Packet(bytes: [UInt8](repeating: 0, count: 10) + address(to) + address(from) + [0x88, 0xb5] + body)
     }
 
@@ -30,7 +29,7 @@ struct Packet: Hashable {
     }
 
     /// TCP over IPv4, larger than any MTU, with its checksum left to the next one (NEEDS_CSUM, GSO TCPV4).
-    static func segmented(payload: [UInt8], segmentSize: UInt16) -> Packet {
+    public static func segmented(payload: [UInt8], segmentSize: UInt16) -> Packet {
         var ip: [UInt8] = [0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]
         var tcp: [UInt8] = [0x12, 0x34, 0x00, 0x50, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]
         let length = tcp.count + payload.count
@@ -43,7 +42,7 @@ struct Packet: Hashable {
     }
 
     /// The ones' complement sum of big-endian words.
-    static func sum(_ bytes: ArraySlice<UInt8>) -> UInt16 {
+    public static func sum(_ bytes: ArraySlice<UInt8>) -> UInt16 {
         var total: UInt32 = 0
         for (position, byte) in bytes.enumerated() { total += UInt32(byte) << (position & 1 == 0 ? 8 : 0) }
         while total > 0xffff { total = total & 0xffff + total >> 16 }
@@ -56,7 +55,7 @@ struct Packet: Hashable {
     }
 
     /// IPv4 header and TCP checksum, as a receiver checks them.
-    var hasRightChecksums: Bool {
+    public var hasRightChecksums: Bool {
         let ip = bytes[24..<44]
         let total = Int(bytes[26]) << 8 | Int(bytes[27])
         let segment = bytes[44..<(24 + total)]
@@ -65,15 +64,15 @@ struct Packet: Hashable {
     }
 
     /// What TCP carries.
-    var tcpPayload: ArraySlice<UInt8> { bytes[64..<(24 + (Int(bytes[26]) << 8 | Int(bytes[27])))] }
+    public var tcpPayload: ArraySlice<UInt8> { bytes[64..<(24 + (Int(bytes[26]) << 8 | Int(bytes[27])))] }
 }
 
 extension PacketQueue {
     /// Sends one packet with a call of its own.
-    func put(_ packet: Packet) -> Int { unsafe write(file.descriptor, packet.bytes, packet.bytes.count) }
+    public func put(_ packet: Packet) -> Int { unsafe write(file.descriptor, packet.bytes, packet.bytes.count) }
 
     /// The next packet, or nil if none comes in time.
-    func take(milliseconds: CInt = 2000) -> Packet? {
+    public func take(milliseconds: CInt = 2000) -> Packet? {
         guard linux_is_readable(file.descriptor, milliseconds) else { return nil }
         var bytes = [UInt8](repeating: 0, count: 70_000)
         let count = unsafe read(file.descriptor, &bytes, bytes.count)
@@ -81,7 +80,7 @@ extension PacketQueue {
     }
 
     /// The next packet of the experimental type: hosts talk among themselves (IPv6, IGMP) as soon as a link is up.
-    func takePlain(milliseconds: CInt = 2000) -> Packet? {
+    public func takePlain(milliseconds: CInt = 2000) -> Packet? {
         while let packet = take(milliseconds: milliseconds) {
             if packet.type == 0x88b5 { return packet }
         }
@@ -89,7 +88,7 @@ extension PacketQueue {
     }
 
     /// Waits until a bridge lets packets through from here to there: a port that got its carrier begins a moment later.
-    func reaches(_ other: PacketQueue) -> Bool {
+    public func reaches(_ other: PacketQueue) -> Bool {
         for _ in 0..<100 {
             _ = put(.plain(body: Array("probe".utf8) + [UInt8](repeating: 0, count: 50)))
             if other.takePlain(milliseconds: 50) != nil {
@@ -102,7 +101,8 @@ extension PacketQueue {
 }
 
 /// A plan on a bridge.
-func plan(_ name: String, bridge: String? = "bridge0", vlan: UInt16? = nil, mtu: UInt32 = 1500) -> InterfacePlan {
+public func plan(_ name: String, bridge: String? = "bridge0", vlan: UInt16? = nil, mtu: UInt32 = 1500) -> InterfacePlan
+{
     InterfacePlan(
         name: name,
         owner: "xenback test \(name)",
@@ -112,7 +112,7 @@ func plan(_ name: String, bridge: String? = "bridge0", vlan: UInt16? = nil, mtu:
 }
 
 /// The failure of a call that must fail.
-func failure<T>(_ body: () throws(NetworkFailure) -> T) -> NetworkFailure? {
+public func failure<T>(_ body: () throws(NetworkFailure) -> T) -> NetworkFailure? {
     do throws(NetworkFailure) {
         _ = try body()
         return nil

@@ -2,11 +2,13 @@
 
 import Glibc
 import HostIO
+import HostUSB
 import SharedRing
 import Synchronization
+import TestSupport
 import Testing
 
-@testable import HostUSB
+@testable import SimulatedHost
 
 /// The owner of a device in a test: eight slots of 64 KiB each.
 final class Owner: USBDeviceClient {
@@ -123,13 +125,6 @@ func eventually(_ condition: () -> Bool) async throws {
         try await Task.sleep(for: .milliseconds(2))
     }
     throw TimedOut()
-}
-
-extension EventLoop {
-    /// Runs `body` on the loop and waits for its result.
-    func on<Value: Sendable>(_ body: @escaping @Sendable () -> Value) async -> Value {
-        await withCheckedContinuation { continuation in perform { continuation.resume(returning: body()) } }
-    }
 }
 
 /// Runs a test with a bus, a loop and the owner of a device at 1-1; in the end the device is closed.

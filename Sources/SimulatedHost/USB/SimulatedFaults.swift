@@ -1,5 +1,6 @@
 // What is to go wrong with a simulated device, and when.
 
+internal import HostUSB
 internal import Synchronization
 
 /// One thing that goes wrong with a transfer, when its turn comes.

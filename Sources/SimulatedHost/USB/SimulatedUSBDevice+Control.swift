@@ -1,8 +1,9 @@
 // Endpoint 0 of a simulated device: the requests that all devices know (USB 2.0, 9.4).
 
+internal import HostUSB
 internal import SharedRing
 
-extension SimulatedDevice {
+extension SimulatedUSBDevice {
     /// The setup packet at the beginning of a control transfer's range.
     func setup(of transfer: USBTransfer) -> USBSetup {
         guard let plan else { return USBSetup(requestType: 0, request: 0) }

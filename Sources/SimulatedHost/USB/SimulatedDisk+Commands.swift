@@ -1,5 +1,7 @@
 // The SCSI commands of the simulated flash disk (SPC-4, SBC-3).
 
+internal import HostUSB
+
 extension SimulatedDisk {
     /// Decides what a command answers. `descriptor` is its 16 bytes.
     func carryOut(_ command: inout Command, _ descriptor: [UInt8]) {

@@ -1,6 +1,7 @@
 // Endpoints of a simulated device: queues of transfers, and turns in which those move that can.
 
 internal import HostIO
+internal import HostUSB
 
 /// What a simulated device keeps of a slot.
 struct SimulatedSlot {
@@ -33,7 +34,7 @@ struct SimulatedEndpoint {
     var isTimed = false
 }
 
-extension SimulatedDevice {
+extension SimulatedUSBDevice {
     private static func index(_ address: UInt8) -> Int { Int(address & 15) + (address & 0x80 != 0 ? 16 : 0) }
 
     private static func address(_ index: Int) -> UInt8 { UInt8(index & 15) | (index >= 16 ? 0x80 : 0) }
@@ -44,7 +45,7 @@ extension SimulatedDevice {
         var kinds: [Int: USBConfiguration.Endpoint] = [:]
         let settings = activeConfiguration.flatMap { descriptors.configuration($0) }?.settings ?? []
         for setting in settings where setting.alternate == alternates[setting.interface] ?? 0 {
-            for endpoint in setting.endpoints { kinds[SimulatedDevice.index(endpoint.address)] = endpoint }
+            for endpoint in setting.endpoints { kinds[SimulatedUSBDevice.index(endpoint.address)] = endpoint }
         }
         for index in endpoints.indices where index & 15 != 0 {
             restart(index)
@@ -67,7 +68,7 @@ extension SimulatedDevice {
         if transfer.kind == .control {
             return transfer.endpoint & 0x7f == 0 && transfer.byteCount >= 8 ? 0 : nil
         }
-        let index = SimulatedDevice.index(transfer.endpoint)
+        let index = SimulatedUSBDevice.index(transfer.endpoint)
         guard index & 15 != 0, transfer.endpoint & 0x70 == 0, endpoints[index].kind == transfer.kind else { return nil }
         return transfer.kind != .isochronous || transfer.packetCount > 0 ? index : nil
     }
@@ -117,7 +118,7 @@ extension SimulatedDevice {
             finish(index, .stall)
             return true
         }
-        let address = SimulatedDevice.address(endpoint)
+        let address = SimulatedUSBDevice.address(endpoint)
         if !slots[index].hasAskedForFault {
             slots[index].hasAskedForFault = true
             slots[index].fault = faults.take(address)
@@ -182,10 +183,10 @@ extension SimulatedDevice {
 }
 
 // Isochronous endpoints: one packet for each interval.
-extension SimulatedDevice {
+extension SimulatedUSBDevice {
     /// Gives a transfer the intervals behind those of the one before it, or those from now on.
     private func schedule(_ index: Int, on endpoint: Int) {
-        let now = SimulatedDevice.now
+        let now = SimulatedUSBDevice.now
         let epoch = endpoints[endpoint].epoch ?? now
         endpoints[endpoint].epoch = epoch
         let soonest = (now &- epoch) / endpoints[endpoint].interval &+ 1
@@ -201,12 +202,12 @@ extension SimulatedDevice {
         guard let epoch = endpoints[endpoint].epoch, let pages = plan?.pages else { return false }
         let last = slots[index].firstFrame &+ UInt64(transfer.packetCount)
         let end = epoch &+ last &* endpoints[endpoint].interval
-        let now = SimulatedDevice.now
+        let now = SimulatedUSBDevice.now
         if now < end {
             if !endpoints[endpoint].isTimed { time(endpoint: endpoint, nanoseconds: end &- now) }
             return false
         }
-        let fault = faults.take(SimulatedDevice.address(endpoint))
+        let fault = faults.take(SimulatedUSBDevice.address(endpoint))
         if fault == .vanish {
             pull()
             return true
@@ -219,7 +220,7 @@ extension SimulatedDevice {
             let data = SimulatedBytes(pages: pages, offset: offset, count: max(0, room))
             let frame = slots[index].firstFrame &+ UInt64(number)
             let moved = function.packet(endpoint: transfer.endpoint, frame: frame, data)
-            packet.status = SimulatedDevice.status(of: fault)
+            packet.status = SimulatedUSBDevice.status(of: fault)
             packet.actualByteCount = packet.status == .completed ? UInt32(clamping: moved) : 0
             packets[UInt32(index), number] = packet
             total &+= Int(packet.actualByteCount)
@@ -240,7 +241,7 @@ extension SimulatedDevice {
 }
 
 // The host's requests.
-extension SimulatedDevice {
+extension SimulatedUSBDevice {
     func carryOut(_ operation: USBOperation) -> USBStatus {
         switch operation {
         case .setConfiguration(let value):
@@ -255,7 +256,7 @@ extension SimulatedDevice {
             }
             alternates[interface] = alternate
         case .clearHalt(let endpoint):
-            let index = SimulatedDevice.index(endpoint)
+            let index = SimulatedUSBDevice.index(endpoint)
             guard index & 15 != 0, endpoints[index].kind != nil else { return .refused }
             endpoints[index].isHalted = false
             function.restart(endpoint: endpoint)

@@ -1,11 +1,13 @@
 // Isochronous streams: packets in their intervals, gaps where nobody asked, errors in single packets.
 
 import HostIO
+import HostUSB
 import SharedRing
 import Synchronization
+import TestSupport
 import Testing
 
-@testable import HostUSB
+@testable import SimulatedHost
 
 @Suite struct SimulatedSoundTests {
     private static let perTransfer = 8

@@ -3,6 +3,7 @@
 internal import CLinux
 internal import Glibc
 internal import HostIO
+public import HostNetwork
 public import SystemPackage
 
 /// A network of sockets: each queue of a device is one SOCK_SEQPACKET connection to `<directory>/<name>`, where a

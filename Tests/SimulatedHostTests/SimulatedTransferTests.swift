@@ -1,10 +1,11 @@
 // Transfers of simulated devices: data, errors, cancellation, and the end of a device.
 
 import HostIO
+import HostUSB
 import SharedRing
 import Testing
 
-@testable import HostUSB
+@testable import SimulatedHost
 
 /// A command wrapper of the flash disk.
 func wrapper(_ command: [UInt8], bytes: Int, isIn: Bool, tag: UInt8 = 7) -> [UInt8] {

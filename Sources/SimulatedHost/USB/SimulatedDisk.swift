@@ -1,5 +1,6 @@
 // A flash disk: SCSI commands over bulk-only transport, on memory or on a mapped file.
 
+public import HostUSB
 public import SharedRing
 internal import Synchronization
 

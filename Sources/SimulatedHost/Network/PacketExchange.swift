@@ -3,6 +3,7 @@
 internal import CLinux
 internal import Glibc
 public import HostIO
+public import HostNetwork
 internal import SharedRing
 internal import Synchronization
 public import SystemPackage

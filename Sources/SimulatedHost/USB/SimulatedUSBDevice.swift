@@ -2,11 +2,12 @@
 
 internal import Glibc
 internal import HostIO
+internal import HostUSB
 internal import SharedRing
 
 /// Transfers wait in their endpoint's queue; the first of each queue is asked for until it has an answer.
 @safe
-final class SimulatedDevice: USBDevice, CompletionTarget, @unchecked Sendable {
+final class SimulatedUSBDevice: USBDevice, CompletionTarget, @unchecked Sendable {
     // SAFETY: everything that changes belongs to `loop`: its members are called there, as the protocol says.
     let facts: USBDeviceFacts
     let loop: EventLoop
@@ -19,7 +20,7 @@ final class SimulatedDevice: USBDevice, CompletionTarget, @unchecked Sendable {
     private(set) var plan: USBTransferPlan?
 
     /// Gives the device back to the bus.
-    private let release: @Sendable (SimulatedDevice) -> Void
+    private let release: @Sendable (SimulatedUSBDevice) -> Void
     /// Tells the bus that the device went by itself.
     let pulled: @Sendable () -> Void
     private var client: (any USBDeviceClient)?
@@ -45,7 +46,7 @@ final class SimulatedDevice: USBDevice, CompletionTarget, @unchecked Sendable {
         _ faults: SimulatedFaults,
         _ loop: EventLoop,
         _ frame: Duration,
-        release: @escaping @Sendable (SimulatedDevice) -> Void,
+        release: @escaping @Sendable (SimulatedUSBDevice) -> Void,
         pulled: @escaping @Sendable () -> Void
     ) {
         self.function = function
@@ -127,10 +128,10 @@ final class SimulatedDevice: USBDevice, CompletionTarget, @unchecked Sendable {
         for position in 0..<completions.count {
             let slot = completions[position].slot
             switch slot {
-            case SimulatedDevice.deliveryMark: isArmed = false
-            case ..<SimulatedDevice.endpointMark:
+            case SimulatedUSBDevice.deliveryMark: isArmed = false
+            case ..<SimulatedUSBDevice.endpointMark:
                 if Int(slot) < slots.count { slots[Int(slot)].isHeld = false }
-            default: endpoints[Int(slot &- SimulatedDevice.endpointMark) & 31].isTimed = false
+            default: endpoints[Int(slot &- SimulatedUSBDevice.endpointMark) & 31].isTimed = false
             }
         }
         turn()
@@ -147,7 +148,7 @@ final class SimulatedDevice: USBDevice, CompletionTarget, @unchecked Sendable {
 }
 
 // Results.
-extension SimulatedDevice {
+extension SimulatedUSBDevice {
     private static let deliveryMark = UInt32.max
     private static let endpointMark = UInt32(1) << 24
 
@@ -172,14 +173,14 @@ extension SimulatedDevice {
     func time(endpoint: Int, nanoseconds: UInt64) {
         endpoints[endpoint].isTimed = true
         guard let target else { return }
-        let slot = SimulatedDevice.endpointMark &+ UInt32(endpoint)
+        let slot = SimulatedUSBDevice.endpointMark &+ UInt32(endpoint)
         loop.after(.nanoseconds(Int64(clamping: nanoseconds)), target: target, slot: slot)
     }
 
     private func armDelivery() {
         guard !isArmed, let target else { return }
         isArmed = true
-        loop.soon(target: target, slot: SimulatedDevice.deliveryMark)
+        loop.soon(target: target, slot: SimulatedUSBDevice.deliveryMark)
     }
 
     private func deliver() {

@@ -1,5 +1,6 @@
 // A keyboard whose keys a test presses.
 
+public import HostUSB
 internal import Synchronization
 
 /// A low-speed boot keyboard (HID 1.11, appendix B.1) with one interrupt endpoint.

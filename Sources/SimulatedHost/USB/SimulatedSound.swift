@@ -1,5 +1,6 @@
 // A microphone and a loudspeaker with a pattern in which no sample is like another.
 
+public import HostUSB
 internal import Synchronization
 
 /// Samples of 48 kHz stereo, 16 bits each: the left one is the low half of the sample's number, the right one the high half.

@@ -1,5 +1,6 @@
 // What a simulated device does, apart from what all devices do.
 
+public import HostUSB
 public import SharedRing
 
 /// The inside of a simulated device: its descriptors and what its endpoints say. Endpoint 0's standard requests are the

@@ -3,10 +3,12 @@
 import Foundation
 import Glibc
 import HostIO
+import HostNetwork
 import SystemPackage
+import TestSupport
 import Testing
 
-@testable import HostNetwork
+@testable import SimulatedHost
 
 @Suite(.serialized) struct SocketTests {
     /// Runs `body` with an exchange of three devices.

@@ -1,5 +1,6 @@
 // What libxl does to XenStore for a device, for tests and the demo: an oracle of its contract, not a product.
 
+public import FrontendDrivers
 public import Hypervisor
 public import XenWire
 

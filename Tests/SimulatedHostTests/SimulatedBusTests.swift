@@ -1,11 +1,13 @@
 // The simulated bus: what is plugged in, who has it, and who is told.
 
 import HostIO
+import HostUSB
 import SharedRing
 import Synchronization
+import TestSupport
 import Testing
 
-@testable import HostUSB
+@testable import SimulatedHost
 
 @Suite struct SimulatedBusTests {
     @Test func devicesAreListedInOrder() throws {
