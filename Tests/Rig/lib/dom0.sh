@@ -96,10 +96,11 @@ image_use() { echo $(($(stat -c %b "$1") / 2)); }
 image_sum() { md5sum "$1" | cut -d' ' -f1; }
 
 # disk_line DEVICE IMAGE [EXTRA]: the xl disk line for the backend under test; EXTRA such as "access=ro" or "devtype=cdrom".
+# disk_type=tap: disks of kind vbd3, which xl knows since 4.19.
 disk_line() {
     local extra=${3:-access=rw}
     case $RIG_BACKEND in
-    ours) echo "vdev=$1,format=raw,$extra,script=block-xenback,target=$2" ;;
+    ours) echo "vdev=$1,format=raw,$extra,${disk_type:+backendtype=$disk_type,}script=block-xenback,target=$2" ;;
     kernel) echo "vdev=$1,format=raw,$extra,backendtype=phy,target=$(loop_of "$2")" ;;
     qdisk) echo "vdev=$1,format=raw,$extra,backendtype=qdisk,target=$2" ;;
     esac
@@ -318,21 +319,27 @@ declare -A guest_ids
 guest_nics=()
 guest_usb=()
 
-# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_nics, guest_usb, guest_extra (lines)
-# before, or idle_guests=yes: a kernel that only waits, for scenarios that are about xl and not about the guest.
+# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_nics, guest_usb, guest_extra (lines),
+# guest_arguments (of the kernel), guest_ramdisk before, or idle_guests=yes: a kernel that only waits, for scenarios that are about xl and
+# not about the guest.
 guest_config() {
     local name=$1 type=$2 line
     shift 2
     {
         echo "name=\"$name\""
         echo "type=\"$type\""
-        if [[ ${idle_guests:-no} == yes ]]; then echo 'kernel="/rig/idle"'; else echo 'kernel="/rig/vmlinux"'; fi
+        case ${idle_guests:-no}-$type in
+        yes-*) echo 'kernel="/rig/idle"' ;;
+        # QEMU's firmware loads what a boot loader would.
+        no-hvm) echo 'kernel="/rig/vmlinuz"' ;;
+        *) echo 'kernel="/rig/vmlinux"' ;;
+        esac
         # A copy in memory: libxl maps the file, and over the share each page would be a request of its own.
         [[ -e /run/rig/guest.cpio ]] || cp /share/guest.cpio /run/rig/
-        [[ ${idle_guests:-no} == yes ]] || echo 'ramdisk="/run/rig/guest.cpio"'
+        [[ ${idle_guests:-no} == yes ]] || echo "ramdisk=\"${guest_ramdisk:-/run/rig/guest.cpio}\""
         echo "memory=${guest_memory:-256}"
         echo "vcpus=${guest_vcpus:-1}"
-        echo 'extra="console=hvc0 quiet panic=1 mitigations=off random.trust_cpu=on"'
+        echo "extra=\"console=hvc0 quiet panic=1 mitigations=off random.trust_cpu=on${guest_arguments:+ $guest_arguments}\""
         echo 'on_poweroff="destroy"'
         echo 'on_reboot="destroy"'
         echo 'on_crash="destroy"'
@@ -356,7 +363,7 @@ guest_create() {
     guest_ids[$1]=$(xl domid "$1")
 }
 
-# guest_start NAME pv|pvh DISK…: created and its agent answering, or the scenario ends.
+# guest_start NAME pv|pvh|hvm DISK…: created and its agent answering within guest_boot_limit seconds, or the scenario ends.
 guest_start() {
     local name=$1 began
     began=$(now)
@@ -365,7 +372,7 @@ guest_start() {
         while IFS= read -r line; do say "          | $line"; done <"$logs/xl-create-$name.log"
         rig_abort "xl create $name"
     fi
-    guest_wait "$name" 150 || rig_abort "guest $name does not answer"
+    guest_wait "$name" "${guest_boot_limit:-150}" || rig_abort "guest $name does not answer"
     say "guest $name is up after $(($(now) - began)) ms"
 }
 
@@ -428,21 +435,19 @@ guest() {
     guest_end "$name" "$key" "${guest_limit:-300}"
 }
 
-# guest_stop NAME: shuts down in order; destroys if that takes more than 60 s.
+# guest_stop NAME: shuts down in order. xl's own process, which `xl create` left behind, cleans up after the guest; a second xl beside it
+# would remove XenStore's nodes under its feet (libxl reads a controller's type and crashes where it is gone), so that is destroyed only
+# what is still there after a minute.
 guest_stop() {
     local id
     id=$(guest_id "$1") || return 0
     guest_begin "$1" stop 'sync; poweroff -f'
-    wait_until 60 guest_gone "$1" || xl destroy "$id"
+    wait_until 60 guest_gone "$id" && return
+    note "guest $1 did not go by itself: $(xl list "$id" 2>&1 | tail -n 1)"
+    xl destroy "$id"
 }
-# A guest that is "halted" but not cleaned up counts as gone: nobody runs in it.
-guest_gone() {
-    local state
-    state=$(xl list "$1" 2>/dev/null | awk 'NR == 2 { print $5 }')
-    [[ -z $state ]] && return 0
-    [[ $state == *s* ]] && xl destroy "$1"
-    return 1
-}
+# guest_gone DOMID: neither Xen nor XenStore knows it.
+guest_gone() { refuses xl list "$1" && refuses xenstore-exists "/local/domain/$1" && refuses xenstore-exists "/libxl/$1"; }
 
 # backend_key NAME DEVICE KEY: what the backend published, for instance `backend_key g1 51712 state`.
 backend_key() {

@@ -4,7 +4,10 @@
 
 rig=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 repository=$(cd "$rig/../.." && pwd)
-cache=${XENBACK_RIG_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xenback-rig}
+# Debian's release: hypervisor, toolstack, dom0 and the guests' kernel all come from it.
+suite=${XENBACK_RIG_SUITE:-bookworm}
+caches=${XENBACK_RIG_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xenback-rig}
+cache=$caches/$suite
 
 # Progress goes to stderr so that a command's output stays usable.
 say() { printf 'rig: %s\n' "$*" >&2; }
