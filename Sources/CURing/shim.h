@@ -28,3 +28,8 @@ static inline int uring_enable(const struct io_uring *ring) {
     long status = syscall(__NR_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
     return status < 0 ? -errno : 0;
 }
+
+// io_uring_prep_fallocate, whose offset and length are off_t in Debian 12's library and __u64 in Debian 13's.
+static inline void uring_prep_fallocate(struct io_uring_sqe *sqe, int fd, int mode, uint64_t offset, uint64_t length) {
+    io_uring_prep_fallocate(sqe, fd, mode, offset, length);
+}

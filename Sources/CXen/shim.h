@@ -1,4 +1,6 @@
 // Xen's user-space libraries, with the few calls Swift cannot import.
+// Only those whose soname does not change with the Xen release (libxenctrl and libxenguest change): one binary serves
+// them all. A hypercall that these libraries do not make goes through libxencall, which is stable as well.
 #pragma once
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
@@ -11,7 +13,7 @@
 #include <sys/resource.h>
 #define __USE_XOPEN 1
 #define __USE_GNU 1
-// As libxenctrl's users must: its types need the toolstack's half of the public headers, at their own version.
+// Gives the public headers at their own version: without it they describe the oldest interface they know (xen-compat.h).
 #define __XEN_TOOLS__ 1
 #include <stdint.h>
 #include <stddef.h>
@@ -19,7 +21,6 @@
 #include <stdlib.h>
 #include <xenevtchn.h>
 #include <xengnttab.h>
-#include <xenctrl.h>
 #include <xentoollog.h>
 #include <xen/io/xs_wire.h>
 

@@ -194,8 +194,10 @@ extension Uring {
 
     /// Prepares fallocate(2).
     func prepareFallocate(_ userData: UInt64, _ descriptor: CInt, mode: CInt, offset: UInt64, length: UInt64) {
+        // The kernel takes signed numbers and refuses negative ones.
+        let limit = UInt64(Int64.max)
         unsafe next(userData) {
-            unsafe io_uring_prep_fallocate($0, descriptor, mode, off_t(clamping: offset), off_t(clamping: length))
+            unsafe uring_prep_fallocate($0, descriptor, mode, min(offset, limit), min(length, limit))
         }
     }
 

@@ -2,19 +2,36 @@
 
 public import XenWire
 
-/// What distinguishes a domain from a later one with the same number: its UUID (`xen_domain_handle_t`, 16 bytes, in
-/// text) or, where the toolstack hides it from us, the best substitute the implementation has.
+/// What distinguishes a domain from a later one with the same number: its UUID, as the toolstack wrote it, or, where the
+/// toolstack hides it from us, the number.
 public struct DomainIdentity: Hashable, Sendable, CustomStringConvertible {
     public let text: String
     public init(_ text: String) { self.text = text }
     public var description: String { text }
+
+    /// From the node `vm` of a domain's home, `/vm/<UUID>` (docs/misc/xenstore-paths.pandoc).
+    /// - Returns: nil if the node is missing, or names nobody.
+    public init?(vm node: String?) {
+        guard let name = node?.split(separator: "/").last, name.utf8.count <= 64,
+            name.utf8.allSatisfy({ $0 > UInt8(ascii: " ") && $0 < 0x7F })
+        else { return nil }
+        self.init(String(name))
+    }
+
+    /// Of a domain whose UUID we may not read (another's home is hidden from a driver domain) or that has none (domain 0).
+    /// That the number was given to another domain is told by `@releaseDomain`, and by the toolstack's removal of the
+    /// backend's directories.
+    public init(numberOf domain: DomainID) { self.init("domain \(domain)") }
 }
 
 /// What is known of other domains. Safe to use from several threads.
 public protocol DomainControl: AnyObject, Sendable {
     /// The domain we run in.
     var own: DomainID { get }
-    /// nil if there is no such domain, or it is dead and only waits for its pages to be given back.
+    /// nil if there is no such domain, or it is dead and only waits for its pages to be given back (our own mappings
+    /// of them can keep it so for as long as we like), or the toolstack has removed its home, as it does just before.
+    ///
+    /// May wait for xenstored: not for a loop's thread, nor for the body of a store's operation.
     func identity(of domain: DomainID) throws(HypervisorFailure) -> DomainIdentity?
 }
 

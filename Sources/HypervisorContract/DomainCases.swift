@@ -20,6 +20,16 @@ extension HypervisorContract {
             let same = identity == (try domains.identity(of: domains.own))
             try expectEqual(same, frontend == domains.own, "whether the identities are equal")
         },
+        ContractCase("domains: an identity is the UUID that the toolstack wrote, or the number") { subject in
+            for domain in [subject.backend.domains.own, subject.frontend.domains.own] {
+                let vm = try await subject.backend.store.read("/local/domain/\(domain)/vm")
+                try expectEqual(
+                    try subject.backend.domains.identity(of: domain),
+                    DomainIdentity(vm: vm) ?? DomainIdentity(numberOf: domain),
+                    "the identity of domain \(domain)"
+                )
+            }
+        },
         ContractCase("domains: a domain that is not there has no identity") { subject in
             try expectEqual(try subject.backend.domains.identity(of: subject.missing), nil, "the identity")
         },

@@ -31,8 +31,7 @@ extension MachineState {
         case .clearFaults: setFaults(FaultPlan())
         case .identity:
             var reply = MachineReply()
-            let serial = serials[try request.domain()]
-            reply.message.put(serial.flatMap { domains[$0]?.identity.text } ?? "")
+            reply.message.put(try identity(of: try request.domain(), for: session.caller)?.text ?? "")
             return reply
         default: return try answerGrants(call, &request, session)
         }

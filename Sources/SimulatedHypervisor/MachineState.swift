@@ -10,7 +10,6 @@ struct MachineState: Sendable {
     struct Domain: Sendable {
         let id: DomainID
         let serial: UInt64
-        let identity: DomainIdentity
         let privileged: Bool
         let memory: DomainMemory
         var grants: [UInt32: Grant] = [:]
@@ -63,14 +62,11 @@ struct MachineState: Sendable {
     mutating func createDomain(_ id: DomainID, privileged: Bool) throws(Errno) {
         guard serials[id] == nil else { throw .fileExists }
         let serial = nextSerial()
-        let random = UInt64.random(in: .min ... .max)
-        let identity = DomainIdentity("simulated-\(id)-\(String(random, radix: 16))")
         let memory = try DomainMemory.make(named: "domain-\(id)")
         memory.hasCopyFaults = faults.touchesCopies
         domains[serial] = Domain(
             id: id,
             serial: serial,
-            identity: identity,
             privileged: privileged,
             memory: memory
         )
@@ -86,16 +82,41 @@ struct MachineState: Sendable {
         let readable = [XenStorePermission(.initial, .none), XenStorePermission(id, .read)]
         let writable = [XenStorePermission(id, .none)]
         var changes: [XenStoreChange] = []
+        // xen-init-dom0 gives domain 0 no `vm`.
+        let uuid = id == .initial ? [] : [("/vm", "/vm/\(MachineState.randomUUID())", readable)]
         for (path, value, permissions) in [
             ("", "", readable), ("/domid", "\(id)", readable), ("/name", "domain-\(id)", readable),
             ("/device", "", readable), ("/control", "", readable), ("/control/shutdown", "", writable),
             ("/data", "", writable), ("/drivers", "", writable), ("/feature", "", writable),
             ("/attr", "", writable), ("/error", "", writable),
-        ] {
+        ] + uuid {
             changes += try tree.write(home + path, Array(value.utf8), as: machine)
             changes += try tree.setPermissions(home + path, permissions, as: machine)
         }
         fire(changes)
+    }
+
+    private static func randomUUID() -> String {
+        let digits = (0..<32).map { _ in String(Int.random(in: 0...15), radix: 16) }
+        return [0..<8, 8..<12, 12..<16, 16..<20, 20..<32].map { digits[$0].joined() }.joined(separator: "-")
+    }
+
+    /// As `XenDomainControl` finds it: introduced to xenstored, and then what the caller may read of the home.
+    func identity(of domain: DomainID, for caller: StoreCaller) throws(Errno) -> DomainIdentity? {
+        guard serials[domain] != nil else { return nil }
+        let home = "/local/domain/\(domain)"
+        do throws(Errno) {
+            _ = try tree.directory(home, as: caller)
+            let node = try tree.read("\(home)/vm", as: caller)
+            return DomainIdentity(vm: String(validating: node, as: UTF8.self)) ?? DomainIdentity(numberOf: domain)
+        } catch {
+            switch error {
+            case .permissionDenied: return DomainIdentity(numberOf: domain)
+            case .noSuchFileOrDirectory:
+                return tree.nodes[home] == nil ? nil : DomainIdentity(numberOf: domain)
+            default: throw error
+            }
+        }
     }
 
     mutating func destroyDomain(_ id: DomainID) throws(Errno) {

@@ -19,7 +19,7 @@ public final class XenHypervisor: Hypervisor {
         grants = try XenGrantTable()
         sharing = XenGrantSharing()
         let store = try XenStoreClient()
-        domains = try XenDomainControl(own: store.own)
+        domains = XenDomainControl(store: store)
         self.store = store
     }
 

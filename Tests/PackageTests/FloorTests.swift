@@ -129,6 +129,16 @@ private func swiftFiles(below folder: String) throws -> [SourceFile] {
         }
     }
 
+    /// libxenctrl, libxenguest and libxenlight have the Xen release in their sonames: a program linked with one of them
+    /// starts on that release only.
+    @Test func noLibraryOfOneXenReleaseIsLinked() throws {
+        let text = try String(contentsOf: root.appendingPathComponent("Sources/CXen/module.modulemap"), encoding: .utf8)
+        let links = text.split(separator: "\n").compactMap { line in
+            line.contains("link ") ? line.split(separator: "\"").dropFirst().first.map { String($0) } : nil
+        }
+        #expect(!links.isEmpty && Set(links).isSubset(of: ["xenevtchn", "xengnttab", "xentoollog", "xencall"]))
+    }
+
     @Test func unsafeStandsOnlyWhereMemoryIsTheJob() throws {
         for file in try swiftFiles(below: "Sources") where !unsafeTargets.contains(file.target) {
             for (number, line) in file.lines.enumerated() {

@@ -11,6 +11,8 @@ import SystemPackage
 final class FakeXenstored: Sendable {
     struct State {
         var nodes: [String: [UInt8]] = ["domid": Array("0".utf8)]
+        /// Domains that have been introduced and do not die yet.
+        var introduced: Set<String> = ["0"]
         /// Answers to give instead of working, first come first served; by kind of request.
         var refusals: [UInt32: [String]] = [:]
         /// Requests of each kind so far.
@@ -54,6 +56,7 @@ final class FakeXenstored: Sendable {
 
     func comeBack() { unsafe rename(path + ".away", path) }
 
+    /// A value that begins with `!` is an error instead: `!EACCES`.
     func set(_ node: String, _ bytes: [UInt8]) { state.withLock { $0.nodes[node] = bytes } }
     func count(_ kind: UInt32) -> Int { state.withLock { $0.requests[kind] ?? 0 } }
 
@@ -170,6 +173,12 @@ extension FakeXenstored.State {
     fileprivate mutating func work(_ message: StoreMessage, _ words: [String], _ connection: CInt) -> [UInt8] {
         switch message.kind {
         case StoreMessage.Kind.read: return nodes[words[0]] ?? Array("!ENOENT".utf8)
+        case StoreMessage.Kind.directory:
+            if let refusal = nodes[words[0]], refusal.first == UInt8(ascii: "!") { return refusal }
+            let names = nodes.keys.filter { $0 == words[0] || $0.hasPrefix(words[0] + "/") }
+            return names.isEmpty ? Array("!ENOENT".utf8) : []
+        case StoreMessage.Kind.isIntroduced:
+            return Array((introduced.contains(words[0]) ? "T\0" : "F\0").utf8)
         case StoreMessage.Kind.write:
             nodes[words[0]] = Array(message.payload.drop { $0 != 0 }.dropFirst())
             return Array("OK\0".utf8)

@@ -17,6 +17,7 @@ struct StoreMessage: Equatable {
         static let write = XS_WRITE.rawValue
         static let remove = XS_RM.rawValue
         static let setPermissions = XS_SET_PERMS.rawValue
+        static let isIntroduced = XS_IS_DOMAIN_INTRODUCED.rawValue
         static let event = XS_WATCH_EVENT.rawValue
         static let error = XS_ERROR.rawValue
         static let directoryPart = XS_DIRECTORY_PART.rawValue

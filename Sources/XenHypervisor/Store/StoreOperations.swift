@@ -62,6 +62,17 @@ final class StoreOperations: XenStoreOperations {
         _ = try ask(StoreMessage.Kind.setPermissions, "set the permissions of", path, entries)
     }
 
+    /// Whether xenstored is in communication with `domain`, which it is until the domain begins to die. Everybody may ask
+    /// (docs/misc/xenstore.txt, IS_DOMAIN_INTRODUCED).
+    func isIntroduced(_ domain: DomainID) throws(HypervisorFailure) -> Bool {
+        let answer = try ask(StoreMessage.Kind.isIntroduced, "look for domain", "\(domain)")
+        switch answer.first {
+        case UInt8(ascii: "T"): return true
+        case UInt8(ascii: "F"): return false
+        default: throw HypervisorFailure("look for domain \(domain)", .protocolError)
+        }
+    }
+
     /// A directory of more than one message: parts at growing offsets, taken again if it changes meanwhile
     /// (docs/misc/xenstore.txt, DIRECTORY_PART).
     private func longDirectory(_ path: String) throws(HypervisorFailure) -> [UInt8]? {

@@ -3,6 +3,7 @@
 internal import CLinux
 internal import Glibc
 internal import Hypervisor
+internal import Synchronization
 internal import SystemPackage
 internal import XenWire
 
@@ -91,6 +92,23 @@ final class XenStoreClient: XenStore, Sendable {
         return try result.get()
     }
 
+    /// Runs `body` on the store's thread and holds up the caller's meanwhile: not for loops, and never on that thread.
+    func wait<R: Sendable>(
+        _ body: @escaping @Sendable (StoreCore) throws(HypervisorFailure) -> R
+    ) throws(HypervisorFailure) -> R {
+        precondition(pthread_equal(thread, pthread_self()) == 0, "the store's thread cannot wait for itself")
+        let outcome: StoreOutcome<R>
+        do throws(Errno) { outcome = try StoreOutcome() } catch { throw HypervisorFailure("wait for XenStore", error) }
+        mailbox.send { core in
+            do throws(HypervisorFailure) {
+                outcome.set(.success(try body(core)))
+            } catch {
+                outcome.set(.failure(error))
+            }
+        }
+        return try outcome.wait().get()
+    }
+
     /// The places libxenstore looks at, with its environment variables: xenstored's socket in its own domain, the
     /// kernel's device elsewhere.
     static var defaultPaths: [String] {
@@ -118,6 +136,33 @@ final class XenStoreClient: XenStore, Sendable {
             throw Errno(rawValue: error)
         }
         return thread
+    }
+}
+
+/// A job's result, on its way to the thread that waits for it.
+private final class StoreOutcome<R: Sendable>: Sendable {
+    private let result = Mutex<Result<R, HypervisorFailure>?>(nil)
+    private let done: CInt
+
+    init() throws(Errno) {
+        done = eventfd(0, CInt(EFD_CLOEXEC))
+        guard done >= 0 else { throw Errno(rawValue: errno) }
+    }
+
+    deinit { close(done) }
+
+    func set(_ outcome: Result<R, HypervisorFailure>) {
+        result.withLock { $0 = outcome }
+        eventfd_write(done, 1)
+    }
+
+    func wait() -> Result<R, HypervisorFailure> {
+        while true {
+            if let outcome = result.withLock({ $0 }) { return outcome }
+            var count: eventfd_t = 0
+            // Interrupted by a signal: look, and wait again.
+            unsafe eventfd_read(done, &count)
+        }
     }
 }
 
