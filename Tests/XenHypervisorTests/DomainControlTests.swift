@@ -29,7 +29,7 @@ private let uuid = "6c6ed9e5-9a1e-4b4b-9a7c-3f3c0b1f5f0a"
     @Test func theToolstacksUUIDIsTheIdentity() throws {
         #expect(try domains.identity(of: guest) == DomainIdentity(uuid))
         // The next guest under the same number.
-        set("/local/domain/7/vm", "/vm/\(uuid.reversed())")
+        set("/local/domain/7/vm", "/vm/" + String(uuid.reversed()))
         #expect(try domains.identity(of: guest) == DomainIdentity(String(uuid.reversed())))
     }
 
