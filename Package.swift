@@ -67,6 +67,7 @@ let package = Package(
         floor("DiskImages", ["HostIO", "SharedRing", "CLinux", system]),
         floor("HostNetwork", ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", system]),
         floor("HostUSB", ["HostIO", "SharedRing", "CUSB", "CLinux", system]),
+        floor("HostPCI", ["HostIO", "CLinux", system]),
         floor("BackendCore", ["Hypervisor", "SharedRing", "XenWire", "HostIO", log, system]),
         floor("FrontendDrivers", ["Hypervisor", "SharedRing", "XenWire", "HostIO", system]),
         // 4
@@ -159,6 +160,7 @@ let package = Package(
         ),
         tests("HostNetwork", ["TestSupport", "HostNetwork", "HostIO", "SharedRing", "CLinux", system]),
         tests("HostUSB", ["TestSupport", "HostUSB", "SimulatedHost", "HostIO", "SharedRing", "CLinux", system]),
+        tests("HostPCI", ["HostPCI", system]),
         tests(
             "SimulatedHost",
             ["TestSupport", "SimulatedHost", "HostNetwork", "HostUSB", "HostIO", "SharedRing", system]

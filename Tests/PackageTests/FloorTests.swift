@@ -15,6 +15,7 @@ private let plan: [String: Set<String>] = [
     "DiskImages": ["HostIO", "SharedRing", "CLinux", "SystemPackage"],
     "HostNetwork": ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", "SystemPackage"],
     "HostUSB": ["HostIO", "SharedRing", "CUSB", "CLinux", "SystemPackage"],
+    "HostPCI": ["HostIO", "CLinux", "SystemPackage"],
     "BackendCore": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "Logging", "SystemPackage"],
     "BlockBackend": [
         "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
@@ -45,6 +46,7 @@ private let plan: [String: Set<String>] = [
 /// Targets whose job is memory or system calls; everywhere else `unsafe` has no place.
 private let unsafeTargets: Set<String> = [
     "SharedRing", "XenHypervisor", "SimulatedHypervisor", "SimulatedHost", "HostIO", "HostNetwork", "HostUSB",
+    "HostPCI",
     "DiskImages", "BackendServer", "xenback", "xenback-bench",
 ]
 
