@@ -149,7 +149,13 @@ let package = Package(
             ]
         ),
         tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", "CLinux", system]),
-        tests("BackendCore", ["BackendCore", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
+        tests(
+            "BackendCore",
+            [
+                "TestSupport", "BackendCore", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", log,
+                system,
+            ]
+        ),
         tests(
             "BlockBackend",
             [

@@ -3,6 +3,7 @@
 public import HostIO
 public import Hypervisor
 public import SharedRing
+internal import SystemPackage
 public import XenWire
 
 /// A queue as the data loop sees it. Called on the loop only.
@@ -59,6 +60,52 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
         let local = try channels.bind(to: port, of: domain)
         queues[local] = queue
         return local
+    }
+
+    /// Binds the frontend's port, patiently: the kernel may not have closed a dead predecessor's end yet, and says EINVAL
+    /// until then, as it does to a port that is wrong.
+    /// - Parameters:
+    ///   - key: the frontend's key that named the port.
+    ///   - mark: the device's: whoever waits is not at fault when the worker dies.
+    /// - Throws: `frontend` if the port stays unbindable; a takeover waits on, for as long as the keys name it.
+    public func bind(
+        _ port: EventChannelPort,
+        of domain: DomainID,
+        key: String = BusKeys.eventChannel,
+        to queue: any QueueTurns,
+        mark: DeviceMark?
+    ) async throws(BackendFailure) -> EventChannelPort {
+        var patience = Patience(DataLoop.bindPatience)
+        while true {
+            do throws(HypervisorFailure) {
+                return try bind(port, of: domain, to: queue)
+            } catch {
+                guard error.errno == .invalidArgument else { throw BackendFailure(.host, "\(error)") }
+                guard let pause = patience.next() else {
+                    let text = "\(key) names port \(port.rawValue), which is not one for us to bind (\(error))"
+                    throw BackendFailure(.frontend, text, mayPass: true)
+                }
+                mark?.end()
+                await loop.sleep(for: min(pause, DataLoop.bindPause))
+                mark?.begin()
+            }
+        }
+    }
+
+    /// A dead process's ports come free within some 20 ms.
+    private static let bindPatience = Duration.seconds(1)
+    private static let bindPause = Duration.milliseconds(50)
+
+    /// Forgets a queue as the death of its process does, for tests: nothing more is heard, and the port stays bound for
+    /// as long as the kernel may take to close it.
+    package func abandon(_ port: EventChannelPort) {
+        precondition(loop.isOnLoop)
+        queues[port] = nil
+        let (loop, channels) = (loop, channels)
+        Task(executorPreference: loop) {
+            await loop.sleep(for: .milliseconds(20))
+            channels.unbind(port)
+        }
     }
 
     /// Closes a port; its queue hears nothing more.

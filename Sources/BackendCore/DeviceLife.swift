@@ -18,7 +18,13 @@ public struct DeviceLife: Sendable {
     public let logger: Logger
     public var log: FaultLog
 
+    /// The frontend's directory; empty before `run`.
+    public internal(set) var frontend = ""
     var events: [HandshakeEvent] = []
+    /// What the device waits for that the host does late; nil if it waits for nothing.
+    var waitingFor: String?
+    /// The attach under way, or the last.
+    var attaching: Task<Void, Never>?
     var lines = RateLimiter(burst: 32, interval: .seconds(5))
     var reportedFault = false
     var stopped: [CheckedContinuation<Void, Never>] = []
@@ -36,6 +42,7 @@ public struct DeviceLife: Sendable {
     public var phase: String {
         if isFinished { return "gone" }
         if isDraining { return "stopping" }
+        if let waitingFor { return "waiting for \(waitingFor)" }
         if case .serving = handshake?.phase { return "connected" }
         return handshake.map { "waiting for \($0.awaited)" } ?? "starting"
     }
@@ -48,20 +55,19 @@ public struct DeviceLife: Sendable {
         }
     }
 
+    /// Whether what is being opened or attached is still of use to anybody.
+    public var isWanted: Bool { !isFinished && !isDraining && (handshake?.isWanted ?? false) }
+
+    var isServing: Bool {
+        if case .serving = handshake?.phase { true } else { false }
+    }
+
     /// Says what the device does. A frontend can make it do things for ever, but not log for ever (XSA-43).
     public mutating func say(_ text: @autoclosure () -> String, level: Logger.Level = .info) {
         guard let suppressed = lines.allow() else { return }
         let text = text()
         logger.log(level: level, "\(suppressed > 0 ? "\(text) (\(suppressed) lines were left out)" : text)")
     }
-}
-
-/// Why a connection cannot go on.
-public enum Breakdown: Hashable, Sendable {
-    /// The frontend broke its ring's rules.
-    case frontend(String)
-    /// Something of the host's is gone for good.
-    case host(String)
 }
 
 /// Where a queue tells its device, from its own loop, that the connection broke down.

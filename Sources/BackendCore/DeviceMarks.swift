@@ -89,6 +89,8 @@ public final class DeviceMark: Sendable {
     /// Code of this device begins to run: a turn of a queue (lane 1 + its number), or an attach (lane 0). Lanes from
     /// 32 on share.
     public func begin(lane: Int = 0) { slot.set8(1, at: Field.lanes + lane % DeviceMarks.laneCount) }
+    /// Does it run now?
+    func isBusy(lane: Int) -> Bool { slot.u8(Field.lanes + lane % DeviceMarks.laneCount) != 0 }
     /// It has come back.
     public func end(lane: Int = 0) { slot.set8(0, at: Field.lanes + lane % DeviceMarks.laneCount) }
     /// The device answered a request: whatever kills the worker next is not the third of a row.

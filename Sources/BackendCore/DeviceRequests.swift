@@ -53,10 +53,15 @@ public struct BackendFailure: Error, Hashable, Sendable, CustomStringConvertible
     }
     public let kind: Kind
     public let text: String
+    /// Waiting may cure it: memory comes back, a dead predecessor's port or lock comes free. Only what a device needs
+    /// while it is attached is waited for (`DeviceShell.wait`).
+    public let mayPass: Bool
 
-    public init(_ kind: Kind, _ text: String) {
+    /// - Parameter mayPass: nil: as `kind` has it, true for `busy` and `host`.
+    public init(_ kind: Kind, _ text: String, mayPass: Bool? = nil) {
         self.kind = kind
         self.text = text
+        self.mayPass = mayPass ?? (kind == .busy || kind == .host)
     }
     public var description: String { text }
 }

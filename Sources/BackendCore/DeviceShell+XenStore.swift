@@ -67,7 +67,7 @@ extension DeviceShell {
         while true {
             do throws(HypervisorFailure) {
                 let result = isTransaction ? try await store.transaction(body) : try await store.perform(body)
-                life.log.forget()
+                life.log.forget(.xenStore)
                 return result
             } catch {
                 pause = await retry(what, error, pause)
@@ -76,7 +76,7 @@ extension DeviceShell {
     }
 
     private func retry(_ what: String, _ error: HypervisorFailure, _ pause: Duration) async -> Duration {
-        life.log.failure("cannot \(what): \(error); trying again")
+        life.log.failure("cannot \(what): \(error); trying again", about: .xenStore)
         await environment.controlLoop.sleep(for: pause)
         return min(pause * 2, .seconds(1))
     }
@@ -101,7 +101,8 @@ extension DeviceShell {
         do throws(HypervisorFailure) {
             return try environment.hypervisor.grants.map(references, of: path.domain, access: .readWrite)
         } catch {
-            throw BackendFailure(.frontend, "cannot map the ring: \(error)")
+            // Bad grants are the frontend's. A takeover waits all the same: the kernel answers EINVAL to other things too.
+            throw BackendFailure(.frontend, "cannot map the ring: \(error)", mayPass: true)
         }
     }
 
@@ -125,13 +126,18 @@ extension DeviceShell {
         isTakeover: Bool
     ) throws(BackendFailure) -> (journal: RequestJournal, isTakeover: Bool) {
         if isTakeover {
-            if let journal = RequestJournal.reopen(at: journalPath, identity: identity, layout: layout) {
-                return (journal, true)
+            do {
+                if let journal = try RequestJournal.reopen(at: journalPath, identity: identity, layout: layout) {
+                    return (journal, true)
+                }
+            } catch {
+                throw BackendFailure(.host, "cannot open the journal \(journalPath): \(error)")
             }
             guard rings.allSatisfy({ $0.loadAcquire(at: RingLayout.responseProducer) == 0 }) else {
                 throw BackendFailure(
                     .host,
-                    "no journal of this connection at \(journalPath): what was unanswered is unknown"
+                    "no journal of this connection at \(journalPath): what was unanswered is unknown",
+                    mayPass: false
                 )
             }
         }

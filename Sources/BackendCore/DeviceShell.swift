@@ -52,6 +52,7 @@ extension DeviceShell {
 
     public func run() async {
         let (frontend, policy) = await begin()
+        life.frontend = frontend
         life.handshake = Handshake(policy)
         let watches = await watch(frontend)
         for await _ in signal.events {
@@ -71,7 +72,7 @@ extension DeviceShell {
         repeat {
             while !life.events.isEmpty, !life.isFinished { await receive(life.events.removeFirst()) }
             if life.isFinished { return }
-            if let breakdown, !life.reportedFault {
+            if let breakdown, !life.reportedFault, life.isServing {
                 life.reportedFault = true
                 await receive(.fault(tell(breakdown)))
             }
@@ -137,6 +138,7 @@ extension DeviceShell {
             life.stopped.append(continuation)
             signal.raise()
         }
+        await life.attaching?.value
         await release()
     }
 }
@@ -153,8 +155,8 @@ extension DeviceShell {
         case .holdInitWait: holdInitWait()
         case .openBacking: startOpening()
         case .closeBacking: await closeBacking()
-        case .connect: await attach(isTakeover: false)
-        case .reattach: await attach(isTakeover: true)
+        case .connect: startAttaching(isTakeover: false)
+        case .reattach: startAttaching(isTakeover: true)
         case .disconnect: startDisconnecting()
         case .reportError(let text): await reportError(text)
         case .answerHotplug(let failure): await answerScripts(failure)
@@ -192,20 +194,41 @@ extension DeviceShell {
         }
     }
 
+    /// Attaches without keeping the states unread: what is waited for may lose its use meanwhile.
+    private func startAttaching(isTakeover: Bool) {
+        life.reportedFault = false
+        life.attaching = Task(executorPreference: environment.controlLoop) { await self.attach(isTakeover: isTakeover) }
+    }
+
+    /// A takeover never closes the device because the host is late: all but what the frontend did wrong is waited for,
+    /// and its keys are read anew each time.
     private func attach(isTakeover: Bool) async {
+        do throws(BackendFailure) {
+            let summary =
+                isTakeover
+                ? try await wait(for: "the rings") { () async throws(BackendFailure) in
+                    try await connectOnce(isTakeover: true)
+                }
+                : try await connectOnce(isTakeover: false)
+            life.say("\(isTakeover ? "took over" : "connected"): \(summary)")
+            enqueue(.connected)
+        } catch {
+            guard life.isWanted else { return enqueue(.connectWithdrawn) }
+            if error.kind == .frontend { life.log.fault(error.text) } else { life.log.failure(error.text) }
+            enqueue(.connectFailed(error.text))
+        }
+    }
+
+    private func connectOnce(isTakeover: Bool) async throws(BackendFailure) -> String {
         // What the frontend and the journal say is looked at here: a crash of this is this device's.
         let mark = mark
         mark?.begin()
         defer { mark?.end() }
-        life.reportedFault = false
         do throws(BackendFailure) {
-            let summary = try await connect(isTakeover: isTakeover)
-            life.say("\(isTakeover ? "took over" : "connected"): \(summary)")
-            life.events.append(.connected)
+            return try await connect(isTakeover: isTakeover)
         } catch {
             await disconnect()
-            if error.kind == .frontend { life.log.fault(error.text) } else { life.log.failure(error.text) }
-            life.events.append(.connectFailed(error.text))
+            throw error
         }
     }
 

@@ -1,29 +1,46 @@
 // Who is told of what went wrong: faults of a frontend a few times, a failure of the host once for each cause.
 
 public import Logging
+internal import Synchronization
 
-/// The log of one queue or device. Everything is counted elsewhere; here it is decided what is also said.
+/// The log of one device and its queues. Everything is counted elsewhere; here it is decided what is also said.
 ///
 /// A frontend's faults pass a rate limiter (XSA-43). A host failure is said once for each cause, and again only after
-/// `forget`: a full disk fails every write of a busy guest, and one line is what its owner needs.
+/// `forget`: a full disk fails every write of a busy guest, and one line is what its owner needs. All logs of a device
+/// share one limiter and one memory for as long as the device lives: a frontend that connects again and again, to many
+/// queues, gains no lines by it.
 public struct FaultLog: Sendable {
-    /// Causes remembered; beyond it nothing new is said.
-    private static let causeLimit = 64
+    /// What a failure is about; each is forgotten on its own, when it works again.
+    public enum Subject: Hashable, Sendable {
+        /// The device's own business: its image, interface, USB devices.
+        case device
+        /// XenStore cannot be reached.
+        case xenStore
+    }
 
     private let logger: Logger
-    private var limiter = RateLimiter()
-    private var causes: Set<String> = []
+    private let budget: LogBudget
     /// The last thing the frontend did wrong.
     public private(set) var lastFault: String?
     /// The last thing that went wrong on our side.
     public private(set) var lastFailure: String?
 
+    /// The log of a device.
     /// - Parameter logger: carries domain and device in its metadata.
-    public init(_ logger: Logger) { self.logger = logger }
+    public init(_ logger: Logger) {
+        self.logger = logger
+        budget = LogBudget()
+    }
+
+    /// The log of a queue of the device, on another loop.
+    public init(sharing device: FaultLog) {
+        logger = device.logger
+        budget = device.budget
+    }
 
     /// The frontend did something wrong.
     public mutating func fault(_ text: @autoclosure () -> String) {
-        guard let suppressed = limiter.allow() else { return }
+        guard let suppressed = budget.allowFault() else { return }
         let text = text()
         lastFault = text
         let more = suppressed > 0 ? " (\(suppressed) more were not logged)" : ""
@@ -31,14 +48,46 @@ public struct FaultLog: Sendable {
     }
 
     /// The host failed.
-    public mutating func failure(_ text: String) {
+    public mutating func failure(_ text: String, about subject: Subject = .device) {
         lastFailure = text
-        guard causes.count < FaultLog.causeLimit, causes.insert(text).inserted else { return }
-        logger.error("\(text)")
+        if budget.isNew(text, subject) { logger.error("\(text)") }
+    }
+
+    /// The host still fails, and something waits for it. Always said: the caller sees to it that this is rare.
+    public mutating func stillFailing(_ text: String) {
+        lastFailure = text
+        logger.warning("\(text)")
     }
 
     /// Says each cause once more from now on: what failed works again, or is another thing now.
-    public mutating func forget() {
-        if !causes.isEmpty { causes = [] }
+    public mutating func forget(_ subject: Subject = .device) { budget.forget(subject) }
+}
+
+/// What the logs of one device may still say.
+private final class LogBudget: Sendable {
+    /// Causes remembered; beyond it nothing new is said.
+    private static let causeLimit = 64
+
+    private struct State {
+        var limiter = RateLimiter()
+        var causes: [FaultLog.Subject: Set<String>] = [:]
+    }
+    private let state = Mutex(State())
+
+    func allowFault() -> UInt64? { state.withLock { $0.limiter.allow() } }
+
+    func isNew(_ text: String, _ subject: FaultLog.Subject) -> Bool {
+        state.withLock { state in
+            var causes = state.causes[subject] ?? []
+            guard causes.count < LogBudget.causeLimit, causes.insert(text).inserted else { return false }
+            state.causes[subject] = causes
+            return true
+        }
+    }
+
+    func forget(_ subject: FaultLog.Subject) {
+        state.withLock { state in
+            if !state.causes.isEmpty { state.causes[subject] = nil }
+        }
     }
 }

@@ -111,12 +111,13 @@ public final class RequestJournal: Sendable {
 
     /// Opens what a predecessor left for the same connection.
     /// - Returns: nil if there is none, or it belongs to another connection or version; then it is of no use.
+    /// - Throws: the errors of open(2) but `ENOENT`, and of mmap(2): it may be there, and be opened later.
     public static func reopen(
         at path: FilePath,
         identity: String,
         layout: JournalLayout
-    ) -> RequestJournal? {
-        reopen(at: path, identity: identity, layout: layout, trace: nil)
+    ) throws(Errno) -> RequestJournal? {
+        try reopen(at: path, identity: identity, layout: layout, trace: nil)
     }
 
     package static func reopen(
@@ -124,13 +125,18 @@ public final class RequestJournal: Sendable {
         identity: String,
         layout: JournalLayout,
         trace: (any JournalTrace)?
-    ) -> RequestJournal? {
-        guard let file = try? open(path, options: []) else { return nil }
+    ) throws(Errno) -> RequestJournal? {
+        let file: FileDescriptor
+        do throws(Errno) {
+            file = try open(path, options: [])
+        } catch {
+            if error == .noSuchFileOrDirectory { return nil }
+            throw error
+        }
         defer { try? file.close() }
         let byteCount = size(layout)
-        guard (try? file.seek(offset: 0, from: .end)) == Int64(byteCount),
-            let pages = try? PrivatePages(byteCount: byteCount, file: file)
-        else { return nil }
+        guard (try? file.seek(offset: 0, from: .end)) == Int64(byteCount) else { return nil }
+        let pages = try PrivatePages(byteCount: byteCount, file: file)
         let header = pages.slot(at: 0, byteCount: headerBytes)
         let text = Array(identity.utf8)
         guard header.u64(0) == magic, header.u32(8) == version, header.u32(12) == UInt32(layout.queueCount),

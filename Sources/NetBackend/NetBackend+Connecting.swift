@@ -121,7 +121,7 @@ extension NetBackend {
                 receiveRing: rings.receive[index],
                 journal: journal,
                 device: devices[index],
-                log: FaultLog(life.logger),
+                log: FaultLog(sharing: life.log),
                 stall: stall,
                 isTakeover: isTakeover
             )
@@ -139,7 +139,7 @@ extension NetBackend {
     }
 
     func disconnect() async {
-        await release()
+        await close(abandons: false)
         guard !life.isDraining, let interface else { return }
         do throws(NetworkFailure) {
             try interface.setCarrier(false)
@@ -149,12 +149,14 @@ extension NetBackend {
         }
     }
 
-    func release() async {
-        if let control { await control.close() }
+    func release() async { await close(abandons: true) }
+
+    private func close(abandons: Bool) async {
+        if let control { await control.close(abandons: abandons) }
         control = nil
         for queue in queues {
             pastMetrics.merge(await queue.account().metrics)
-            await queue.close()
+            await queue.close(abandons: abandons)
         }
         queues = []
         connection = nil

@@ -39,7 +39,7 @@ actor NetControlQueue {
         port wanted: EventChannelPort,
         journal: consuming RingJournal,
         isTakeover: Bool
-    ) throws(BackendFailure) {
+    ) async throws(BackendFailure) {
         let produced = isTakeover ? BackRing.publishedResponses(in: pages) : 0
         let unanswered: UInt32
         do throws(JournalFault) {
@@ -60,20 +60,19 @@ actor NetControlQueue {
             throw BackendFailure(.host, "control ring: \(error)")
         }
         target = facts.data.loop.attach(self)
-        do throws(HypervisorFailure) {
-            port = try facts.data.bind(wanted, of: facts.path.domain, to: self)
-        } catch {
-            throw BackendFailure(.host, "control ring: \(error)")
-        }
+        port = try await facts.data.bind(wanted, of: facts.path.domain, to: self, mark: facts.mark)
         for _ in 0..<unanswered { answer() }
         if unanswered > 0 { publish() }
         if isTakeover, let port { facts.data.channels.notify(port) }
         turn()
     }
 
-    func close() {
+    /// - Parameter abandons: for tests: as the death of the process does.
+    func close(abandons: Bool = false) {
         if let target { facts.data.loop.detach(target) }
-        if let port { facts.data.unbind(port) }
+        if let port {
+            if abandons { facts.data.abandon(port) } else { facts.data.unbind(port) }
+        }
         target = nil
         port = nil
         ring = nil

@@ -66,7 +66,7 @@ actor NetQueue {
     }
 
     /// Binds the ports and begins to serve.
-    func open(_ opening: Opening) throws(BackendFailure) {
+    func open(_ opening: Opening) async throws(BackendFailure) {
         let wanted = opening.connection.queues[facts.index]
         func published(_ pages: SharedPages) -> UInt32? {
             opening.isTakeover ? BackRing.publishedResponses(in: pages) : nil
@@ -95,7 +95,7 @@ actor NetQueue {
             throw BackendFailure(.frontend, "queue \(facts.index): ring and journal disagree (\(error))")
         }
         _ = try scratch()
-        try bind(wanted)
+        try await bind(wanted)
         device = opening.device
         stall = StallClock(notifiesOfBuffers: opening.connection.notifiesOfBuffers, times: opening.stall)
         isTaking = true
@@ -113,18 +113,13 @@ actor NetQueue {
         receiveTurn()
     }
 
-    private func bind(_ wanted: NetConnection.Queue) throws(BackendFailure) {
-        let (data, domain) = (facts.data, facts.path.domain)
+    private func bind(_ wanted: NetConnection.Queue) async throws(BackendFailure) {
+        let (data, domain, mark) = (facts.data, facts.path.domain, facts.mark)
         target = data.loop.attach(self)
-        do throws(HypervisorFailure) {
-            let transmit = try data.bind(wanted.transmitPort, of: domain, to: self)
-            ports = Ports(transmit: transmit, receive: transmit)
-            if wanted.receivePort != wanted.transmitPort {
-                ports?.receive = try data.bind(wanted.receivePort, of: domain, to: self)
-            }
-        } catch {
-            throw BackendFailure(.host, "queue \(facts.index): \(error)")
-        }
+        let transmit = try await data.bind(wanted.transmitPort, of: domain, to: self, mark: mark)
+        ports = Ports(transmit: transmit, receive: transmit)
+        guard wanted.receivePort != wanted.transmitPort else { return }
+        ports?.receive = try await data.bind(wanted.receivePort, of: domain, to: self, mark: mark)
     }
 
     private func scratch() throws(BackendFailure) -> NetScratch {
@@ -132,7 +127,8 @@ actor NetQueue {
     }
 
     /// Gives everything back. A turn never suspends, so nothing is under way; a packet that was held is lost.
-    func close() {
+    /// - Parameter abandons: for tests: as the death of the process does.
+    func close(abandons: Bool = false) {
         isTaking = false
         facts.board.onParcels(queue: facts.index, nil)
         if let target {
@@ -140,8 +136,9 @@ actor NetQueue {
             facts.data.loop.detach(target)
         }
         if let ports {
-            facts.data.unbind(ports.transmit)
-            if ports.isSplit { facts.data.unbind(ports.receive) }
+            for port in ports.isSplit ? [ports.transmit, ports.receive] : [ports.transmit] {
+                if abandons { facts.data.abandon(port) } else { facts.data.unbind(port) }
+            }
         }
         target = nil
         ports = nil

@@ -50,6 +50,10 @@ struct MachineState: Sendable {
     var serials: [DomainID: UInt64] = [:]
     var sessions: [UInt64: Session] = [:]
     var faults = FaultPlan()
+    /// How long the ports of a dead connection stay bound.
+    var portReleaseDelay = SimulatedMachine.defaultPortReleaseDelay
+    /// Ports of dead connections that are still bound, and until when.
+    var boundByTheDead: [DeadPort] = []
     private var lastSerial: UInt64 = 0
 
     mutating func nextSerial() -> UInt64 {
@@ -156,8 +160,9 @@ struct MachineState: Sendable {
         return session
     }
 
-    /// The connection is gone, and with it all it held.
+    /// The connection is gone, and with it all it held; its ports a little later.
     mutating func end(_ id: UInt64) {
+        keepPorts(of: id)
         release(id)
         sessions[id] = nil
     }
@@ -174,12 +179,6 @@ struct MachineState: Sendable {
         session.pending = []
         session.transactions = [:]
         sessions[id] = session
-    }
-
-    /// Ends the connections whose process is gone already. The kernel gives a dead process's ports back before its
-    /// parent learns of the death; our threads may be later, so whoever meets a port still taken looks first.
-    mutating func endHungUpSessions() {
-        for session in sessions.values where session.socket.descriptor.isHungUp { end(session.id) }
     }
 
     mutating func setFaults(_ plan: FaultPlan) {

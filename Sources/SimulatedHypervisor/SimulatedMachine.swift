@@ -54,12 +54,20 @@ public final class SimulatedMachine: Sendable {
     /// Replaces the faults to come.
     public func setFaults(_ plan: FaultPlan) { core.state.withLock { $0.setFaults(plan) } }
 
+    /// How long a connection's ports stay bound after its death, unless it is told otherwise: a successor's bind answers
+    /// EINVAL until then, as Xen's does until the kernel has closed a dead process's `/dev/xen/evtchn`.
+    public static let defaultPortReleaseDelay = Duration.milliseconds(20)
+
+    /// Sets how long the ports of connections that end from now on stay bound.
+    public func setPortReleaseDelay(_ delay: Duration) { core.state.withLock { $0.portReleaseDelay = delay } }
+
     /// From now on xenstored answers nobody for `duration`; what is asked meanwhile waits.
     public func silenceStore(for duration: Duration) { core.silenceStore(for: duration) }
 
     /// What a domain holds, for tests that look for leaks; nil if there is no such domain.
     public func usage(of domain: DomainID) -> SimulatedUsage? {
         core.state.withLock { state in
+            state.releaseDeadPorts()
             guard let serial = state.serials[domain], let entry = state.domains[serial] else { return nil }
             let sessions = state.sessions.values.filter { $0.serial == serial }
             return SimulatedUsage(

@@ -28,7 +28,7 @@ extension USBBackend {
             data: try environment.dataLoop(device: path.index, queue: 0),
             mark: mark
         )
-        return try USBQueue(facts, log: FaultLog(life.logger))
+        return try USBQueue(facts, log: FaultLog(sharing: life.log))
     }
 
     /// Gives all devices back to the host, unless a successor goes on with them.

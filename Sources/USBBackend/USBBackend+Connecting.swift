@@ -35,7 +35,7 @@ extension USBBackend {
             journal: journal,
             port: connection.port,
             alarm: alarm,
-            log: FaultLog(life.logger),
+            log: FaultLog(sharing: life.log),
             isTakeover: isTakeover
         )
         try await queue.open(opening)

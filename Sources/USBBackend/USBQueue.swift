@@ -73,7 +73,17 @@ actor USBQueue {
     }
 
     /// Binds the port and begins to serve.
-    func open(_ opening: Opening) throws(BackendFailure) {
+    func open(_ opening: Opening) async throws(BackendFailure) {
+        let port = try await facts.data.bind(opening.port, of: facts.path.domain, to: self, mark: facts.mark)
+        do throws(BackendFailure) {
+            try serve(opening, port)
+        } catch {
+            facts.data.unbind(port)
+            throw error
+        }
+    }
+
+    private func serve(_ opening: Opening, _ port: EventChannelPort) throws(BackendFailure) {
         var journal = opening.journal.queue(0)
         let produced = opening.isTakeover ? BackRing.publishedResponses(in: opening.urbRing) : 0
         var unanswered: [Int] = []
@@ -84,11 +94,7 @@ actor USBQueue {
                 throw BackendFailure(.frontend, "ring and journal disagree (\(error))")
             }
         }
-        do throws(HypervisorFailure) {
-            port = try facts.data.bind(opening.port, of: facts.path.domain, to: self)
-        } catch {
-            throw BackendFailure(.host, "\(error)")
-        }
+        self.port = port
         let said = opening.isTakeover ? BackRing.publishedResponses(in: opening.connectionRing) : 0
         let state = opening.journal.state
         work = USBWork(
@@ -158,19 +164,20 @@ actor USBQueue {
     /// Gives back port and rings. The devices stay. Nothing may be in flight.
     func close() {
         precondition(!isBusy)
+        if let port { facts.data.unbind(port) }
         release()
     }
 
     /// Drops everything as it is, for tests: what the death of the process does, between two turns.
     func abandon() {
         isTaking = false
+        if let port { facts.data.abandon(port) }
         release()
         forsake()
     }
 
     private func release() {
         if work != nil { past.merge(work?.metrics ?? USBMetrics()) }
-        if let port { facts.data.unbind(port) }
         port = nil
         work = nil
         alarm = nil

@@ -116,7 +116,7 @@ private struct SeededGenerator: RandomNumberGenerator {
             }
         }
         var queue = try #require(
-            RequestJournal.reopen(at: file.path, identity: "test", layout: .slots(JournalTests.size, queues: 1))
+            try RequestJournal.reopen(at: file.path, identity: "test", layout: .slots(JournalTests.size, queues: 1))
         ).queue(0)
         let again = try queue.recover(published: published)
         // As many as the frontend waits for, none twice, oldest first, and each what was taken under that index.
@@ -173,15 +173,15 @@ private struct SeededGenerator: RandomNumberGenerator {
 
     @Test func anotherConnectionsJournalIsNotOpened() throws {
         let path = try journal("identity").path
-        func reopen(_ identity: String, _ queues: Int, _ slots: Int) -> Bool {
-            RequestJournal.reopen(at: path, identity: identity, layout: .slots(slots, queues: queues)) != nil
+        func reopen(_ identity: String, _ queues: Int, _ slots: Int) throws -> Bool {
+            try RequestJournal.reopen(at: path, identity: identity, layout: .slots(slots, queues: queues)) != nil
         }
-        #expect(reopen("test", 1, 8))
-        #expect(!reopen("tesT", 1, 8))
-        #expect(!reopen("test2", 1, 8))
-        #expect(!reopen("test", 2, 8))
-        #expect(!reopen("test", 1, 16))
+        #expect(try reopen("test", 1, 8))
+        #expect(try !reopen("tesT", 1, 8))
+        #expect(try !reopen("test2", 1, 8))
+        #expect(try !reopen("test", 2, 8))
+        #expect(try !reopen("test", 1, 16))
         RequestJournal.remove(at: path)
-        #expect(!reopen("test", 1, 8))
+        #expect(try !reopen("test", 1, 8))
     }
 }

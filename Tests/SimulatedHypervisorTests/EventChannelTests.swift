@@ -87,6 +87,25 @@ internal import XenWire
         #expect(channel.backend.takePending() == nil)
     }
 
+    /// As /dev/xen/evtchn of a killed process, which io_uring still polls.
+    @Test func theDeadKeepTheirPortsForAWhile() async throws {
+        let machine = try machineWithGuests()
+        machine.setPortReleaseDelay(.seconds(3600))
+        let frontend = try machine.hypervisor(for: guestDomain).openEventChannels()
+        let offered = try frontend.allocate(for: .initial)
+        var dying: (any EventChannels)? = try machine.hypervisor(for: .initial).openEventChannels()
+        _ = try #require(try dying?.bind(to: offered, of: guestDomain))
+        let connections = machine.usage(of: .initial)?.connections
+        dying = nil
+        #expect(await eventually { machine.usage(of: .initial)?.connections != connections })
+        let successor = try machine.hypervisor(for: .initial).openEventChannels()
+        let result = failure { () throws(HypervisorFailure) in
+            _ = try successor.bind(to: offered, of: guestDomain)
+        }
+        #expect(result == .invalidArgument)
+        #expect(machine.usage(of: .initial)?.ports == 1)
+    }
+
     @Test func aFrontendThatGoesTakesItsPort() throws {
         let channel = try Channel()
         channel.frontend.unbind(channel.offered)

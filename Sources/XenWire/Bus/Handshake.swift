@@ -14,6 +14,9 @@ public enum HandshakeEvent: Hashable, Sendable {
     case connected
     /// `connect` or `reattach` did not work out, whoever's fault it is; nothing is mapped.
     case connectFailed(String)
+    /// `connect` or `reattach` was given up while it waited, since nobody wants it any more (`isWanted`); nothing is
+    /// mapped.
+    case connectWithdrawn
     /// `disconnect` is done: nothing in flight, nothing mapped.
     case disconnected
     /// The frontend broke the ring's rules, or the host failed so badly that the device cannot go on.
@@ -198,6 +201,17 @@ public struct Handshake: Sendable {
         enter(next, first, &directives)
         while let (next, more) = step() { enter(next, more, &directives) }
         return directives
+    }
+
+    /// Whether what is being opened or attached is still of use to anybody: who waits for something of the host's gives
+    /// up otherwise.
+    public var isWanted: Bool {
+        switch phase {
+        case .connecting(let reattaching): reattaching ? isReattachWelcome : isWelcome
+        case .opening(reattaching: true): ending == nil && (seen?.isFrontendActive ?? false)
+        case .finished: false
+        default: ending == nil
+        }
     }
 
     /// What is being waited for, for a person: "the hotplug script", "the frontend (closing (5))", …

@@ -22,6 +22,9 @@ extension Handshake {
             return attached
         case .connectFailed(let reason):
             return failed(reason)
+        case .connectWithdrawn:
+            guard case .connecting = phase else { return (phase, []) }
+            return detached(nil)
         case .disconnected:
             guard case .disconnecting(let ignoring) = phase else { return (phase, []) }
             return detached(ignoring)
@@ -145,8 +148,11 @@ extension Handshake {
         }
     }
 
-    private var isWelcome: Bool {
-        foreign == nil && !isStopping && !isCloseAsked && request != .remove && (seen?.isFrontendActive ?? false)
+    var isWelcome: Bool { isReattachWelcome && !isCloseAsked }
+
+    /// The toolstack's 5 does not end a takeover: it is the frontend's to follow, and it may have data to write first.
+    var isReattachWelcome: Bool {
+        foreign == nil && !isStopping && request != .remove && (seen?.isFrontendActive ?? false)
     }
 
     private func serving(sawConnected: Bool) -> Transition? {
@@ -215,7 +221,7 @@ extension Handshake {
 
     /// The end of the device, when nothing is attached. The backing is released before 6 is visible: the toolstack may
     /// give it to somebody else at once.
-    private var ending: Transition? {
+    var ending: Transition? {
         guard let seen else { return nil }
         let answer: [HandshakeDirective] =
             request == nil ? [] : [.answerHotplug(failure: request == .add ? "the device is gone" : nil)]

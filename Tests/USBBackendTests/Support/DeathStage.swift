@@ -129,7 +129,7 @@ final class DeathStage: JournalTrace {
         rings.urbs.grant.pages.copyIn(at: 0, count: 4096, from: moment.urbs, at: 0)
         rings.connections.grant.pages.copyIn(at: 0, count: 4096, from: moment.connections, at: 0)
         data.pages.copyIn(at: 0, count: moment.data.byteCount, from: moment.data, at: 0)
-        let journal = RequestJournal.reopen(at: path, identity: "", layout: DeathStage.layout, trace: self)
+        let journal = try RequestJournal.reopen(at: path, identity: "", layout: DeathStage.layout, trace: self)
         return try await queue(try #require(journal), isTakeover: true, awaitsDevice: awaitsDevice)
     }
 

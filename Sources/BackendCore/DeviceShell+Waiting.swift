@@ -1,0 +1,68 @@
+// Waiting for what the host does late: a phase that `show` names, a log line once a minute, and no end while it is wanted.
+
+internal import HostIO
+internal import XenWire
+
+extension DeviceShell {
+    /// Tries until it works: a dead predecessor's lock, port or interface comes free, memory comes back.
+    ///
+    /// What will not pass (`BackendFailure.mayPass`) is thrown at once; what the frontend did wrong closes its device.
+    /// - Parameters:
+    ///   - what: what `show` names meanwhile, after "waiting for": `the image's lock`.
+    ///   - limit: nil: for as long as somebody wants the device (`DeviceLife.isWanted`).
+    /// - Throws: the last failure.
+    public func wait<Result>(
+        for what: String,
+        within limit: Duration? = nil,
+        _ attempt: () async throws(BackendFailure) -> Result
+    ) async throws(BackendFailure) -> Result {
+        var patience = Patience(limit)
+        let outer = life.waitingFor
+        defer { life.waitingFor = outer }
+        while true {
+            do throws(BackendFailure) {
+                return try await attempt()
+            } catch {
+                guard error.mayPass, life.isWanted, let pause = patience.next() else { throw error }
+                life.waitingFor = what
+                if patience.isTimeToSay { life.log.stillFailing("still waiting for \(what): \(error.text)") }
+                await environment.controlLoop.sleep(for: pause)
+            }
+        }
+    }
+}
+
+/// How long to wait between two attempts, and when to say so.
+struct Patience {
+    private static let longest = Duration.seconds(1)
+    /// What usually takes milliseconds is not worth a line; what takes longer is worth one a minute.
+    private static let firstLine = Duration.seconds(2)
+    private static let lineInterval = Duration.seconds(60)
+
+    private let end: ContinuousClock.Instant?
+    private var pause = Duration.milliseconds(2)
+    private var nextLine: ContinuousClock.Instant
+
+    init(_ limit: Duration?, now: ContinuousClock.Instant = .now) {
+        end = limit.map { now + $0 }
+        nextLine = now + Patience.firstLine
+    }
+
+    /// - Returns: nil if there was enough waiting.
+    mutating func next(now: ContinuousClock.Instant = .now) -> Duration? {
+        if let end, now >= end { return nil }
+        defer { pause = min(pause * 2, Patience.longest) }
+        return pause
+    }
+
+    /// Once for each line that is due.
+    var isTimeToSay: Bool {
+        mutating get { isTimeToSay(now: .now) }
+    }
+
+    mutating func isTimeToSay(now: ContinuousClock.Instant) -> Bool {
+        guard now >= nextLine else { return false }
+        nextLine = now + Patience.lineInterval
+        return true
+    }
+}

@@ -1,0 +1,180 @@
+// A device class in full, with the components and nothing else: it answers each request with the sum of granted bytes.
+
+internal import BackendCore
+internal import HostIO
+internal import Hypervisor
+internal import SharedRing
+internal import SystemPackage
+internal import XenWire
+
+/// A request is id, grant and count of bytes; its response id and their sum, or `failed`.
+enum ToyWire {
+    static let format = SlotFormat(requestBytes: 16, responseBytes: 8)
+    static let slots = 128
+    static let failed = UInt32.max
+}
+
+struct ToyConnection: NegotiatedConnection {
+    static let firstKeys = ["ring-ref", BusKeys.eventChannel]
+    let ring: GrantReference
+    let port: EventChannelPort
+
+    init(_ reader: inout FrontendKeyReader, _ offer: Bool) throws(FrontendKeyFault) {
+        ring = try reader.reference("ring-ref")
+        port = try reader.port(BusKeys.eventChannel)
+    }
+}
+
+actor ToyBackend: DeviceShell {
+    nonisolated let path: DevicePath
+    nonisolated let environment: WorkerEnvironment
+    nonisolated let signal = WatchSignal()
+    nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe environment.controlLoop.asUnownedSerialExecutor() }
+    var life: DeviceLife
+    private var alarm: BreakdownAlarm?
+    private var queue: ToyQueue?
+
+    init(_ path: DevicePath, _ environment: WorkerEnvironment) {
+        (self.path, self.environment) = (path, environment)
+        life = DeviceLife(path, environment)
+    }
+
+    var features: [(String, String)] { [] }
+    var announcement: [(String, String)]? { nil }
+    var breakdown: Breakdown? { alarm?.raised }
+
+    func begin() async -> (frontend: String, policy: HandshakePolicy) {
+        (path.frontend, HandshakePolicy(waitsForHotplug: false, removesDirectory: false))
+    }
+    func openBacking(isTakeover: Bool) async throws(BackendFailure) {}
+    func closeBacking() async {}
+    func command(_ command: DeviceCommand) async throws(BackendFailure) {}
+    func report() async -> DeviceReport { DeviceReport(path: path, phase: life.phase) }
+
+    func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
+        let connection: ToyConnection = try await negotiate(true)
+        let pages = try mapRing([connection.ring])
+        let identity = "domain=\(try await domainIdentity());ring=\(connection.ring);port=\(connection.port)"
+        let layout = JournalLayout.slots(ToyWire.slots, queues: 1)
+        let (journal, isTakeover) = try openJournal(
+            identity: identity,
+            layout: layout,
+            rings: [pages],
+            isTakeover: isTakeover
+        )
+        let (alarm, grants) = (BreakdownAlarm(signal), environment.hypervisor.grants)
+        let data = try environment.dataLoop(device: path.index, queue: 0)
+        let queue = ToyQueue(alarm, grants, data, CrashMark(mark, queue: 0))
+        (self.alarm, self.queue) = (alarm, queue)
+        try await queue.open(pages, journal, connection.port, of: path.domain, isTakeover: isTakeover)
+        return "one ring"
+    }
+    func disconnect() async {
+        await queue?.close()
+        (queue, alarm) = (nil, nil)
+    }
+    func release() async {
+        await queue?.close(abandons: true)
+        queue = nil
+    }
+}
+
+actor ToyQueue: QueueTurns, CompletionTarget {
+    private let (alarm, grants, data, mark): (BreakdownAlarm, any GrantTable, DataLoop, CrashMark)
+    private var domain = DomainID.initial
+    private var target: TargetID?
+    private var ring: SlotRing?
+    private var port: QueuePort?
+    private var memory: PrivatePages?
+    private var taken: [UInt16] = []
+    nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe data.loop.asUnownedSerialExecutor() }
+
+    init(_ alarm: BreakdownAlarm, _ grants: any GrantTable, _ data: DataLoop, _ mark: CrashMark) {
+        (self.alarm, self.grants, self.data, self.mark) = (alarm, grants, data, mark)
+    }
+
+    func open(
+        _ pages: SharedPages,
+        _ journal: RequestJournal,
+        _ remote: EventChannelPort,
+        of domain: DomainID,
+        isTakeover: Bool
+    ) async throws(BackendFailure) {
+        let target = data.loop.attach(self)
+        (self.domain, self.target) = (domain, target)
+        let wake = QueuePort.Wake(target, slot: 0)
+        port = try await .bind(remote, of: domain, to: self, on: data, wake: wake, mark: mark.device)
+        do {
+            memory = try PrivatePages(byteCount: ToyWire.slots * 4096)
+            ring = try SlotRing(pages, ToyWire.format, journal: journal.queue(0), isTakeover: isTakeover)
+        } catch {
+            throw BackendFailure(.frontend, "\(error)")
+        }
+        taken = (ring?.unanswered ?? []).map { UInt16($0) }
+        if isTakeover { port?.notify() }
+        turn()
+    }
+
+    func close(abandons: Bool = false) {
+        if let target { data.loop.detach(target) }
+        if abandons { port.take()?.abandon() } else { port.take()?.close() }
+        ring = nil
+    }
+
+    nonisolated func buffersFreed() {}
+    nonisolated func eventArrived(_ port: EventChannelPort) { assumeIsolated { $0.turn() } }
+    nonisolated func completed(_ completions: borrowing CompletionBatch) {
+        let slot = completions[0].slot
+        assumeIsolated { if slot == 0 { $0.port?.unmask() } else { $0.turn() } }
+    }
+
+    private func turn() {
+        guard ring != nil else { return }
+        let end = data.turn(mark) { serve() }
+        if let breakdown = port?.ended(end, again: 1) { alarm.raise(breakdown) }
+    }
+
+    private func serve() -> TurnEnd {
+        var worked = false
+        do throws(Breakdown) {
+            repeat {
+                try ring?.take(into: &taken)
+                worked = worked || !taken.isEmpty
+                answer()
+            } while try ring?.lastLook() ?? 0 > 0
+            return .idle(worked: worked)
+        } catch {
+            return .broken(error)
+        }
+    }
+
+    private func answer() {
+        guard let memory else { return }
+        let (slots, grants, domain) = (taken, grants, domain)
+        taken.removeAll()
+        for slot in slots {
+            guard let request = ring?.request(Int(slot)) else { return }
+            let count = UInt16(min(request.u32(8), 4096))
+            let (grant, place) = (GrantReference(request.u32(4)), Int(slot) * 4096)
+            data.copies.add(
+                reference: grant,
+                pageOffset: 0,
+                byteCount: count,
+                intoGrant: false,
+                pages: memory,
+                privateOffset: place
+            )
+        }
+        var sums = slots.map { slot in
+            let bytes = memory.slot(at: Int(slot) * 4096, byteCount: 4096)
+            return { (count: UInt32) in (0..<Int(min(count, 4096))).reduce(UInt32(0)) { $0 &+ UInt32(bytes.u8($1)) } }
+        }
+        data.runCopies(grants, with: domain) { index, _ in sums[index] = { _ in ToyWire.failed } }
+        for (slot, sum) in zip(slots, sums) {
+            guard let request = ring?.request(Int(slot)) else { return }
+            let answer = UInt64(request.u32(0)) | UInt64(sum(request.u32(8))) << 32
+            ring?.put(WireWords(low: answer, high: 0), for: Int(slot))
+        }
+        if ring?.publish() ?? false { port?.notify() }
+    }
+}
