@@ -16,9 +16,7 @@ extension BlockWork {
 
     /// Puts a response; it is visible after `publish`.
     mutating func put(_ answer: BlockResponse, for slot: Int) {
-        let index = ring.put(answer.words, count: facts.abi.responseSize)
-        journal.markAnswered(slot, responseIndex: index)
-        settled.append(UInt16(truncatingIfNeeded: slot))
+        ring.put(answer.words, for: slot)
     }
 
     /// Counts and logs a fault.
@@ -36,20 +34,15 @@ extension BlockWork {
         return status
     }
 
-    /// Publishes all responses put in this turn, then frees their journal slots.
+    /// Publishes all responses put in this turn.
     /// - Returns: whether the frontend wants to be told.
     mutating func publish() -> Bool {
-        guard !settled.isEmpty else { return false }
+        guard ring.hasAnswers else { return false }
         let wanted = ring.publish()
         if wanted { metrics.notificationsSent &+= 1 } else { metrics.notificationsSaved &+= 1 }
         let end = MonotonicClock.nanoseconds
-        for slot in settled {
-            journal.release(Int(slot))
-            metrics.latency.add(nanoseconds: end &- requests[Int(slot)].takenAt)
-        }
-        inFlight &-= settled.count
-        settled.removeAll(keepingCapacity: true)
-        facts.mark?.progressed()
+        for slot in ring.published { metrics.latency.add(nanoseconds: end &- requests[Int(slot)].takenAt) }
+        facts.mark.device?.progressed()
         return wanted
     }
 }

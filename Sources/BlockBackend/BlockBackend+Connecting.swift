@@ -43,7 +43,7 @@ extension BlockBackend {
     }
 
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
-        let connection = try await negotiate()
+        let connection: BlockConnection = try await negotiate(offer)
         var rings: [SharedPages] = []
         for queue in connection.queues { rings.append(try mapRing(queue.references)) }
         let (journal, isTakeover) = try openJournal(
@@ -55,22 +55,6 @@ extension BlockBackend {
         try await openQueues(connection, rings, journal, isTakeover: isTakeover)
         self.connection = connection
         return connection.summary
-    }
-
-    private func negotiate() async throws(BackendFailure) -> BlockConnection {
-        let (frontend, offer) = (keys?.frontend ?? path.frontend, offer)
-        let values = await persist("read the frontend's keys") {
-            (store) throws(HypervisorFailure) -> [String: String] in
-            var values: [String: String] = [:]
-            for name in BlockConnection.commonKeys { values[name] = try store.read("\(frontend)/\(name)") }
-            for name in BlockConnection.ringKeys(values, offer) { values[name] = try store.read("\(frontend)/\(name)") }
-            return values
-        }
-        do throws(FrontendKeyFault) {
-            return try BlockConnection(FrontendKeys(values), offer)
-        } catch {
-            throw BackendFailure(.frontend, "the frontend's keys: \(error)")
-        }
     }
 
     private func openQueues(
@@ -90,7 +74,7 @@ extension BlockBackend {
                 usesPersistentGrants: connection.usesPersistentGrants,
                 grants: environment.hypervisor.grants,
                 data: try environment.dataLoop(device: path.index, queue: index),
-                mark: mark
+                mark: CrashMark(mark, queue: index)
             )
             let queue = BlockQueue(facts, alarm)
             let opening = BlockQueue.Opening(
@@ -99,7 +83,7 @@ extension BlockBackend {
                 port: wanted.port,
                 medium: medium,
                 limits: currentLimits,
-                log: FaultLog(life.logger),
+                log: FaultLog(sharing: life.log),
                 isTakeover: isTakeover
             )
             try await queue.open(opening)

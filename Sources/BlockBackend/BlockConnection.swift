@@ -32,7 +32,7 @@ public struct BlockOffer: Hashable, Sendable {
 }
 
 /// The negotiated facts of one connection; immutable.
-struct BlockConnection: Hashable, Sendable {
+struct BlockConnection: NegotiatedConnection, Hashable {
     struct Queue: Hashable, Sendable {
         /// The ring's pages, in order.
         let references: [GrantReference]
@@ -70,49 +70,35 @@ struct BlockConnection: Hashable, Sendable {
 // Reading the frontend's keys, in two rounds: what the second must read depends on the first.
 extension BlockConnection {
     /// Keys below the frontend's directory to read first.
-    static let commonKeys = [
+    static let firstKeys = [
         BusKeys.multiQueueNumQueues, BlockKeys.ringPageOrder, BlockKeys.protocol, BlockKeys.featurePersistent,
     ]
 
     /// Keys to read next; none if the first are wrong already. At most 16 × 17.
-    static func ringKeys(_ common: [String: String], _ offer: BlockOffer) -> [String] {
-        guard let shape = try? Shape(FrontendKeys(common), offer) else { return [] }
+    static func furtherKeys(_ first: FrontendKeys, _ offer: BlockOffer) -> [String] {
+        guard let shape = try? Shape(first, offer) else { return [] }
         return (0..<shape.queueCount).flatMap { queue in
             let prefix = shape.prefix(queue)
             return shape.referenceKeys.map { prefix + $0 } + [prefix + BusKeys.eventChannel]
         }
     }
 
-    /// - Parameter keys: the values of both rounds, read once each.
-    init(_ keys: FrontendKeys, _ offer: BlockOffer) throws(FrontendKeyFault) {
-        let shape = try Shape(keys, offer)
-        guard let abi = BlockABI(protocolKey: keys[BlockKeys.protocol]) else {
-            let text = FrontendKeys.quoted(keys[BlockKeys.protocol])
+    init(_ reader: inout FrontendKeyReader, _ offer: BlockOffer) throws(FrontendKeyFault) {
+        let shape = try Shape(reader.keys, offer)
+        guard let abi = BlockABI(protocolKey: reader[BlockKeys.protocol]) else {
+            let text = FrontendKeys.quoted(reader[BlockKeys.protocol])
             throw FrontendKeyFault(BlockKeys.protocol, "is unknown: \(text)")
         }
-        var seenReferences: Set<GrantReference> = []
-        var seenPorts: Set<EventChannelPort> = []
         var queues: [Queue] = []
         for index in 0..<shape.queueCount {
             let prefix = shape.prefix(index)
             var references: [GrantReference] = []
-            for name in shape.referenceKeys {
-                let reference = try keys.reference(prefix + name)
-                guard seenReferences.insert(reference).inserted else {
-                    throw FrontendKeyFault(prefix + name, "repeats grant \(reference.rawValue)")
-                }
-                references.append(reference)
-            }
-            let key = prefix + BusKeys.eventChannel
-            let port = try keys.port(key)
-            guard seenPorts.insert(port).inserted else {
-                throw FrontendKeyFault(key, "repeats port \(port.rawValue)")
-            }
-            queues.append(Queue(references: references, port: port))
+            for name in shape.referenceKeys { references.append(try reader.reference(prefix + name)) }
+            queues.append(Queue(references: references, port: try reader.port(prefix + BusKeys.eventChannel)))
         }
         self.abi = abi
         self.queues = queues
-        usesPersistentGrants = offer.persistentGrants && keys[BlockKeys.featurePersistent] == "1"
+        usesPersistentGrants = offer.persistentGrants && reader[BlockKeys.featurePersistent] == "1"
     }
 
     /// How many queues and pages: what the common keys say.

@@ -52,20 +52,12 @@ extension BlockWork {
 
     /// Runs the batch; requests whose copies failed have a `fault` afterwards (XSA-361: each copy has its status).
     mutating func runCopies() {
-        let count = facts.data.copies.count
+        let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { index, failure in
+            fail(Int(copyOwners[index]), BlockFault(failure))
+        }
         guard count > 0 else { return }
         metrics.copyBatches &+= 1
         metrics.copies &+= UInt64(truncatingIfNeeded: count)
-        do throws(HypervisorFailure) {
-            try facts.grants.copy(&facts.data.copies, with: facts.path.domain)
-            for index in 0..<count {
-                let status = facts.data.copies.status(of: index)
-                if status != .okay { fail(Int(copyOwners[index]), .grant(status)) }
-            }
-        } catch {
-            for owner in copyOwners { fail(Int(owner), .hypervisor(error.errno)) }
-        }
-        facts.data.copies.clear()
         copyOwners.removeAll(keepingCapacity: true)
     }
 

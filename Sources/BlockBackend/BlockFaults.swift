@@ -1,5 +1,7 @@
 // Everything that can go wrong with a request, whose fault it is, and the answer it becomes.
 
+internal import BackendCore
+internal import Hypervisor
 internal import SharedRing
 internal import SystemPackage
 internal import XenWire
@@ -18,6 +20,13 @@ enum BlockFault: Error, Hashable, Sendable {
     case storage(Errno)
     /// The hypervisor could not be asked.
     case hypervisor(Errno)
+
+    init(_ failure: CopyFailure) {
+        switch failure {
+        case .grant(let status): self = .grant(status)
+        case .hypervisor(let failure): self = .hypervisor(failure.errno)
+        }
+    }
 
     /// Whose wrong it is: decides how it is logged.
     enum Origin: Sendable { case frontend, host, nobody }

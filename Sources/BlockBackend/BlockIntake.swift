@@ -8,39 +8,27 @@ internal import XenWire
 extension BlockWork {
     /// Takes all requests that wait (a batch of them where each will be moved here and now) and admits them.
     /// - Returns: how many were taken.
-    mutating func intake() throws(RingFault) -> Int {
-        let waiting = try ring.poll()
-        let limit = medium?.isInMemory ?? false ? BlockWork.requestsNow : .max
-        let room = min(Int(waiting), journal.freeCount, limit)
-        guard room > 0 else { return 0 }
+    mutating func intake() throws(Breakdown) -> Int {
         fresh.removeAll(keepingCapacity: true)
-        for _ in 0..<room {
-            guard let slot = journal.claim() else { break }
-            let index = ring.requestConsumer
-            ring.takeNext(into: journal.request(slot), count: facts.abi.requestSize)
-            journal.markTaken(slot, ringIndex: index)
-            fresh.append(UInt16(truncatingIfNeeded: slot))
-        }
-        // Before any of them is run or answered: a response overwrites a slot of the ring.
-        journal.commit(consumed: ring.requestConsumer)
-        admit()
-        return room
+        let limit = medium?.isInMemory ?? false ? BlockWork.requestsNow : .max
+        let count = try ring.take(atMost: limit, into: &fresh)
+        if count > 0 { admit() }
+        return count
     }
 
     /// Admits what a killed predecessor left unanswered, oldest first.
-    mutating func readmit(_ slots: [Int]) {
+    mutating func readmit() {
         fresh.removeAll(keepingCapacity: true)
-        for slot in slots { fresh.append(UInt16(truncatingIfNeeded: slot)) }
+        for slot in ring.unanswered { fresh.append(UInt16(truncatingIfNeeded: slot)) }
         admit()
     }
 
     /// Decodes and validates the requests in `fresh`; those that may run go to `runnable`, wrong ones are answered.
     private mutating func admit() {
-        inFlight &+= fresh.count
         fetchIndirect()
         for slot in fresh {
             let slot = Int(slot)
-            let raw = RawBlockRequest(journal.request(slot), abi: facts.abi)
+            let raw = RawBlockRequest(ring.request(slot), abi: facts.abi)
             let isIndirect = raw.operation == .indirect
             if isIndirect, let fault = requests[slot].fault {
                 refuse(slot, raw, fault)
@@ -78,7 +66,7 @@ extension BlockWork {
     private mutating func fetchIndirect() {
         for slot in fresh {
             let slot = Int(slot)
-            let raw = RawBlockRequest(journal.request(slot), abi: facts.abi)
+            let raw = RawBlockRequest(ring.request(slot), abi: facts.abi)
             guard raw.operation == .indirect else { continue }
             requests[slot].fault = nil
             do throws(BlockRequestFault) {

@@ -4,6 +4,7 @@ internal import BackendCore
 internal import HostIO
 internal import Hypervisor
 internal import SharedRing
+internal import SystemPackage
 internal import XenWire
 
 /// One ring of one device.
@@ -13,12 +14,11 @@ actor BlockQueue {
     /// nil before `open` and after `close`.
     private var work: BlockWork?
     private var target: TargetID?
-    private var port: EventChannelPort?
+    private var port: QueuePort?
     /// false while draining and after a fault.
     private var isTaking = false
     private var isIdleTimerSet = false
-    private var needlessEvents = 0
-    private var drained: CheckedContinuation<Void, Never>?
+    private let drained = DrainGate()
 
     /// Slots of completions that are no transfers.
     private enum Timer {
@@ -26,9 +26,6 @@ actor BlockQueue {
         static let nextTurn = UInt32.max - 1
         static let unmask = UInt32.max - 2
     }
-    /// Events without work in a row before the port is unmasked only after a pause (XSA-332).
-    private static let needlessEventLimit = 64
-    private static let needlessEventPause = Duration.milliseconds(1)
     /// Grants that nobody used for so long are unmapped (blkif.h, note 8; Linux's blkback does the same).
     private static let idleGrantAge = Duration.seconds(60)
 
@@ -53,78 +50,68 @@ actor BlockQueue {
     }
 
     /// Binds the port and begins to serve.
-    func open(_ opening: Opening) throws(BackendFailure) {
-        var journal = opening.journal.queue(facts.index)
-        let produced = opening.isTakeover ? BackRing.publishedResponses(in: opening.ring) : 0
-        var unanswered: [Int] = []
-        if opening.isTakeover {
-            do throws(JournalFault) {
-                unanswered = try journal.recover(published: produced)
-            } catch {
-                throw BackendFailure(.frontend, "queue \(facts.index): ring and journal disagree (\(error))")
-            }
-        }
-        let ring = BackRing(
-            pages: opening.ring,
-            stride: facts.abi.requestSize,
-            consumed: journal.consumed,
-            produced: produced
+    func open(_ opening: Opening) async throws(BackendFailure) {
+        let target = facts.data.loop.attach(self)
+        self.target = target
+        port = try await QueuePort.bind(
+            opening.port,
+            of: facts.path.domain,
+            to: self,
+            on: facts.data,
+            wake: QueuePort.Wake(target, slot: Timer.unmask),
+            mark: facts.mark.device
         )
-        try begin(ring, journal, opening)
+        work = try makeWork(opening, target)
         isTaking = true
-        if opening.isTakeover { resume(unanswered) }
+        if opening.isTakeover { resume() }
         eventTurn()
     }
 
-    private func begin(
-        _ ring: consuming BackRing,
-        _ journal: consuming QueueJournal,
-        _ opening: Opening
-    ) throws(BackendFailure) {
-        let loop = facts.data.loop
-        let target = loop.attach(self)
-        do {
-            let indirect = try PrivatePages(byteCount: journal.slotCount * BlockWork.indirectBytes)
-            port = try facts.data.bind(opening.port, of: facts.path.domain, to: self)
-            self.target = target
-            work = BlockWork(
-                facts,
-                target: target,
-                ring: ring,
-                journal: journal,
-                indirect: indirect,
-                log: opening.log
+    private func makeWork(_ opening: Opening, _ target: TargetID) throws(BackendFailure) -> BlockWork {
+        let ring: SlotRing
+        do throws(JournalFault) {
+            ring = try SlotRing(
+                opening.ring,
+                SlotFormat(requestBytes: facts.abi.requestSize, responseBytes: facts.abi.responseSize),
+                journal: opening.journal.queue(facts.index),
+                isTakeover: opening.isTakeover
             )
-            work?.medium = opening.medium
-            work?.limits = opening.limits
         } catch {
-            loop.detach(target)
-            throw BackendFailure(.host, "queue \(facts.index): \(error)")
+            throw BackendFailure(.frontend, "queue \(facts.index): ring and journal disagree (\(error))")
         }
+        let indirect: PrivatePages
+        do throws(Errno) {
+            indirect = try PrivatePages(byteCount: ring.slotCount * BlockWork.indirectBytes)
+        } catch {
+            throw BackendFailure(.host, "queue \(facts.index): no memory for indirect requests: \(error)")
+        }
+        var work = BlockWork(facts, target: target, ring: ring, indirect: indirect, log: opening.log)
+        work.medium = opening.medium
+        work.limits = opening.limits
+        return work
     }
 
-    private func resume(_ unanswered: [Int]) {
-        work?.now = MonotonicClock.nanoseconds
-        work?.readmit(unanswered)
+    private func resume() {
+        facts.data.turn(facts.mark) {
+            work?.now = MonotonicClock.nanoseconds
+            work?.readmit()
+        }
         // The predecessor may have published without notifying.
-        if let port { facts.data.channels.notify(port) }
+        port?.notify()
     }
 
     /// Stops taking, and returns when all requests taken are answered and published.
     func drain() async {
         isTaking = false
-        guard isBusy else { return }
-        // The body looks again: a turn may come before it.
-        await withCheckedContinuation { continuation in
-            if isBusy { drained = continuation } else { continuation.resume() }
-        }
+        await drained.wait { isBusy }
     }
 
-    private var isBusy: Bool { (work?.inFlight ?? 0) > 0 }
+    private var isBusy: Bool { (work?.ring.inFlight ?? 0) > 0 }
 
     /// Gives back port, ring and grants. Nothing may be in flight.
     func close() {
         precondition(!isBusy)
+        port.take()?.close()
         release()
     }
 
@@ -132,15 +119,14 @@ actor BlockQueue {
     /// go on and hold the image's lock, as the kernel's would.
     func abandon() {
         isTaking = false
+        port.take()?.abandon()
         release()
     }
 
     private func release() {
         if let target { facts.data.loop.detach(target) }
-        if let port { facts.data.unbind(port) }
         facts.data.stopWaiting(self)
         target = nil
-        port = nil
         work = nil
     }
 
@@ -170,17 +156,17 @@ extension BlockQueue: QueueTurns, CompletionTarget {
     private func completionsArrived(_ completions: borrowing CompletionBatch) {
         var transfers = 0
         var isEvent = false
-        facts.mark?.begin(lane: 1 + facts.index)
-        defer { facts.mark?.end(lane: 1 + facts.index) }
-        for position in 0..<completions.count {
-            let completion = completions[position]
-            switch completion.slot {
-            case Timer.idleGrants: releaseIdleGrants()
-            case Timer.nextTurn: isEvent = true
-            case Timer.unmask: unmask()
-            default:
-                transfers += 1
-                work?.transferEnded(Int(completion.slot), result: completion.result)
+        facts.mark.during {
+            for position in 0..<completions.count {
+                let completion = completions[position]
+                switch completion.slot {
+                case Timer.idleGrants: releaseIdleGrants()
+                case Timer.nextTurn: isEvent = true
+                case Timer.unmask: port?.unmask()
+                default:
+                    transfers += 1
+                    work?.transferEnded(Int(completion.slot), result: completion.result)
+                }
             }
         }
         if transfers > 0 { completionTurn() }
@@ -188,58 +174,40 @@ extension BlockQueue: QueueTurns, CompletionTarget {
     }
 
     private func completionTurn() {
-        var notify = false
-        work?.beginTurn(mayTakeBuffers: !facts.data.othersWait(before: self))
-        work?.completionTurn(notify: &notify)
+        let notify = facts.data.turn(facts.mark) {
+            var notify = false
+            work?.beginTurn(mayTakeBuffers: !facts.data.othersWait(before: self))
+            work?.completionTurn(notify: &notify)
+            return notify
+        }
         afterWork(notify: notify)
     }
 
     private func eventTurn() {
         guard isTaking, work != nil else { return }
-        facts.mark?.begin(lane: 1 + facts.index)
-        defer { facts.mark?.end(lane: 1 + facts.index) }
         var notify = false
-        work?.beginTurn(mayTakeBuffers: !facts.data.othersWait(before: self))
-        let end = work?.turn(notify: &notify)
+        let end = facts.data.turn(facts.mark) {
+            work?.beginTurn(mayTakeBuffers: !facts.data.othersWait(before: self))
+            return work?.turn(notify: &notify)
+        }
         afterWork(notify: notify)
-        switch end {
-        case .idle(let worked)?: sleep(worked: worked)
-        case .more?:
-            if let target { facts.data.loop.soon(target: target, slot: Timer.nextTurn) }
-        case .fault(let fault)?:
+        if let end, let breakdown = port?.ended(end, again: Timer.nextTurn) {
             isTaking = false
-            alarm.raise(.frontend("\(fault)"))
-        case nil: break
+            alarm.raise(breakdown)
         }
     }
 
     /// What every turn ends with.
     private func afterWork(notify: Bool) {
         let data = facts.data
-        if notify, let port { data.channels.notify(port) }
+        if notify { port?.notify() }
         if !(work?.starved.isEmpty ?? true) { data.waitForBuffers(self) }
         if work?.takeFreedBuffers() ?? false { data.wakeWaiting() }
         if let target, !isIdleTimerSet, !(work?.cache.isEmpty ?? true) {
             isIdleTimerSet = true
             data.loop.after(BlockQueue.idleGrantAge, target: target, slot: Timer.idleGrants)
         }
-        if !isTaking, !isBusy, let drained {
-            self.drained = nil
-            drained.resume()
-        }
-    }
-
-    private func sleep(worked: Bool) {
-        needlessEvents = worked ? 0 : needlessEvents + 1
-        if needlessEvents > BlockQueue.needlessEventLimit, let target {
-            facts.data.loop.after(BlockQueue.needlessEventPause, target: target, slot: Timer.unmask)
-        } else {
-            unmask()
-        }
-    }
-
-    private func unmask() {
-        if let port { facts.data.channels.unmask(port) }
+        if !isTaking, !isBusy { drained.pass() }
     }
 
     private func releaseIdleGrants() {
@@ -266,7 +234,7 @@ extension BlockQueue {
         var account = Account()
         if work == nil { return account }
         account.metrics = work?.metrics ?? BlockMetrics()
-        account.inFlight = work?.inFlight ?? 0
+        account.inFlight = work?.ring.inFlight ?? 0
         account.mappedGrants = work?.cache.count ?? 0
         account.lastFault = work?.log.lastFault
         account.lastFailure = work?.log.lastFailure

@@ -6,16 +6,6 @@ internal import SharedRing
 internal import XenWire
 
 extension BlockWork {
-    /// How a turn ended.
-    enum TurnEnd: Equatable, Sendable {
-        /// Nothing waits; `worked` is false if nothing did at the beginning either (a needless event).
-        case idle(worked: Bool)
-        /// Requests keep coming: others of the loop first, then again.
-        case more
-        /// The frontend broke the ring; nothing is taken any more.
-        case fault(RingFault)
-    }
-
     /// Rounds before others get their turn.
     private static let roundLimit = 8
 
@@ -36,7 +26,7 @@ extension BlockWork {
     mutating func turn(notify: inout Bool) -> TurnEnd {
         metrics.turns &+= 1
         var worked = false
-        do throws(RingFault) {
+        do throws(Breakdown) {
             for _ in 0..<BlockWork.roundLimit {
                 let taken = try intake()
                 start()
@@ -53,7 +43,7 @@ extension BlockWork {
             }
             return .more
         } catch {
-            return .fault(error)
+            return .broken(error)
         }
     }
 

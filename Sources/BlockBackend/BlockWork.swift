@@ -15,7 +15,7 @@ struct QueueFacts: Sendable {
     let usesPersistentGrants: Bool
     let grants: any GrantTable
     let data: DataLoop
-    let mark: DeviceMark?
+    let mark: CrashMark
 }
 
 /// A ring with its journal, order book, persistent grants and requests. One queue owns it and gives it out `inout`,
@@ -47,8 +47,7 @@ struct BlockWork: ~Copyable {
     /// A medium that comes in as soon as no transfer uses the present one.
     var next: NextMedium?
 
-    var ring: BackRing
-    var journal: QueueJournal
+    var ring: SlotRing
     var order: OrderBook
     var cache = PersistentGrantCache()
     /// Mappings that failed; after some, data is only copied.
@@ -70,19 +69,15 @@ struct BlockWork: ~Copyable {
     /// Bytes that this turn moved itself.
     var bytesNow = 0
 
-    // Lists of slots; all but `starved` and `settled` are empty between turns.
+    // Lists of slots; all but `starved` are empty between turns.
     var fresh: [UInt16] = []
     var runnable: [UInt16] = []
     var ready: [UInt16] = []
     var arrived: [UInt16] = []
-    /// Answered, not yet published.
-    var settled: [UInt16] = []
     /// Whose copy each entry of the batch is.
     var copyOwners: [UInt16] = []
     /// Requests that wait for buffers, first in, first out.
     var starved = SlotQueue()
-    /// Requests taken and not yet published.
-    var inFlight = 0
     /// Buffers went back in this turn.
     var hasFreedBuffers = false
     /// No other queue of the loop waits for buffers.
@@ -94,17 +89,15 @@ struct BlockWork: ~Copyable {
     init(
         _ facts: QueueFacts,
         target: TargetID,
-        ring: consuming BackRing,
-        journal: consuming QueueJournal,
+        ring: consuming SlotRing,
         indirect: PrivatePages,
         log: FaultLog
     ) {
-        let slots = journal.slotCount
+        let slots = ring.slotCount
         let transferCount = slots * (BlockWork.requestBytes / BlockWork.transferBytes)
         self.facts = facts
         self.target = target
         self.ring = ring
-        self.journal = journal
         self.indirect = indirect
         self.log = log
         medium = nil
@@ -119,7 +112,6 @@ struct BlockWork: ~Copyable {
         runnable.reserveCapacity(slots)
         ready.reserveCapacity(slots)
         arrived.reserveCapacity(slots)
-        settled.reserveCapacity(slots)
         ended.reserveCapacity(BlockWork.requestsNow)
     }
 
@@ -127,7 +119,7 @@ struct BlockWork: ~Copyable {
     func segments(of slot: Int) -> Slot {
         requests[slot].isIndirect
             ? indirect.slot(at: slot &* BlockWork.indirectBytes, byteCount: BlockWork.indirectBytes)
-            : journal.request(slot)
+            : ring.request(slot)
     }
 }
 

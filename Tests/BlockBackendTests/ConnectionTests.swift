@@ -11,7 +11,7 @@ internal import XenWire
 
     private func connect(_ keys: [String: String]) -> Result<BlockConnection, FrontendKeyFault> {
         // The second round must ask for exactly what the parser then looks at.
-        let asked = Set(BlockConnection.commonKeys + BlockConnection.ringKeys(keys, offer))
+        let asked = Set(BlockConnection.firstKeys + BlockConnection.furtherKeys(FrontendKeys(keys), offer))
         return Result { () throws(FrontendKeyFault) in
             try BlockConnection(FrontendKeys(keys.filter { asked.contains($0.key) }), offer)
         }

@@ -64,11 +64,10 @@ struct SwiftConsumer: RingConsumer, ~Copyable {
     }
 }
 
-/// The same with each request in the journal, as BlockBackend keeps it for a successor.
+/// The same with each request in the journal, by the ring that BlockBackend uses.
 struct JournalConsumer: RingConsumer, ~Copyable {
     static let name = "Swift with journal"
-    private var ring: BackRing
-    private var queue: QueueJournal
+    private var ring: SlotRing
     private let journal: RequestJournal
     private let abi: BlockABI
     private let limits = BlockLimits(capacity: capacity, features: features)
@@ -80,8 +79,12 @@ struct JournalConsumer: RingConsumer, ~Copyable {
         let journal = try RequestJournal.create(at: path, identity: "bench", layout: .slots(load.batch, queues: 1))
         self.journal = journal
         abi = load.abi
-        ring = BackRing(pages: load.pages, stride: load.abi.requestSize)
-        queue = journal.queue(0)
+        ring = try SlotRing(
+            load.pages,
+            SlotFormat(requestBytes: load.abi.requestSize, responseBytes: load.abi.responseSize),
+            journal: journal.queue(0),
+            isTakeover: false
+        )
         fresh.reserveCapacity(load.batch)
     }
 
@@ -90,36 +93,25 @@ struct JournalConsumer: RingConsumer, ~Copyable {
     @inline(never)
     mutating func turn() throws -> Int {
         var taken = 0
-        while try ring.poll() > 0 {
-            while ring.waiting > 0, let slot = queue.claim() {
-                let index = ring.requestConsumer
-                ring.takeNext(into: queue.request(slot), count: abi.requestSize)
-                queue.markTaken(slot, ringIndex: index)
-                fresh.append(UInt16(truncatingIfNeeded: slot))
-                taken &+= 1
-            }
-            queue.commit(consumed: ring.requestConsumer)
+        repeat {
+            fresh.removeAll(keepingCapacity: true)
+            taken &+= try ring.take(into: &fresh)
             for slot in fresh { answer(Int(slot)) }
             _ = ring.publish()
-            for slot in fresh { queue.release(Int(slot)) }
-            fresh.removeAll(keepingCapacity: true)
-            if try ring.lastLook() == 0 { break }
-        }
+        } while try ring.lastLook() > 0
         return taken
     }
 
     @inline(__always)
     private mutating func answer(_ slot: Int) {
-        let raw = RawBlockRequest(queue.request(slot), abi: abi)
-        let index: UInt32
+        let raw = RawBlockRequest(ring.request(slot), abi: abi)
         do throws(BlockRequestFault) {
             let request = try BlockRequest(validating: raw, for: limits)
             sectors &+= request.sectorCount
-            index = ring.put(BlockResponse(to: request, .okay).words, count: abi.responseSize)
+            ring.put(BlockResponse(to: request, .okay).words, for: slot)
         } catch {
-            index = ring.put(BlockResponse(to: raw, error.status).words, count: abi.responseSize)
+            ring.put(BlockResponse(to: raw, error.status).words, for: slot)
         }
-        queue.markAnswered(slot, responseIndex: index)
     }
 }
 
