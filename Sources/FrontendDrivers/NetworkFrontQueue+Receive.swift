@@ -68,7 +68,7 @@ extension NetworkFrontQueue {
             response = ReceiveResponse(decoding: slot)
         }
         let most = NetWire.maxSlotsPerPacket + (first.status <= 256 ? 1 : 0)
-        guard isGood, let extras, slots <= most, total >= NetWire.minFirstSize, total <= NetWire.maxPacket else {
+        guard isGood, let extras, slots <= most, total >= NetWire.minFirstSize, total <= NetWire.maxReceivedFrame else {
             return nil
         }
         if options.verifiesChecksums { verify(total, first.flags) }

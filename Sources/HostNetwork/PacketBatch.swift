@@ -109,6 +109,9 @@ public struct PacketBatch: ~Copyable {
         return unsafe results[index]
     }
 
+    /// Whether a result says that the queue's interface was deleted: tun.c then finds no device behind the descriptor.
+    public static func meansGone(_ result: Int32) -> Bool { result == -EBADFD || result == -ENODEV }
+
     /// Sends the packets in their order. Each has a result of its own: a later one may be taken although an earlier one
     /// was not.
     public mutating func send(to queue: PacketQueue) {

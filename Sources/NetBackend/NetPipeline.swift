@@ -92,7 +92,9 @@ enum NetPipeline {
         _ board: NetBoard,
         own: Int?
     ) -> ReceiveVerdict {
-        guard packet.byteCount >= NetWire.minFirstSize, packet.byteCount <= NetWire.maxPacket else { return .unfit }
+        guard packet.byteCount >= NetWire.minFirstSize, packet.byteCount <= NetWire.maxReceivedFrame else {
+            return .unfit
+        }
         if board.isFiltering, !board.passes(MACAddress(packet, at: 0)) { return .filtered }
         let looksAtHeaders = header.needsHeaders || board.isHashing
         let headers = PacketHeaders(parsing: packet, count: looksAtHeaders ? packet.byteCount : 0)

@@ -18,10 +18,11 @@ struct NetQueueFacts: Sendable {
     let alarm: BreakdownAlarm
     let mark: DeviceMark?
 
-    /// The host did not take or give a packet. Being down or full is its right; being gone ends the connection.
-    func refused(errno: Int32) {
-        // EBADFD, ENODEV: tun.c, a queue without its interface.
-        guard errno == 77 || errno == 19 else { return }
+    /// The host did not take or give a packet. An interface may be down, or its queue full; only one that is gone ends
+    /// the connection.
+    /// - Parameter result: what the batch says of the packet.
+    func refused(_ result: Int32) {
+        guard PacketBatch.meansGone(result) else { return }
         alarm.raise(.host("the interface \(interface) was deleted; the device needs to be attached again"))
     }
 }

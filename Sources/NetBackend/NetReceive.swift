@@ -33,6 +33,10 @@ struct NetReceive: ~Copyable {
         let memory: PrivatePages
         var byteCount: Int
         var isFull: Bool
+
+        var header: VirtioNetHeader {
+            VirtioNetHeader(decoding: memory.slot(at: 0, byteCount: VirtioNetHeader.byteCount))
+        }
     }
 
     /// - Parameter published: where a predecessor's answers ended; nil for a new ring.
@@ -68,7 +72,9 @@ struct NetReceive: ~Copyable {
     /// One batch.
     mutating func turn(_ scratch: NetScratch, notify: inout Bool) -> NetTurnEnd {
         metrics.receiveTurns &+= 1
-        scratch.clear()
+        scratch.begin(facts.data)
+        // However the turn ends: the batch is the whole loop's, and the next queue counts its copies from 0.
+        defer { facts.data.copies.clear() }
         (delivered, asked) = (0, false)
         defer { if asked { notify = true } }
         do throws(RingFault) {
@@ -112,7 +118,21 @@ struct NetReceive: ~Copyable {
     /// Slots that must be posted before the next turn can do anything.
     private var slotsWanted: UInt32 {
         guard let held, held.isFull else { return 1 }
-        return UInt32(truncatingIfNeeded: (held.byteCount &+ 4095) / 4096 &+ 2)
+        return UInt32(truncatingIfNeeded: slots(for: held.byteCount, held.header))
+    }
+
+    /// Slots that a packet takes: its pages, and one for each extra that it may come with.
+    private func slots(for byteCount: Int, _ header: VirtioNetHeader) -> Int {
+        NetWire.pages(of: byteCount) &+ (header.segmentKind == .none ? 0 : 1) &+ (facts.board.isHashing ? 1 : 0)
+    }
+
+    /// Slots that the largest packet takes with what was negotiated; the interface's own MTU may be jumbo.
+    private var slotsPerPacket: Int {
+        let hash = facts.board.isHashing ? 1 : 0
+        if !facts.offloads.isDisjoint(with: [.segmentationV4, .segmentationV6]) {
+            return NetWire.pages(of: NetWire.maxReceivedFrame) &+ 1 &+ hash
+        }
+        return (accepts.contains(.scatterGather) ? 4 : 1) &+ hash
     }
 
     // MARK: host → frames
@@ -150,7 +170,7 @@ struct NetReceive: ~Copyable {
         mayHaveInput = !scratch.batch.isDry
         for index in 0..<found {
             let result = scratch.batch.result(index)
-            if result < 0, result != -11 { facts.refused(errno: -result) }
+            if result < 0 { facts.refused(result) }
         }
         return found
     }
@@ -160,7 +180,8 @@ struct NetReceive: ~Copyable {
         let found = read(scratch, count: 1)
         guard found == 1, scratch.batch.result(0) > 0 else { return .idle(worked: false) }
         let byteCount = Int(scratch.batch.result(0)) &- PacketQueue.headerBytes
-        if (byteCount &+ 4095) / 4096 &+ 2 <= Int(ring.waiting) {
+        let header = scratch.header(at: NetScratch.header(0))
+        if slots(for: byteCount, header) <= Int(ring.waiting) {
             deliver(scratch, header: NetScratch.header(0), frame: NetScratch.frame(0), byteCount: byteCount)
             return .more
         }
@@ -184,7 +205,7 @@ struct NetReceive: ~Copyable {
     }
 
     private mutating func deliverHeld(_ scratch: NetScratch) {
-        guard let held, held.isFull, (held.byteCount &+ 4095) / 4096 &+ 2 <= Int(ring.waiting) else { return }
+        guard let held, held.isFull, slots(for: held.byteCount, held.header) <= Int(ring.waiting) else { return }
         let (header, frame) = (NetScratch.header(NetScratch.heldPlace), NetScratch.frame(NetScratch.heldPlace))
         scratch.headers.copy(from: held.memory, at: 0, count: PacketQueue.headerBytes, to: header)
         scratch.frames.copy(from: held.memory, at: NetScratch.headerStride, count: held.byteCount, to: frame)
@@ -198,11 +219,11 @@ struct NetReceive: ~Copyable {
         for (number, parcel) in facts.board.takeParcels(queue: facts.index, limit: NetScratch.parcels).enumerated() {
             let place = NetScratch.parcelPlace &+ number
             let byteCount = parcel.frame.count
-            guard (byteCount &+ 4095) / 4096 &+ 2 <= Int(ring.waiting) else {
+            scratch.headers.write(parcel.header, at: NetScratch.header(place))
+            guard slots(for: byteCount, scratch.header(at: NetScratch.header(place))) <= Int(ring.waiting) else {
                 metrics.receiveStalled &+= 1
                 continue
             }
-            scratch.headers.write(parcel.header, at: NetScratch.header(place))
             scratch.frames.write(parcel.frame, at: NetScratch.frame(place))
             deliver(
                 scratch,
@@ -212,12 +233,6 @@ struct NetReceive: ~Copyable {
                 isParcel: true
             )
         }
-    }
-
-    /// Slots that the largest packet takes with what was negotiated; the interface's own MTU may be jumbo.
-    private var slotsPerPacket: Int {
-        if !facts.offloads.isDisjoint(with: [.segmentationV4, .segmentationV6]) { return NetScratch.largestSlots }
-        return accepts.contains(.scatterGather) ? 4 : 1
     }
 
     // MARK: frames → copies
@@ -237,7 +252,7 @@ struct NetReceive: ~Copyable {
             copyStart: facts.data.copies.count
         )
         let packet = scratch.frames.slot(at: frame, byteCount: byteCount)
-        let virtio = VirtioNetHeader(decoding: scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount))
+        let virtio = scratch.header(at: header)
         let own = isParcel ? nil : facts.index
         switch NetPipeline.receive(&record, packet, virtio, accepts, facts.board, own: own) {
         case .deliver: break
@@ -266,11 +281,11 @@ struct NetReceive: ~Copyable {
             let isExtra = number != 0 && number <= record.extraCount
             if isExtra { continue }
             let page = number == 0 ? 0 : number &- record.extraCount
-            let start = page &* 4096
+            let start = page &* NetWire.pageSize
             facts.data.copies.add(
                 reference: ReceiveRequest(decoding: slot).reference,
                 pageOffset: 0,
-                byteCount: UInt16(truncatingIfNeeded: min(4096, byteCount &- start)),
+                byteCount: UInt16(truncatingIfNeeded: min(NetWire.pageSize, byteCount &- start)),
                 intoGrant: true,
                 pages: scratch.frames,
                 privateOffset: frame &+ start
@@ -289,8 +304,8 @@ struct NetReceive: ~Copyable {
         var cursor = NetScratch.frameBytes
         for index in 0..<segments.count {
             let (length, byteCount) = (segments.length(index), segments.headerBytes &+ segments.length(index))
-            let pages = (byteCount &+ 4095) / 4096
-            guard pages &+ 2 <= Int(ring.waiting) else {
+            let pages = NetWire.pages(of: byteCount)
+            guard slots(for: byteCount, VirtioNetHeader()) <= Int(ring.waiting) else {
                 metrics.receiveStalled &+= UInt64(truncatingIfNeeded: segments.count &- index)
                 break
             }
@@ -348,7 +363,7 @@ struct NetReceive: ~Copyable {
             var flags: ReceiveFlags = page == 0 ? record.flags : []
             if !isLast { flags.insert(.moreData) }
             if page == 0, record.extraCount > 0 { flags.insert(.extraInfo) }
-            let bytes = isLast ? record.byteCount &- page &* 4096 : 4096
+            let bytes = isLast ? record.byteCount &- page &* NetWire.pageSize : NetWire.pageSize
             if status != .okay {
                 isGood = false
                 log.fault("queue \(facts.index): a posted page cannot be written: status \(status.rawValue)")

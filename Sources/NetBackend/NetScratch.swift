@@ -36,7 +36,7 @@ struct ReceiveRecord {
     var copyStart: Int
 
     /// Slots of data.
-    var pageCount: Int { (byteCount &+ 4095) / 4096 }
+    var pageCount: Int { NetWire.pages(of: byteCount) }
     var extraCount: Int { (segmentation == nil ? 0 : 1) &+ (hash == nil ? 0 : 1) }
     var slotCount: Int { pageCount &+ extraCount }
 }
@@ -50,10 +50,8 @@ final class NetScratch: @unchecked Sendable {
     static let turnBytes = 256 * 1024
     /// Packets of other queues that one turn takes in.
     static let parcels = 16
-    /// Room for the largest frame with two VLAN tags, in whole pages.
-    static let frameBytes = 17 * 4096
-    /// Slots that the largest frame takes: its pages, and two extras.
-    static let largestSlots = 19
+    /// Room for the largest frame (`NetWire.maxReceivedFrame`), in whole pages.
+    static let frameBytes = NetWire.pages(of: NetWire.maxReceivedFrame) * NetWire.pageSize
     /// Room of one `virtio_net_hdr`.
     static let headerStride = 16
     /// Where headers that lie scattered are put together to be looked at.
@@ -85,6 +83,15 @@ final class NetScratch: @unchecked Sendable {
         receive.reserveCapacity(NetScratch.packets)
     }
 
+    /// Begins a turn.
+    ///
+    /// Copies and their results are told apart by their place in the loop's batch, so a turn that left some there would
+    /// do its neighbour's work with its own pages.
+    func begin(_ data: DataLoop) {
+        assert(data.copies.count == 0, "a turn left \(data.copies.count) copies in the loop's batch")
+        clear()
+    }
+
     func clear() {
         pieces.removeAll(keepingCapacity: true)
         transmit.removeAll(keepingCapacity: true)
@@ -102,7 +109,7 @@ final class NetScratch: @unchecked Sendable {
 
     /// A place for `count` bytes (1 … 4096) inside one page: a copy that crosses none is one operation for Xen.
     func place(_ count: Int) -> Int {
-        let left = 4096 &- cursor & 4095
+        let left = NetWire.pageSize &- cursor & (NetWire.pageSize &- 1)
         if count > left { cursor &+= left }
         defer { cursor = (cursor &+ count &+ 15) & ~15 }
         return cursor
@@ -121,6 +128,10 @@ final class NetScratch: @unchecked Sendable {
     static func frame(_ index: Int) -> Int { index &* frameBytes }
     /// Where header `index` lies.
     static func header(_ index: Int) -> Int { index &* headerStride }
+    /// What the host says, or is told, of a packet, at an offset of `headers`.
+    func header(at offset: Int) -> VirtioNetHeader {
+        VirtioNetHeader(decoding: headers.slot(at: offset, byteCount: VirtioNetHeader.byteCount))
+    }
     /// Where scattered headers are put together.
     static var gather: Int { places &* headerStride }
 }

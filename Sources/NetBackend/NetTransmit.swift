@@ -19,6 +19,19 @@ enum NetTurnEnd {
     case broken(Breakdown)
 }
 
+/// Why a transmit ring cannot be read any further.
+private enum TransmitRingFault: Error, CustomStringConvertible {
+    case ring(RingFault)
+    case packet(NetRingFault)
+
+    var description: String {
+        switch self {
+        case .ring(let fault): "\(fault)"
+        case .packet(let fault): "\(fault)"
+        }
+    }
+}
+
 /// The transmit ring of one queue with its journal. Owned by the queue, given out `inout` once per batch.
 ///
 /// A turn is synchronous from the request to the response, and responses go out in ring order: the ring and one word
@@ -80,7 +93,9 @@ struct NetTransmit: ~Copyable {
     /// stack, which a TAP runs in the call that writes to it, works on these.
     mutating func turn(_ scratch: NetScratch, notify: () -> Void) -> NetTurnEnd {
         metrics.transmitTurns &+= 1
-        scratch.clear()
+        scratch.begin(facts.data)
+        // However the turn ends: the batch is the whole loop's, and the next queue counts its copies from 0.
+        defer { facts.data.copies.clear() }
         do throws(RingFault) {
             if try ring.poll() == 0 { return try sleep(worked: false) }
         } catch {
@@ -118,7 +133,7 @@ struct NetTransmit: ~Copyable {
                 return .throttled(pause)
             }
             unpaid = 0
-            do {
+            do throws(TransmitRingFault) {
                 try takePacket(scratch)
             } catch {
                 return .broken(.frontend("queue \(facts.index): \(error)"))
@@ -128,17 +143,17 @@ struct NetTransmit: ~Copyable {
     }
 
     /// Takes the slots of one packet. The journal keeps the only copies that are looked at.
-    private mutating func takePacket(_ scratch: NetScratch) throws {
+    private mutating func takePacket(_ scratch: NetScratch) throws(TransmitRingFault) {
         let first = ring.requestConsumer
         var step = TransmitParser.Step.needsMore
         while step == .needsMore {
-            if ring.waiting == 0, try ring.poll() == 0 {
-                try parser.ended()
+            if ring.waiting == 0, try poll() == 0 {
+                do throws(NetRingFault) { try parser.ended() } catch { throw .packet(error) }
                 return
             }
             let slot = journal.slot(ring.requestConsumer)
             ring.takeNext(into: slot, count: NetWire.transmitStride)
-            step = try parser.feed(slot)
+            do throws(NetRingFault) { step = try parser.feed(slot) } catch { throw .packet(error) }
         }
         var record = TransmitRecord(
             first: first,
@@ -156,6 +171,10 @@ struct NetTransmit: ~Copyable {
         case .needsMore: break
         }
         scratch.transmit.append(record)
+    }
+
+    private mutating func poll() throws(TransmitRingFault) -> UInt32 {
+        do throws(RingFault) { return try ring.poll() } catch { throw .ring(error) }
     }
 
     private mutating func place(_ record: inout TransmitRecord, _ scratch: NetScratch) {
@@ -186,7 +205,6 @@ struct NetTransmit: ~Copyable {
     private mutating func copy(_ scratch: NetScratch) {
         let count = facts.data.copies.count
         guard count > 0 else { return }
-        defer { facts.data.copies.clear() }
         metrics.count(copies: count)
         do throws(HypervisorFailure) {
             try facts.grants.copy(&facts.data.copies, with: facts.path.domain)
@@ -228,7 +246,7 @@ struct NetTransmit: ~Copyable {
                 if record.segmentation != nil { metrics.transmitSegmented &+= 1 }
             } else {
                 metrics.transmitRefused &+= 1
-                facts.refused(errno: -result)
+                facts.refused(result)
             }
         }
     }

@@ -101,6 +101,18 @@ extension SimulatedNetworkTests {
             try await card.end(victimServes: false)
         }
 
+        /// Its copies are in the loop's batch by then, one of them of a page that nobody can read: its neighbours' packets
+        /// are none the worse for it.
+        @Test(arguments: BadPacket.fatal)
+        func whatWasBegunIsNotLeftToTheNeighbours(bad: BadPacket) async throws {
+            let card = try await RawCard()
+            card.fill(1, Frames.plain(80))
+            let unreadable = RawNetworkQueue.request(GrantReference(0xFFFF_FFF0), id: 50, size: 100)
+            card.queue.transmit.send([unreadable, card.slot(51, size: 80, page: 1)] + bad.slots(card).prefix(254))
+            try await card.scene.isClosed(saying: bad.says)
+            try await card.end(victimServes: false)
+        }
+
         /// Good packets before and behind it are carried, in the same batch.
         @Test(arguments: BadPacket.dropped)
         func thePacketIsDropped(bad: BadPacket) async throws {

@@ -176,13 +176,86 @@ extension SimulatedNetworkTests {
             try await card.end()
         }
 
+        /// 65535 bytes of IP are more with an Ethernet header and tags in front: a guest gets them whole.
+        @Test(arguments: [65_535, 65_536, 65_549, 65_557])
+        func theLargestFrames(byteCount: Int) async throws {
+            var options = NetworkFrontendOptions()
+            options.verifiesChecksums = false
+            let scene = try await NetScene(options)
+            let wire = try scene.wire
+            let plain = Frames.plain(byteCount)
+            wire.send(WireFrame(bytes: plain))
+            #expect(await scene.frontend.nextPacket()?.bytes == plain)
+            for isV6 in [false, true] {
+                let headers = isV6 ? Frames.headersV6 : Frames.headersV4
+                let bytes = Frames.tcp(byteCount - headers, isV6: isV6)
+                wire.send(WireFrame(header: Frames.header(bytes, segmentSize: 1428), bytes: bytes))
+                let packet = await scene.frontend.nextPacket()
+                #expect(packet?.bytes == bytes && packet?.segmentation?.size == 1428)
+            }
+            try await scene.end()
+        }
+
+        /// iPXE posts four pages, and no more before it has packets: each takes the slots that it needs, and waits for none
+        /// besides.
+        @Test(arguments: [1, 2, 4])
+        func asManyPacketsAsPages(posted: UInt32) async throws {
+            let card = try await RawCard()
+            let ring = card.queue.receive
+            let wire = try card.scene.wire
+            let bytes = Frames.plain(1514)
+            for _ in 0..<3 * posted { wire.send(WireFrame(bytes: bytes)) }
+            for round in 0..<3 as Range<UInt32> {
+                let start = round * posted
+                for index in start..<start + posted { card.post(page: 8 + Int(index), id: UInt16(index), at: index) }
+                ring.push(to: start + posted)
+                #expect(await ring.waitForResponses(upTo: start + posted), "round \(round)")
+                for index in start..<start + posted {
+                    #expect(card.queue.received(at: index).status == 1514)
+                    #expect(card.bytes(8 + Int(index), 1514) == bytes)
+                }
+            }
+            #expect(try await card.scene.counter("rx-packets") == UInt64(3 * posted))
+            try await card.end()
+        }
+
+        /// What a packet needs besides its pages: a slot for its segmentation, a slot for its hash.
+        @Test(arguments: [false, true], [60, 3000, 9000])
+        func aPacketTakesTheSlotsItNeeds(hashes: Bool, payload: Int) async throws {
+            let card = try await RawCard(control: true)
+            if hashes {
+                let control = try #require(card.control)
+                control.send(
+                    [(ControlType.setHashAlgorithm, 1), (.setHashFlags, 15)].map { type, word in
+                        ControlRequest(id: 1, type: type, word).words
+                    }
+                )
+                #expect(await control.waitForResponses(upTo: 2))
+            }
+            let ring = card.queue.receive
+            let bytes = Frames.tcp(payload)
+            let pages = (bytes.count + 4095) / 4096
+            let needed = UInt32(pages + 1 + (hashes ? 1 : 0))
+            for index in 0..<needed { card.post(page: 8 + Int(index), id: UInt16(index), at: index) }
+            ring.push(to: needed - 1)
+            let wire = try card.scene.wire
+            wire.send(WireFrame(header: Frames.header(bytes, segmentSize: 50), bytes: bytes))
+            #expect(await eventually { await (try? card.scene.counter("rx-waits-for-buffers")) ?? 0 > 0 })
+            #expect(ring.responseProducer == 0)
+            ring.push(to: needed)
+            #expect(await ring.waitForResponses(upTo: needed))
+            #expect(card.queue.received(at: 0).flags.contains(.extraInfo))
+            #expect(try await card.scene.counter("rx-gso") == 1)
+            try await card.end()
+        }
+
         /// What a host never gives: too short, too long, headers that contradict their packet.
         @Test func packetsThatNoFrontendTakes() async throws {
             let scene = try await NetScene()
             let wire = try scene.wire
             let tcp = Frames.tcp(1000)
             wire.send(WireFrame(bytes: Array(Frames.plain(14)[..<13])))
-            wire.send(WireFrame(bytes: Frames.plain(65_536)))
+            wire.send(WireFrame(bytes: Frames.plain(65_558)))
             var header = Frames.header(tcp)
             header.checksumStart = 60_000
             wire.send(WireFrame(header: header, bytes: tcp))

@@ -25,12 +25,17 @@ public enum NetWire {
     /// Slots after the first beyond which a frontend is malicious (xen-netback's `fatal_skb_slots`). Between the two it
     /// is only wrong, and its packet is dropped.
     @inlinable public static var fatalSlots: Int { 20 }
-    /// Bytes of the largest packet: `size` has 16 bits.
+    /// Bytes of the largest packet of a frontend: `size` has 16 bits.
     @inlinable public static var maxPacket: Int { 65535 }
+    /// Bytes of the largest frame for a frontend. No field of the receive ring holds a packet's size, so its limit is IP's
+    /// own: 65535 bytes, behind an Ethernet header with two VLAN tags.
+    @inlinable public static var maxReceivedFrame: Int { 14 + 2 * 4 + 65535 }
     /// Destination, source, type: a packet's first slot holds at least these.
     @inlinable public static var minFirstSize: Int { 14 }
     /// Bytes of a granted page.
     @inlinable public static var pageSize: Int { 4096 }
+    /// Pages, each from its beginning, that take `byteCount` bytes.
+    @inlinable public static func pages(of byteCount: Int) -> Int { (byteCount &+ pageSize &- 1) / pageSize }
 }
 
 /// `XEN_NETTXF_*`, of a packet that the frontend sends.
