@@ -74,12 +74,7 @@ public struct KernelNetwork: NetworkHost {
         let links = try netlink.links()
         if let own = links.first(where: { $0.alias == plan.owner && $0.kind == "tun" }) { return own }
         guard let other = links.first(where: { $0.name == plan.name }) else { return nil }
-        let whose = other.alias.isEmpty ? "is not ours" : "belongs to '\(other.alias)'"
-        throw NetworkFailure(
-            .busy,
-            "interface \(plan.name) exists already and \(whose); rename or remove it (ip link delete \(plan.name)), "
-                + "or give the card another vifname"
-        )
+        throw NetworkFailure(.busy, taken: plan.name, by: other)
     }
 
     /// Makes a persistent interface that is marked as ours before it can outlive us.
@@ -95,5 +90,16 @@ public struct KernelNetwork: NetworkHost {
         link.alias = plan.owner
         try TapQueue.keep(file, link.name)
         return link
+    }
+}
+
+extension NetworkFailure {
+    /// The name of an interface is another's.
+    init(_ kind: Kind, taken name: String, by other: Link) {
+        let cure =
+            other.alias.hasPrefix(KernelNetwork.ownerPrefix)
+            ? "belongs to '\(other.alias)'; give one of the two cards another vifname"
+            : "is not ours; rename or remove it (ip link delete \(name)), or give the card another vifname"
+        self.init(kind, "interface \(name) exists already and \(cure)")
     }
 }

@@ -38,6 +38,18 @@ public protocol PacketDevice: AnyObject, Sendable {
     func setCarrier(_ isUp: Bool) throws(NetworkFailure)
     /// Counts packets that were dropped before they came to a queue, if the device knows.
     var droppedByHost: UInt64 { get }
+    /// Keeps the interface where it is now, and as it is, against whoever changes it.
+    /// - Parameters:
+    ///   - name: what it is to be called by now; nil: however it is called.
+    ///   - placement: how it came there, also where a script did it; nil: in a way that only the script knows.
+    ///   - mtu: the configuration's; nil: it may follow the bridge's.
+    /// - Returns: nil if the device has no place that could change.
+    /// - Throws: `.busy` if another interface has the name.
+    func keepPlace(
+        named name: String?,
+        _ placement: InterfacePlan.Placement?,
+        mtu: UInt32?
+    ) throws(NetworkFailure) -> (any PlaceKeeper)?
 }
 
 /// Something of the host's network did not work; `text` is for the person who must mend it.

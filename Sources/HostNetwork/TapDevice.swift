@@ -76,6 +76,20 @@ final class TapDevice: PacketDevice {
         }
     }
 
+    func keepPlace(
+        named name: String?,
+        _ placement: InterfacePlan.Placement?,
+        mtu: UInt32?
+    ) throws(NetworkFailure) -> (any PlaceKeeper)? {
+        try state.withLock { (state) throws(NetworkFailure) in
+            let link = try present(&state)
+            if let name, link.name != name, let other = try state.netlink.link(named: name) {
+                throw NetworkFailure(.busy, taken: name, by: other)
+            }
+        }
+        return try LinkKeeper(index, placement, mtuIsGiven: mtu != nil)
+    }
+
     private func apply(_ offloads: PacketOffloads, to state: inout State) throws(NetworkFailure) {
         guard let file = state.queues.lazy.compactMap(\.file).first else { return }
         var flags: UInt32 = 0
