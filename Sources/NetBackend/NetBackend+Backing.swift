@@ -22,6 +22,8 @@ extension NetBackend {
 
     /// Takes the interface away, unless a successor goes on with it.
     func closeBacking() async {
+        placeWatch?.close()
+        placeWatch = nil
         guard interface != nil else { return }
         interface = nil
         guard !life.isDraining, let plan = try? plan() else { return }
@@ -37,7 +39,40 @@ extension NetBackend {
         if let failure { life.log.failure("the interface stays: \(failure)") }
     }
 
-    /// Nobody asks us by a script of ours; libxl's own write `hotplug-status`.
+    /// Once the script is done: what it made of the interface is what it is to stay.
+    /// - Parameter isTakeover: the interface may have another name by an administrator's wish.
+    func watchPlace(_ interface: any PacketDevice, isTakeover: Bool) throws(BackendFailure) {
+        guard placeWatch == nil, let keys else { return }
+        do throws(NetworkFailure) {
+            let keeper = try interface.keepPlace(
+                named: isTakeover ? nil : keys.interface,
+                keys.scriptedPlacement,
+                mtu: keys.mtu.flatMap { UInt32(decimal: $0) }
+            )
+            guard let keeper else { return }
+            placeWatch = PlaceWatch(keeper, on: environment.controlLoop, raising: signal)
+        } catch {
+            // The script went on without the name, perhaps with the interface that has it.
+            if error.kind == .busy { throw BackendFailure(error) }
+            life.log.failure("\(path): nobody watches over the interface: \(error)")
+        }
+    }
+
+    /// Puts back what somebody has changed of the interface.
+    func keepPlace() async {
+        guard let placeWatch, placeWatch.takeChange() else { return }
+        for report in await environment.controlLoop.blocking({ placeWatch.keeper.look() }) {
+            switch report.outcome {
+            case .putBack:
+                placeRepairs &+= 1
+                life.say(report.text, level: .warning)
+            case .left: life.say(report.text, level: .warning)
+            case .failed: life.log.failure(report.text)
+            }
+        }
+    }
+
+    /// Cards have no script of ours to answer; libxl's own scripts write `hotplug-status`.
     var announcement: [(String, String)]? { nil }
 
     private func plan() throws(BackendFailure) -> InterfacePlan {

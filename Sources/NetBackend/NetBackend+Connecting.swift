@@ -39,10 +39,11 @@ extension NetBackend {
             rings: rings.all,
             isTakeover: isTakeover
         )
+        try watchPlace(interface, isTakeover: isTakeover)
         let alarm = BreakdownAlarm(signal)
-        let board = NetBoard(connection, interface, journal)
+        let shared = NetSharedState(connection, interface, journal)
         self.alarm = alarm
-        self.board = board
+        self.shared = shared
         await applyRate()
         let devices: [PacketQueue]
         do throws(NetworkFailure) {
@@ -52,7 +53,7 @@ extension NetBackend {
         } catch {
             throw BackendFailure(error)
         }
-        try await openQueues(connection, rings, journal, devices, board, alarm, isTakeover: isTakeover)
+        try await openQueues(connection, rings, journal, devices, shared, alarm, isTakeover: isTakeover)
         self.connection = connection
         return connection.summary
     }
@@ -96,7 +97,7 @@ extension NetBackend {
         _ rings: MappedRings,
         _ journal: RequestJournal,
         _ devices: [PacketQueue],
-        _ board: NetBoard,
+        _ shared: NetSharedState,
         _ alarm: BreakdownAlarm,
         isTakeover: Bool
     ) async throws(BackendFailure) {
@@ -107,7 +108,7 @@ extension NetBackend {
                 index: index,
                 grants: environment.hypervisor.grants,
                 data: try environment.dataLoop(device: path.index, queue: index),
-                board: board,
+                shared: shared,
                 offloads: connection.offloads,
                 interface: interface?.name ?? "",
                 alarm: alarm,
@@ -144,7 +145,7 @@ extension NetBackend {
         do throws(NetworkFailure) {
             try interface.setCarrier(false)
         } catch {
-            // Gone already, or it will be: nobody is served by it.
+            // It is gone already or about to be; nobody depends on it.
             life.logger.debug("\(error)")
         }
     }
@@ -161,27 +162,28 @@ extension NetBackend {
         queues = []
         connection = nil
         alarm = nil
-        board = nil
+        shared = nil
     }
 
     // MARK: keys that may change
 
     func keysChanged() async {
-        guard board != nil else { return }
+        guard shared != nil else { return }
+        await keepPlace()
         await applyRate()
         let key = "\(keys?.frontend ?? path.frontend)/\(NetKeys.requestMulticastControl)"
         let text = await persist("read \(key)") { (store) throws(HypervisorFailure) in try store.read(key) }
-        board?.setFiltering(FrontendKeys([key: text].compactMapValues { $0 }).flag(key))
+        shared?.setFiltering(FrontendKeys([key: text].compactMapValues { $0 }).flag(key))
     }
 
     /// Reads `rate` and applies it: all queues of the card share it. One that makes no sense is no limit, as for
     /// xen-netback (`xen_net_read_rate`).
     private func applyRate() async {
         let text = await readKeys([NetKeys.rate])[NetKeys.rate]
-        guard let board, board.rateText != text else { return }
+        guard let shared, shared.rateText != text else { return }
         let isGiven = !(text?.isEmpty ?? true)
         let rate = text.flatMap { TransmitRate(text: $0) }
-        board.setRate(rate, text: text)
+        shared.setRate(rate, text: text)
         if let text, isGiven, rate == nil {
             life.log.failure(
                 "rate=\(FrontendKeys.quoted(text)) is not bytes,microseconds; the card goes on without a limit"

@@ -25,6 +25,7 @@ extension NetBackend {
         report.counters.append(.init("tx-dropped", total.transmitDropped))
         report.counters.append(.init("rx-dropped", total.receiveDropped))
         if let interface { report.counters.append(.init("host-dropped", interface.droppedByHost)) }
+        report.counters.append(.init("interface-repairs", placeRepairs))
         report.counters += each
         report.details = details
         return report
@@ -36,12 +37,12 @@ extension NetBackend {
         if let name = keys?.interface { details.append(.init("interface", name)) }
         if let bridge = keys?.bridge { details.append(.init("bridge", bridge)) }
         details.append(.init("mtu", keys?.mtu ?? "1500"))
-        if let rate = board?.rateText { details.append(.init("rate", rate)) }
+        if let rate = shared?.rateText { details.append(.init("rate", rate)) }
         if let connection {
             details.append(.init("queues", "\(connection.queues.count)"))
             details.append(.init("connection", connection.summary))
         }
-        if let board, board.isFiltering { details.append(.init("multicast", "\(board.multicastCount) addresses")) }
+        if let shared, shared.isFiltering { details.append(.init("multicast", "\(shared.multicastCount) addresses")) }
         return details
     }
 }

@@ -23,8 +23,12 @@ actor NetBackend: DeviceShell {
     var keys: NetDeviceKeys?
     // What is held.
     var interface: (any PacketDevice)?
+    /// From the first connection until the interface is taken away.
+    var placeWatch: PlaceWatch?
+    /// Changes of the interface that were undone.
+    var placeRepairs: UInt64 = 0
     var connection: NetConnection?
-    var board: NetBoard?
+    var shared: NetSharedState?
     var queues: [NetQueue] = []
     var control: NetControlQueue?
     var alarm: BreakdownAlarm?

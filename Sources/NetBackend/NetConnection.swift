@@ -8,11 +8,11 @@ internal import XenWire
 public struct NetOffer: Hashable, Sendable {
     /// Who puts the host's interface into its bridge or route.
     public enum Placement: String, Hashable, Sendable, CaseIterable {
-        /// libxl's script in dom0; we ourselves in a driver domain.
+        /// libxl's script in dom0, xenbackd itself in a driver domain.
         case automatic
         /// Always the toolstack's script.
         case script
-        /// Always we; the toolstack's script is not waited for.
+        /// Always xenbackd; the toolstack's script is not waited for.
         case native
     }
 
@@ -142,7 +142,7 @@ extension NetConnection {
         return Int(try keys.number(BusKeys.multiQueueNumQueues, in: 1...UInt32(offer.maxQueues)))
     }
 
-    /// One queue has its keys in the frontend's directory itself (netif.h, "multi-queue").
+    /// A single queue has its keys in the frontend's directory itself (netif.h, "multi-queue").
     private static func prefix(_ queue: Int, of count: Int) -> String {
         count == 1 ? "" : "\(BusKeys.queue(queue))/"
     }

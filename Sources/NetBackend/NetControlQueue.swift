@@ -7,7 +7,7 @@ internal import SharedRing
 internal import SystemPackage
 internal import XenWire
 
-/// One request after the other, on the loop of the card's first queue. There is no hurry here.
+/// Handles one request after the other, on the loop of the card's first queue; nothing here is time critical.
 actor NetControlQueue {
     nonisolated let facts: NetQueueFacts
     private var ring: BackRing?
@@ -19,7 +19,7 @@ actor NetControlQueue {
     /// The next turn is booked, behind what else the loop has to do.
     private var isBooked = false
 
-    /// Requests of one turn: a frontend that never stops asking does not keep the loop.
+    /// Requests of one turn: a frontend that never stops asking must not keep the loop.
     private static let turnRequests = 16
 
     /// What a completion tells of.
@@ -78,7 +78,7 @@ actor NetControlQueue {
         ring = nil
     }
 
-    /// Some of what waits; the rest comes after the others' turns.
+    /// Handles some of what waits; the rest comes after the other queues' turns.
     /// - Returns: whether there was anything.
     @discardableResult
     private func turn() -> Bool {
@@ -115,11 +115,11 @@ actor NetControlQueue {
         guard let slot = journal?.slot(ring?.responseProducer ?? 0) else { return }
         let request = ControlRequest(decoding: slot)
         let response: ControlResponse
-        switch facts.board.plan(request) {
+        switch facts.shared.plan(request) {
         case .answer(let now): response = now
         case .copy(let reference, let byteCount):
             if let bytes = copy(reference, byteCount) {
-                response = facts.board.finish(request, bytes)
+                response = facts.shared.finish(request, bytes)
             } else {
                 response = ControlResponse(to: request, .invalidParameter)
             }
@@ -164,7 +164,7 @@ extension NetControlQueue: QueueTurns, CompletionTarget {
         }
     }
 
-    /// The pause of a port that told of nothing is over, or a turn's time has come.
+    /// The pause after spurious events is over, or a booked turn is due.
     private func timeIsUp(_ slot: UInt32) {
         if slot == Wake.unmask { return unmask() }
         isBooked = false

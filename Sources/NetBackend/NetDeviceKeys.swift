@@ -16,7 +16,7 @@ struct NetDeviceKeys: Hashable, Sendable {
     var frontend: String
     /// The hotplug script's name, without its folder; nil: the toolstack runs none.
     var script: String?
-    /// The frontend's address, for people: the card is told by the toolstack, not by us.
+    /// The frontend's MAC address, for reports: the toolstack gives it to the guest, not we.
     var mac: String?
     /// The name that the toolstack's script renames an interface from (vif-common.sh, `rename_vif`).
     var usualName: String
@@ -65,11 +65,23 @@ struct NetDeviceKeys: Hashable, Sendable {
         switch script {
         case "vif-route", "vif-nat": return .routed(addresses: addresses, gatewayDevice: gatewayDevice)
         case "vif-openvswitch": return bridge.map { .openVSwitch($0) }
-        default:
+        case "vif-bridge", nil:
             guard let bridge else { return nil }
             let tag = try number(NetKeys.vlan, vlan, in: 1...4094)
             return .bridge(name: bridge, vlan: tag.map { UInt16(truncatingIfNeeded: $0) })
+        case let name?:
+            throw BackendFailure(
+                .invalid,
+                "script=\(FrontendKeys.quoted(name)) is none that can be done without it; use vif-bridge, vif-openvswitch, "
+                    + "vif-route or vif-nat, or let the toolstack run scripts (native-setup = \"never\")"
+            )
         }
+    }
+
+    /// How the toolstack's script has placed the interface; nil if only the script knows.
+    var scriptedPlacement: InterfacePlan.Placement? {
+        // vif-nat's address and route are of its own making.
+        script == "vif-nat" ? nil : try? placement()
     }
 
     private func number(

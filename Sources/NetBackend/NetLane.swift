@@ -38,7 +38,7 @@ package struct NetLane: ~Copyable {
             index: 0,
             grants: grants,
             data: try environment.dataLoop(device: path.index, queue: 0),
-            board: NetBoard(connection, device, journal),
+            shared: NetSharedState(connection, device, journal),
             offloads: connection.offloads,
             interface: device.name,
             alarm: alarm,

@@ -12,7 +12,7 @@ enum ReceiveVerdict {
     case cut(TCPSegments)
     /// The frontend's hash gives it to another queue. It was not touched.
     case elsewhere(queue: Int)
-    /// In a form that the frontend does not take, or in none at all.
+    /// In a form that the frontend did not negotiate, or malformed.
     case unfit
     /// Multicast that the frontend did not ask for.
     case filtered
@@ -89,16 +89,16 @@ enum NetPipeline {
         _ packet: Slot,
         _ header: VirtioNetHeader,
         _ features: ReceiveFeatures,
-        _ board: NetBoard,
+        _ shared: NetSharedState,
         own: Int?
     ) -> ReceiveVerdict {
         guard packet.byteCount >= NetWire.minFirstSize, packet.byteCount <= NetWire.maxReceivedFrame else {
             return .unfit
         }
-        if board.isFiltering, !board.passes(MACAddress(packet, at: 0)) { return .filtered }
-        let looksAtHeaders = header.needsHeaders || board.isHashing
+        if shared.isFiltering, !shared.passes(MACAddress(packet, at: 0)) { return .filtered }
+        let looksAtHeaders = header.needsHeaders || shared.isHashing
         let headers = PacketHeaders(parsing: packet, count: looksAtHeaders ? packet.byteCount : 0)
-        if board.isHashing, let steering = board.steering(packet, headers) {
+        if shared.isHashing, let steering = shared.steering(packet, headers) {
             if let own, own != steering.queue { return .elsewhere(queue: steering.queue) }
             record.hash = steering.hash
         }

@@ -18,13 +18,14 @@ actor NetQueue {
     private var ports: Ports?
     private var stall = StallClock(notifiesOfBuffers: true)
     private var patience = EventPatience()
-    /// A direction's next turn is booked, behind what else the loop has to do. It is the only one until then: whatever an
-    /// event or a readable interface tells of, that turn will see. Otherwise who floods with events bought turns.
+    /// A direction's next turn is booked behind whatever else the loop has to do, and no other runs until then: whatever an
+    /// event or a readable interface announces, the booked turn will see. If events could bring a turn forward, a guest
+    /// could buy loop time by sending more of them.
     private var isTransmitBooked = false
     private var isReceiveBooked = false
     /// The rate allows no more for now.
     private var isThrottled = false
-    /// Which pause of the rate is the present one, in 24 bits: older timers tell of nothing.
+    /// Generation of the present throttle timer, 24 bits; older timers are ignored.
     private var pause: UInt32 = 0
     /// false after a fault.
     private var isTaking = false
@@ -41,7 +42,7 @@ actor NetQueue {
         static let readable: UInt32 = 0
         static let transmit: UInt32 = 1
         static let receive: UInt32 = 2
-        /// A port's own pause is over: the other's may not be.
+        /// The pause after spurious events is over; each port has its own.
         static let unmaskTransmit: UInt32 = 3
         static let unmaskReceive: UInt32 = 6
         static let stall: UInt32 = 4
@@ -100,7 +101,9 @@ actor NetQueue {
         stall = StallClock(notifiesOfBuffers: opening.connection.notifiesOfBuffers, times: opening.stall)
         isTaking = true
         let loop = facts.data.loop
-        facts.board.onParcels(queue: facts.index) { loop.perform { self.assumeIsolated { $0.parcelsArrived() } } }
+        facts.shared.onSteered(queue: facts.index) {
+            loop.perform { self.assumeIsolated { $0.steeredPacketsArrived() } }
+        }
         if let target {
             facts.data.loop.watchReadable(opening.device.file.descriptor, target: target, slot: Slot.readable)
         }
@@ -126,11 +129,11 @@ actor NetQueue {
         try facts.data.common { () throws(BackendFailure) in try NetScratch() }
     }
 
-    /// Gives everything back. A turn never suspends, so nothing is under way; a packet that was held is lost.
+    /// Releases everything. A turn never suspends, so nothing is in flight; a held packet is lost.
     /// - Parameter abandons: for tests: as the death of the process does.
     func close(abandons: Bool = false) {
         isTaking = false
-        facts.board.onParcels(queue: facts.index, nil)
+        facts.shared.onSteered(queue: facts.index, nil)
         if let target {
             if let device { facts.data.loop.unwatch(device.file.descriptor, target: target, slot: Slot.readable) }
             facts.data.loop.detach(target)
@@ -165,11 +168,11 @@ actor NetQueue {
     }
 
     /// Another queue has packets for this one.
-    private func parcelsArrived() {
+    private func steeredPacketsArrived() {
         if isTaking { receiveTurn() }
     }
 
-    /// The rate changed: who waited for it looks again.
+    /// The rate changed: try again if the last one throttled us.
     func rateChanged() {
         guard isThrottled else { return }
         isThrottled = false
@@ -282,7 +285,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
     }
 
     private func endStall() {
-        if stall.end() { facts.board.carrier(queue: facts.index, isUp: true) }
+        if stall.end() { facts.shared.carrier(queue: facts.index, isUp: true) }
     }
 
     private func stalled() {
@@ -291,7 +294,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
         receiveTurn()
         guard receive?.isWaiting ?? false, let action = stall.elapsed(now: MonotonicClock.nanoseconds) else { return }
         if action.drains { receive?.drain(scratch) }
-        if action.dropsCarrier { facts.board.carrier(queue: facts.index, isUp: false) }
+        if action.dropsCarrier { facts.shared.carrier(queue: facts.index, isUp: false) }
         if let target { facts.data.loop.after(action.next, target: target, slot: Slot.stall) }
     }
 }

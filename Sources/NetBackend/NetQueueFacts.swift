@@ -12,14 +12,14 @@ struct NetQueueFacts: Sendable {
     let index: Int
     let grants: any GrantTable
     let data: DataLoop
-    let board: NetBoard
+    let shared: NetSharedState
     let offloads: PacketOffloads
     let interface: String
     let alarm: BreakdownAlarm
     let mark: DeviceMark?
 
-    /// The host did not take or give a packet. An interface may be down, or its queue full; only one that is gone ends
-    /// the connection.
+    /// The host did not take or deliver a packet. That its interface is down or its queue full is normal; an interface
+    /// that is gone ends the connection.
     /// - Parameter result: what the batch says of the packet.
     func refused(_ result: Int32) {
         guard PacketBatch.meansGone(result) else { return }

@@ -80,19 +80,19 @@ struct NetReceive: ~Copyable {
         do throws(RingFault) {
             _ = try ring.poll()
             deliverHeld(scratch)
-            deliverParcels(scratch)
+            deliverSteered(scratch)
             var end = receive(scratch)
             finish(scratch)
             let worked = delivered > 0
-            // Who had no buffers and has none yet still waits, also when what waited for them was dropped: only buffers
-            // end a stall.
+            // Without buffers the ring stays stalled even when the packets that waited for them were dropped: only
+            // new buffers end a stall.
             if isWaiting, !worked, ring.waiting == 0 { end = .waiting(worked: false) }
             let wasWaiting = isWaiting
             isWaiting = false
             if case .waiting = end {
                 end = .waiting(worked: worked)
                 if !wasWaiting { metrics.receiveWaits &+= 1 }
-                // Only now is the frontend asked to tell us of buffers: at other times its event is of no use.
+                // Ask for an event only now: at other times we have no use for one.
                 let wanted = slotsWanted
                 isWaiting = try ring.lastLook(for: wanted) < wanted
                 if !isWaiting { end = .more }
@@ -123,12 +123,12 @@ struct NetReceive: ~Copyable {
 
     /// Slots that a packet takes: its pages, and one for each extra that it may come with.
     private func slots(for byteCount: Int, _ header: VirtioNetHeader) -> Int {
-        NetWire.pages(of: byteCount) &+ (header.segmentKind == .none ? 0 : 1) &+ (facts.board.isHashing ? 1 : 0)
+        NetWire.pages(of: byteCount) &+ (header.segmentKind == .none ? 0 : 1) &+ (facts.shared.isHashing ? 1 : 0)
     }
 
     /// Slots that the largest packet takes with what was negotiated; the interface's own MTU may be jumbo.
     private var slotsPerPacket: Int {
-        let hash = facts.board.isHashing ? 1 : 0
+        let hash = facts.shared.isHashing ? 1 : 0
         if !facts.offloads.isDisjoint(with: [.segmentationV4, .segmentationV6]) {
             return NetWire.pages(of: NetWire.maxReceivedFrame) &+ 1 &+ hash
         }
@@ -213,24 +213,26 @@ struct NetReceive: ~Copyable {
         deliver(scratch, header: header, frame: frame, byteCount: held.byteCount)
     }
 
-    /// Takes in what other queues were given for this one. What finds no slots is dropped: it waited for long already.
-    private mutating func deliverParcels(_ scratch: NetScratch) {
-        guard facts.board.isHashing else { return }
-        for (number, parcel) in facts.board.takeParcels(queue: facts.index, limit: NetScratch.parcels).enumerated() {
-            let place = NetScratch.parcelPlace &+ number
-            let byteCount = parcel.frame.count
-            scratch.headers.write(parcel.header, at: NetScratch.header(place))
+    /// Delivers what other queues steered here. Packets that find no slots are dropped: they have waited long enough.
+    private mutating func deliverSteered(_ scratch: NetScratch) {
+        guard facts.shared.isHashing else { return }
+        for (number, packet) in facts.shared.takeSteered(queue: facts.index, limit: NetScratch.steeredPackets)
+            .enumerated()
+        {
+            let place = NetScratch.steeredPlace &+ number
+            let byteCount = packet.frame.count
+            scratch.headers.write(packet.header, at: NetScratch.header(place))
             guard slots(for: byteCount, scratch.header(at: NetScratch.header(place))) <= Int(ring.waiting) else {
                 metrics.receiveStalled &+= 1
                 continue
             }
-            scratch.frames.write(parcel.frame, at: NetScratch.frame(place))
+            scratch.frames.write(packet.frame, at: NetScratch.frame(place))
             deliver(
                 scratch,
                 header: NetScratch.header(place),
                 frame: NetScratch.frame(place),
                 byteCount: byteCount,
-                isParcel: true
+                ignoresSteering: true
             )
         }
     }
@@ -243,7 +245,7 @@ struct NetReceive: ~Copyable {
         header: Int,
         frame: Int,
         byteCount: Int,
-        isParcel: Bool = false
+        ignoresSteering: Bool = false
     ) {
         var record = ReceiveRecord(
             first: ring.requestConsumer,
@@ -253,8 +255,8 @@ struct NetReceive: ~Copyable {
         )
         let packet = scratch.frames.slot(at: frame, byteCount: byteCount)
         let virtio = scratch.header(at: header)
-        let own = isParcel ? nil : facts.index
-        switch NetPipeline.receive(&record, packet, virtio, accepts, facts.board, own: own) {
+        let own = ignoresSteering ? nil : facts.index
+        switch NetPipeline.receive(&record, packet, virtio, accepts, facts.shared, own: own) {
         case .deliver: break
         case .cut(let segments):
             deliver(segments, of: frame, scratch)
@@ -262,7 +264,7 @@ struct NetReceive: ~Copyable {
         case .elsewhere(let queue):
             metrics.receiveSteered &+= 1
             let words = scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount)
-            facts.board.post(packet, words, to: queue)
+            facts.shared.post(packet, words, to: queue)
             return
         case .unfit:
             metrics.receiveUnfit &+= 1
@@ -323,10 +325,10 @@ struct NetReceive: ~Copyable {
                 to: place &+ segments.headerBytes
             )
             segments.finish(index, scratch.frames.slot(at: place, byteCount: byteCount))
-            deliver(scratch, header: header, frame: place, byteCount: byteCount, isParcel: true)
+            deliver(scratch, header: header, frame: place, byteCount: byteCount, ignoresSteering: true)
             cursor &+= (byteCount &+ 15) & ~15
         }
-        // What comes next may be cut too.
+        // The next packet may be cut too.
         finish(scratch)
     }
 

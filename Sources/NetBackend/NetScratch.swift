@@ -41,7 +41,7 @@ struct ReceiveRecord {
     var slotCount: Int { pageCount &+ extraCount }
 }
 
-/// Frames and lists of one loop's turns. A turn never suspends, so they are nobody's between two turns.
+/// Frames and lists of one loop's turns. A turn never suspends, so between turns nobody owns them.
 final class NetScratch: @unchecked Sendable {
     /// Packets that one turn carries in one direction.
     static let packets = 64
@@ -49,7 +49,7 @@ final class NetScratch: @unchecked Sendable {
     /// the loop's time than small ones earn its neighbours.
     static let turnBytes = 256 * 1024
     /// Packets of other queues that one turn takes in.
-    static let parcels = 16
+    static let steeredPackets = 16
     /// Room for the largest frame (`NetWire.maxReceivedFrame`), in whole pages.
     static let frameBytes = NetWire.pages(of: NetWire.maxReceivedFrame) * NetWire.pageSize
     /// Room of one `virtio_net_hdr`.
@@ -57,7 +57,7 @@ final class NetScratch: @unchecked Sendable {
     /// Where headers that lie scattered are put together to be looked at.
     static let gatherBytes = 512
 
-    /// Resident as it is used: quiet cards need a few pages of it.
+    /// Becomes resident as it is used: a quiet card touches a few pages.
     let frames: PrivatePages
     let headers: PrivatePages
     var batch: PacketBatch
@@ -100,7 +100,7 @@ final class NetScratch: @unchecked Sendable {
         cursor = 0
     }
 
-    /// Another packet of any size fits, and is still this turn's.
+    /// Whether another packet of any size fits, and this turn may still take it.
     func hasRoom(_ copies: borrowing GrantCopyBatch) -> Bool {
         transmit.count < NetScratch.packets
             && cursor < NetScratch.turnBytes
@@ -115,14 +115,14 @@ final class NetScratch: @unchecked Sendable {
         return cursor
     }
 
-    /// Places for frames: a batch, a packet that was held, parcels, and what one packet was cut into.
-    private static let places = packets + 1 + parcels + 1
+    /// Places for frames: a batch, a packet that was held, steered packets, and what one packet was cut into.
+    private static let places = packets + 1 + steeredPackets + 1
     /// The place of a packet that was held.
     static let heldPlace = packets
-    /// Where parcels begin.
-    static let parcelPlace = packets + 1
+    /// Where steered packets begin.
+    static let steeredPlace = packets + 1
     /// Where segments are put together.
-    static let cutPlace = packets + 1 + parcels
+    static let cutPlace = packets + 1 + steeredPackets
 
     /// Where frame `index` lies.
     static func frame(_ index: Int) -> Int { index &* frameBytes }

@@ -44,7 +44,7 @@ struct NetSettings {
         return bytes
     }
 
-    /// Makes the settings anew by the requests that would make them, so that nothing is believed unchecked.
+    /// Replays the requests that would make these settings, so that nothing from the journal goes unchecked.
     init(remembered bytes: [UInt8], queues: Int) {
         guard bytes.count == NetSettings.byteCount, let pages = try? PrivatePages(byteCount: bytes.count) else {
             return

@@ -10,9 +10,9 @@ internal import XenWire
 enum NetTurnEnd {
     /// Nothing is left to do. `worked`: there was something.
     case idle(worked: Bool)
-    /// There is more; others first.
+    /// There is more to do; the other queues go first.
     case more
-    /// Transmit: the rate allows no more for so long.
+    /// Transmit: out of credit; nothing may be sent for this long.
     case throttled(Duration)
     /// Receive: the frontend has posted too few buffers. `worked`: for some packets there were enough.
     case waiting(worked: Bool)
@@ -68,7 +68,7 @@ struct NetTransmit: ~Copyable {
         self.log = log
     }
 
-    /// Answers what a predecessor took: it is lost, as packets may be.
+    /// Answers what a predecessor took and did not answer. Those packets are lost, as packets may be.
     mutating func answerLost() throws(JournalFault) {
         let count = try journal.unanswered(published: ring.responseProducer)
         guard count > 0 else { return }
@@ -108,7 +108,7 @@ struct NetTransmit: ~Copyable {
         stage(scratch)
         answer(scratch, notify: notify)
         send(scratch)
-        // Only now: a death in the call to the host is no progress.
+        // Only now: a crash in the call to the host must not count as progress.
         if !scratch.transmit.isEmpty { facts.mark?.progressed() }
         guard case .idle = gathered else { return gathered }
         do throws(RingFault) {
@@ -128,7 +128,7 @@ struct NetTransmit: ~Copyable {
     private mutating func gather(_ scratch: NetScratch) -> NetTurnEnd {
         while ring.waiting != 0 {
             guard scratch.hasRoom(facts.data.copies) else { return .more }
-            if unpaid > 0, let pause = facts.board.pay(unpaid) {
+            if unpaid > 0, let pause = facts.shared.pay(unpaid) {
                 metrics.transmitThrottled &+= 1
                 return .throttled(pause)
             }
@@ -163,7 +163,7 @@ struct NetTransmit: ~Copyable {
         switch step {
         case .packet: place(&record, scratch)
         case .multicast(let request):
-            record.status = facts.board.change(request)
+            record.status = facts.shared.change(request)
         case .dropped(let fault):
             record.status = .error
             metrics.transmitFaults &+= 1
@@ -196,7 +196,7 @@ struct NetTransmit: ~Copyable {
             )
             scratch.pieces.append((offset, Int(fragment.byteCount)))
         }
-        if facts.board.isLimited { unpaid = parser.byteCount }
+        if facts.shared.isLimited { unpaid = parser.byteCount }
     }
 
     // MARK: copies → host

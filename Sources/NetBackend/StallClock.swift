@@ -2,11 +2,11 @@
 
 /// The times of a `StallClock`.
 struct StallTimes: Sendable {
-    /// Then packets that wait are dropped, so that what comes later is not older than that.
+    /// After this, waiting packets are dropped, so that none is delivered much later than that.
     var drain = Duration.seconds(10)
-    /// The same for frontends that never tell of buffers: they are looked at so often.
+    /// The same for frontends that never send events for buffers; also how often their rings are polled.
     var quickDrain = Duration.milliseconds(30)
-    /// Then the host sees no link any more.
+    /// After this, the host sees the link go down.
     var stall = Duration.seconds(60)
     /// Between two drains of a ring that stays stalled.
     var pause = Duration.seconds(1)
@@ -14,7 +14,7 @@ struct StallTimes: Sendable {
     static let usual = StallTimes()
 }
 
-/// The clock of one receive ring that has packets and no buffers.
+/// Measures how long one receive ring has had packets and no buffers.
 struct StallClock: Sendable {
     struct Action: Equatable, Sendable {
         var drains: Bool
@@ -53,14 +53,14 @@ struct StallClock: Sendable {
         return isCarrierDown
     }
 
-    /// The timer ran off.
+    /// The timer fired.
     /// - Returns: nil if nothing is waiting any more; then the timer is not to be set again.
     mutating func elapsed(now: UInt64) -> Action? {
         isTimerSet = false
         guard let since else { return nil }
         isTimerSet = true
         let waited = Duration.nanoseconds(Int64(truncatingIfNeeded: now &- since))
-        // Begun anew while an older timer ran: not its time yet.
+        // A new stall began while an older timer was pending: not due yet.
         if waited < patience {
             return Action(drains: false, dropsCarrier: false, next: patience - waited)
         }

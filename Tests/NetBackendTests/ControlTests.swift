@@ -206,5 +206,5 @@ extension SimulatedNetworkTests {
 }
 
 extension NetScene {
-    func isFiltering() async throws -> Bool { try await backend.board?.isFiltering ?? false }
+    func isFiltering() async throws -> Bool { try await backend.shared?.isFiltering ?? false }
 }

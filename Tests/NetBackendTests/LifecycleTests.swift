@@ -126,6 +126,48 @@ extension SimulatedNetworkTests {
             try await scene.end()
         }
 
+        /// Somebody changes the interface of a connected card: it is looked at, once for each change, and the repair counted.
+        @Test func theInterfaceIsKeptInItsPlace() async throws {
+            let scene = try await NetScene(keys: [(NetKeys.mtu, "1500"), (NetKeys.bridge, "xenbr0")])
+            let wire = try scene.wire
+            let keeper = try #require(wire.keeper)
+            let wish = KeptPlace(name: "vif7.0", placement: .bridge(name: "xenbr0", vlan: nil), mtu: 1500)
+            #expect(wire.wishes == [wish])
+            #expect(keeper.looks == 0)
+            keeper.change(PlaceReport(.putBack, "interface vif7.0 was taken off xenbr0: put back"))
+            #expect(try await eventually { try await scene.counter("interface-repairs") == 1 })
+            keeper.change(PlaceReport(.left, "interface vif7.0 was set down again and again: it is left so"))
+            #expect(await eventually { keeper.looks == 2 })
+            #expect(try await scene.counter("interface-repairs") == 1)
+            // What happens while the driver is reloaded is seen when it is back.
+            try await scene.frontend.close()
+            #expect(await eventually { wire.carriers.last == false })
+            keeper.change(PlaceReport(.putBack, "interface vif7.0 was set down: put back"))
+            try await scene.frontend.reconnect()
+            #expect(try await eventually { try await scene.counter("interface-repairs") == 2 })
+            #expect(wire.wishes == [wish], "the first connection's place is kept")
+            // A successor keeps what it finds, under whatever name.
+            try await scene.kill()
+            try scene.revive()
+            #expect(await eventually { wire.wishes.count == 2 })
+            #expect(wire.wishes.last?.name == nil)
+            try await scene.end()
+        }
+
+        /// The toolstack's script went on although another card's interface has the name.
+        @Test func theNameIsAnothers() async throws {
+            let scene = try await NetScene(connects: false)
+            #expect(await eventually { scene.wires["vif7.0"] != nil })
+            let refusal = NetworkFailure(
+                .busy,
+                "interface web1 exists already and belongs to 'xenback backend/vif/8/0'"
+            )
+            try scene.wire.nameIsTaken(refusal)
+            _ = try? await scene.frontend.connect()
+            try await scene.isClosed(saying: "belongs to 'xenback backend/vif/8/0'")
+            try await scene.end()
+        }
+
         @Test(arguments: [false, true])
         func theInterfaceIsDeletedUnderUs(whileReceiving: Bool) async throws {
             let scene = try await NetScene()

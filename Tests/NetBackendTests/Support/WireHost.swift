@@ -44,6 +44,9 @@ final class WireDevice: PacketDevice {
         var ends: [OpenFile] = []
         var offloads: [PacketOffloads] = []
         var carriers: [Bool] = []
+        var keeper: WireKeeper?
+        var wishes: [KeptPlace] = []
+        var nameOwner: NetworkFailure?
     }
     let plan: InterfacePlan
     private let state = Mutex(State())
@@ -82,7 +85,28 @@ final class WireDevice: PacketDevice {
 
     func setCarrier(_ isUp: Bool) throws(NetworkFailure) { state.withLock { $0.carriers.append(isUp) } }
 
-    private static func pair() -> (OpenFile, OpenFile)? {
+    func keepPlace(
+        named name: String?,
+        _ placement: InterfacePlan.Placement?,
+        mtu: UInt32?
+    ) throws(NetworkFailure) -> (any PlaceKeeper)? {
+        let (keeper, failure) = state.withLock { state in
+            state.wishes.append(KeptPlace(name: name, placement: placement, mtu: mtu))
+            if state.nameOwner == nil { state.keeper = WireKeeper() }
+            return (state.keeper, state.nameOwner)
+        }
+        if let failure { throw failure }
+        return keeper
+    }
+
+    /// The last keeper.
+    var keeper: WireKeeper? { state.withLock { $0.keeper } }
+    /// What was to be kept, in order.
+    var wishes: [KeptPlace] { state.withLock { $0.wishes } }
+    /// Somebody else has the name from now on.
+    func nameIsTaken(_ failure: NetworkFailure?) { state.withLock { $0.nameOwner = failure } }
+
+    fileprivate static func pair() -> (OpenFile, OpenFile)? {
         var numbers: [CInt] = [-1, -1]
         let kind = CInt(SOCK_SEQPACKET.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
         guard unsafe socketpair(AF_UNIX, kind, 0, &numbers) == 0 else { return nil }
@@ -159,5 +183,49 @@ final class WireDevice: PacketDevice {
         guard file >= 0 else { return false }
         defer { close(file) }
         return state.withLock { dup2(file, $0.queues[queue].file.descriptor) >= 0 }
+    }
+}
+
+/// What a device was asked to keep.
+struct KeptPlace: Hashable, Sendable {
+    let name: String?
+    let placement: InterfacePlan.Placement?
+    let mtu: UInt32?
+}
+
+/// A keeper whose interface the test changes by words.
+final class WireKeeper: PlaceKeeper {
+    private let ends: (ours: OpenFile, theirs: OpenFile)
+    private let reports = Mutex<[PlaceReport]>([])
+    private let looked = Mutex(0)
+
+    /// - Returns: nil if there are no sockets.
+    init?() {
+        guard let ends = WireDevice.pair() else { return nil }
+        self.ends = ends
+    }
+
+    var descriptor: CInt { ends.ours.descriptor }
+    /// How often the interface was looked at.
+    var looks: Int { looked.withLock { $0 } }
+
+    func takeNews() {
+        var byte: UInt8 = 0
+        while unsafe read(ends.ours.descriptor, &byte, 1) > 0 {}
+    }
+
+    func look() -> [PlaceReport] {
+        looked.withLock { $0 += 1 }
+        return reports.withLock { reports in
+            defer { reports = [] }
+            return reports
+        }
+    }
+
+    /// Somebody changes the interface; the next look will report this.
+    func change(_ report: PlaceReport) {
+        reports.withLock { $0.append(report) }
+        var byte: UInt8 = 1
+        _ = unsafe write(ends.theirs.descriptor, &byte, 1)
     }
 }

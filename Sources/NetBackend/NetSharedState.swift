@@ -7,21 +7,21 @@ internal import Synchronization
 internal import XenWire
 
 /// Shared by all queues of one connection, on whatever loops they run. What is not used costs a queue one load.
-final class NetBoard: Sendable {
+final class NetSharedState: Sendable {
     /// Packets of other queues that may wait for one.
-    private static let parcelLimit = 64
+    private static let steeredLimit = 64
 
     private struct Rate {
         var text: String?
         var bucket: CreditBucket?
     }
     /// A packet that came to one queue and belongs to another.
-    struct Parcel: Sendable {
+    struct SteeredPacket: Sendable {
         let header: [UInt8]
         let frame: [UInt8]
     }
     private struct Inbox {
-        var parcels: [Parcel] = []
+        var packets: [SteeredPacket] = []
         var wake: (@Sendable () -> Void)?
     }
 
@@ -36,7 +36,7 @@ final class NetBoard: Sendable {
     private let filtering: Atomic<Bool>
     private let hashing: Atomic<Bool>
 
-    /// Takes over what a predecessor's journal remembers.
+    /// Restores what a predecessor saved in the journal.
     init(_ connection: NetConnection, _ device: any PacketDevice, _ journal: RequestJournal) {
         self.device = device
         self.journal = journal.state
@@ -62,13 +62,13 @@ final class NetBoard: Sendable {
         limited.store(limit != nil, ordering: .relaxed)
     }
 
-    /// Pays for a packet.
-    /// - Returns: nil if it is paid for; otherwise how long to wait before the next try.
+    /// Charges a packet to the rate.
+    /// - Returns: nil if there was credit for it; otherwise how long to wait before the next try.
     func pay(_ byteCount: Int) -> Duration? {
         rate.withLock { rate in
             let now = MonotonicClock.nanoseconds
             guard let time = rate.bucket?.take(byteCount, now: now) else { return nil }
-            // Not longer than a second at once: the rate may be raised.
+            // At most a second at a time: the rate may be raised meanwhile.
             return .nanoseconds(Int64(min(time &- now, 1_000_000_000)))
         }
     }
@@ -96,7 +96,7 @@ final class NetBoard: Sendable {
     /// Whether packets are spread over the queues by the frontend's hash.
     var isHashing: Bool { hashing.load(ordering: .relaxed) }
 
-    /// Begins with a control request.
+    /// The first half of a control request.
     func plan(_ request: ControlRequest) -> ControlPlan {
         settings.withLock { settings in
             let plan = settings.hash.plan(request, queues: queueCount)
@@ -106,7 +106,7 @@ final class NetBoard: Sendable {
         }
     }
 
-    /// Goes on with a control request whose granted bytes were copied.
+    /// The second half of a control request, once the granted bytes are copied.
     func finish(_ request: ControlRequest, _ bytes: Slot) -> ControlResponse {
         settings.withLock { settings in
             let response = settings.hash.finish(request, bytes: bytes, queues: queueCount)
@@ -123,7 +123,7 @@ final class NetBoard: Sendable {
         journal.save(settings.bytes)
     }
 
-    /// A packet's hash, and whose it is by it.
+    /// A packet's hash, and the queue that it selects.
     func steering(_ packet: Slot, _ headers: PacketHeaders) -> (hash: PacketHash, queue: Int)? {
         settings.withLock { settings in
             guard let hash = settings.hash.hash(of: packet, headers: headers) else { return nil }
@@ -131,26 +131,26 @@ final class NetBoard: Sendable {
         }
     }
 
-    /// Gives a packet to another queue. One that does not keep up loses packets.
+    /// Hands a packet to another queue; one that does not keep up drops it.
     func post(_ packet: Slot, _ header: Slot, to queue: Int) {
-        let parcel = Parcel(header: header.bytes, frame: packet.bytes)
+        let steered = SteeredPacket(header: header.bytes, frame: packet.bytes)
         let wake = inboxes.withLock { inboxes -> (@Sendable () -> Void)? in
-            guard queue < inboxes.count, inboxes[queue].parcels.count < NetBoard.parcelLimit else { return nil }
-            inboxes[queue].parcels.append(parcel)
-            return inboxes[queue].parcels.count == 1 ? inboxes[queue].wake : nil
+            guard queue < inboxes.count, inboxes[queue].packets.count < NetSharedState.steeredLimit else { return nil }
+            inboxes[queue].packets.append(steered)
+            return inboxes[queue].packets.count == 1 ? inboxes[queue].wake : nil
         }
         wake?()
     }
 
-    func onParcels(queue: Int, _ wake: (@Sendable () -> Void)?) {
+    func onSteered(queue: Int, _ wake: (@Sendable () -> Void)?) {
         inboxes.withLock { $0[queue].wake = wake }
     }
 
-    func takeParcels(queue: Int, limit: Int) -> [Parcel] {
-        let (taken, wake) = inboxes.withLock { inboxes -> ([Parcel], (@Sendable () -> Void)?) in
-            let taken = Array(inboxes[queue].parcels.prefix(limit))
-            inboxes[queue].parcels.removeFirst(taken.count)
-            return (taken, inboxes[queue].parcels.isEmpty ? nil : inboxes[queue].wake)
+    func takeSteered(queue: Int, limit: Int) -> [SteeredPacket] {
+        let (taken, wake) = inboxes.withLock { inboxes -> ([SteeredPacket], (@Sendable () -> Void)?) in
+            let taken = Array(inboxes[queue].packets.prefix(limit))
+            inboxes[queue].packets.removeFirst(taken.count)
+            return (taken, inboxes[queue].packets.isEmpty ? nil : inboxes[queue].wake)
         }
         wake?()
         return taken
@@ -165,7 +165,7 @@ final class NetBoard: Sendable {
             if isUp { stalled.remove(queue) } else { stalled.insert(queue) }
             return was == stalled.isEmpty ? nil : stalled.isEmpty
         }
-        // A device that is gone has no carrier to speak of.
+        // Ignored: a device that is gone has no carrier.
         if let change { try? device.setCarrier(change) }
     }
 }
