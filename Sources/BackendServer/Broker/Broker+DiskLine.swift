@@ -17,6 +17,9 @@ extension Broker {
         } catch {
             throw .badDiskLine(reason: error.reason, position: error.position)
         }
+        do throws(DiskTargetFault) { _ = try DiskTarget(parsing: line.target) } catch {
+            throw .notSupported(reason: "\(error)")
+        }
         let own = hypervisor.domains.own
         if let backend = line.backendDomain, try await domain(backend) != own {
             throw .notSupported(reason: "the disk's backend domain is \(backend), not this one (\(own))")

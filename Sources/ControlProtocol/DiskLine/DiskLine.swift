@@ -56,6 +56,12 @@ public struct DiskLine: Equatable, Sendable {
     /// CD-ROM drives are the disks whose medium can be taken out (libxl writes `removable` for them only).
     public var removable: Bool { cdrom }
 
+    /// The words of a command line as one disk line: `target=`, which takes the rest of a line, goes last.
+    public static func joined(_ words: [String]) -> String {
+        let targets = words.filter { $0.hasPrefix("target=") }
+        return (words.filter { !$0.hasPrefix("target=") } + targets).joined(separator: ",")
+    }
+
     /// Reads a line as xl does, old and new syntax, and the lines of xm: `tap2:tapdisk:aio:/a.img,xvda,w`.
     public init(parsing line: String) throws(DiskLineError) {
         var parser = DiskLineParser(line)

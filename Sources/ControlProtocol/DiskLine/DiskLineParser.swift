@@ -67,7 +67,10 @@ struct DiskLineParser {
     // MARK: Old prefixes
 
     private static let plainPrefixes: Set<Substring> = ["tapdisk", "tap", "tap2", "aio", "ioemu", "file", "phy"]
-    private static let formatPrefixes: Set<Substring> = ["raw", "qcow", "qcow2", "vhd"]
+    /// xl's, and the drivers that xm's blktap had besides.
+    private static let formatPrefixes: Set<Substring> = [
+        "raw", "qcow", "qcow2", "vhd", "vmdk", "ram", "sync", "remus", "log",
+    ]
     private static let scriptPrefixes: Set<Substring> = ["iscsi", "nbd", "enbd", "drbd"]
 
     /// `tap2:tapdisk:aio:/a.img`: prefixes come one after the other, before the target.
@@ -84,6 +87,8 @@ struct DiskLineParser {
             try setFormat(name)
         } else if Self.scriptPrefixes.contains(name) {
             throw error("'\(name):' disks belong to the script block-\(name), not to xenback", at: name)
+        } else if name == "shared" {
+            throw error("'shared:' goes into the target: vdev=xvda,target=shared:/images/a.img", at: name)
         } else {
             throw error("unknown prefix '\(name):' (a target with a colon is written target=…)", at: name)
         }
@@ -122,6 +127,9 @@ struct DiskLineParser {
             try setDeviceAndType(part)
         } else if access == nil {
             try setAccess(part)
+        } else if hadPrefix, backend == nil {
+            // xm's fourth: the domain that serves it.
+            backend = part
         } else {
             throw error("too many parameters: target,format,vdev,access is all", at: part)
         }
@@ -171,7 +179,7 @@ struct DiskLineParser {
         switch value {
         case "", "raw": new = .raw
         case "empty": new = .empty
-        case "qcow", "qcow2", "vhd", "qed":
+        case "qcow", "qcow2", "vhd", "qed", "vmdk", "ram", "sync", "remus", "log":
             throw error("format \(value) is not served: only raw files and devices are", at: value)
         default: throw error("unknown format '\(value)': raw is the one served", at: value)
         }
@@ -180,6 +188,8 @@ struct DiskLineParser {
     }
 
     private mutating func setDeviceAndType(_ value: Substring) throws(DiskLineError) {
+        // xm's `ioemu:hda`: emulated as well, which the toolstack decides today.
+        let value = value.hasPrefix("ioemu:") ? value.dropFirst("ioemu:".count) : value
         guard let colon = value.lastIndex(of: ":") else { return try setDevice(value) }
         try setDevice(value[..<colon])
         try setDeviceType(value[value.index(after: colon)...])
@@ -187,7 +197,9 @@ struct DiskLineParser {
 
     private mutating func setDevice(_ value: Substring) throws(DiskLineError) {
         if vdev != nil { throw error("vdev given twice", at: value) }
-        guard let device = VirtualDisk(value) else {
+        // xm's manual and its users write the guest's own node.
+        let name = value.hasPrefix("/dev/") ? value.dropFirst("/dev/".count) : value
+        guard let device = VirtualDisk(name) else {
             throw error("no disk of a guest is called '\(value)' (xvda, sda1, hdc, d0p0, 51712)", at: value)
         }
         vdev = device

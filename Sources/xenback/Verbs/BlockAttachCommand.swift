@@ -11,6 +11,8 @@ struct BlockAttachCommand: ParsableCommand {
             The disk is described as in xl.cfg (xl-disk-configuration(5)); several words are joined with commas:
               xenback block-attach web1 /images/data.img,raw,xvdb,rw
               xenback block-attach web1 vdev=xvdb access=ro target=/images/data.img
+            xm's words do as well:
+              xenback block-attach web1 phy:/dev/vg/data /dev/xvdb w
             """
     )
 
@@ -19,7 +21,7 @@ struct BlockAttachCommand: ParsableCommand {
     @OptionGroup var options: CallOptions
 
     func run() throws {
-        let line = line.joined(separator: ",")
+        let line = DiskLine.joined(line)
         do throws(DiskLineError) {
             _ = try DiskLine(parsing: line)
         } catch {
