@@ -13,9 +13,6 @@ public protocol DeviceBackend: Actor {
     /// The hotplug script's request. `.add` answers when the image is open, locked and checked.
     func hotplug(_ event: HotplugEvent) async throws(BackendFailure)
 
-    /// A person's request on a live device.
-    func command(_ command: DeviceCommand) async throws(BackendFailure)
-
     /// A snapshot taken by the device itself, so that it never races with a disconnect.
     func report() async -> DeviceReport
 

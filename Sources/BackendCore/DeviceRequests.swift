@@ -5,16 +5,6 @@ public import XenWire
 /// What the hotplug script asks for (xl's `script=`: `add` or `remove`).
 public enum HotplugEvent: Hashable, Sendable { case add, remove }
 
-/// What a person may ask of a live device.
-public enum DeviceCommand: Hashable, Sendable {
-    /// Look at the image's size again and tell the frontend.
-    case resize
-    /// Put another image into a CD-ROM drive: a path, with xl's spelling of formats (`raw:`, `aio:`) allowed.
-    case insertMedia(target: String)
-    /// Empty the drive.
-    case ejectMedia
-}
-
 /// The keys of one backend directory, read in one go.
 public struct BackendKeys: Sendable {
     public let path: DevicePath

@@ -1,16 +1,11 @@
-// The image: opened and locked off the loop, and what it means for requests.
+// The image: what it means for requests and for the toolstack.
 
 internal import BackendCore
 internal import DiskImages
-internal import HostIO
 internal import Hypervisor
-internal import Logging
 internal import XenWire
 
 extension BlockBackend {
-    /// How long a predecessor's I/O may hold the image: its process is dead, its lock goes with its last request.
-    private static let lockPatience = Duration.seconds(30)
-
     /// What requests are validated against now.
     var currentLimits: BlockLimits { limits(of: medium) }
 
@@ -33,34 +28,50 @@ extension BlockBackend {
     var isReadOnly: Bool { keys?.flags.contains(.readOnly) ?? true }
 
     func openBacking(isTakeover: Bool) async throws(BackendFailure) {
+        if let fault = keys?.targetFault { throw BackendFailure(.invalid, "\(fault)") }
         guard let target = keys?.target else {
             if keys?.isCDROM ?? false { return }
             throw BackendFailure(.invalid, "no image: the key 'params' is empty")
         }
-        medium = try await open(target, patience: isTakeover ? BlockBackend.lockPatience : .zero)
+        isOpening = true
+        defer { isOpening = false }
+        if !isTakeover { try await refuseKernelsBackend() }
+        medium = try await open(target, isTakeover: isTakeover)
+    }
+
+    /// Two backends on one ring destroy the disk, and the kernel's connects as soon as it reads `physical-device`.
+    private func refuseKernelsBackend() async throws(BackendFailure) {
+        guard path.kind == .vbd else { return }
+        let name = "vbd-\(path.domain)-\(path.index)"
+        guard await environment.controlLoop.blocking({ DiskSite.isServedByKernel(name) }) else { return }
+        throw BackendFailure(
+            .busy,
+            "\(path): the kernel's xen-blkback has taken this disk; rmmod xen-blkback, or keep it from probing by itself"
+                + " (echo 0 > /sys/bus/xen-backend/drivers_autoprobe), or use backendtype=tap"
+        )
     }
 
     func closeBacking() { medium = nil }
 
-    /// What the stock `block` script would have written; the toolstack looks for both.
-    var announcement: [(String, String)]? {
-        guard medium != nil || keys?.isCDROM ?? false else { return nil }
-        return keys?.target.map { [(BlockKeys.physicalDevicePath, $0)] } ?? []
-    }
+    /// What the image is stands in XenStore already: it was claimed before it was opened.
+    var announcement: [(String, String)]? { medium != nil || keys?.isCDROM ?? false ? [] : nil }
 
-    /// Opens and locks an image on a helper thread.
-    /// - Parameter patience: how long to wait for its lock.
-    func open(_ target: String, patience: Duration) async throws(BackendFailure) -> BlockMedium {
-        let access: ImageOptions.Access = isReadOnly ? .readOnly : keys?.mayBeShared ?? false ? .shared : .exclusive
-        let options = ImageOptions(access: access, owner: "\(path)", logicalBlockSize: offer.logicalBlockSize)
-        do throws(ImageFailure) {
-            let image = try await RawImage.open(target, options, patience: patience, on: environment.controlLoop)
-            if case .notUsed(let reason) = image.directIO {
-                life.logger.info("\(target): through the page cache: \(reason)")
+    /// Says in XenStore what the disk is, as the toolstack's script does (block-common.sh, `write_dev`): for others who
+    /// look whether they may have it, for libxl, which gives the path to the device model, and for people.
+    func claim(_ site: DiskSite?) async {
+        let path = path
+        // libxl takes the path of a `vbd3` for the NBD socket of a tapdisk (libxl_disk.c,
+        // `libxl__device_disk_find_local_path`), and a device model that cannot open it ends the guest.
+        let hidesPath = path.kind == .vbd3 && guest?.isFullyVirtual ?? false
+        let values = [
+            (BlockKeys.physicalDevice, site?.physicalDevice),
+            (BlockKeys.physicalDevicePath, hidesPath ? nil : site?.path),
+        ]
+        await persist("claim the image", isTransaction: true) { (store) throws(HypervisorFailure) in
+            guard try store.read(path.key(BusKeys.state)) != nil else { return }
+            for (name, value) in values {
+                if let value { try store.write(path.key(name), value) } else { try store.remove(path.key(name)) }
             }
-            return BlockMedium(image)
-        } catch {
-            throw BackendFailure(error)
         }
     }
 }

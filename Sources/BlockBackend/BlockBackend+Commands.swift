@@ -1,4 +1,4 @@
-// What people and scripts ask of a live disk, and what it tells about itself.
+// What people and scripts ask of a live disk. A command waits for its turn in the device's life.
 
 internal import BackendCore
 internal import DiskImages
@@ -7,101 +7,103 @@ internal import Hypervisor
 internal import Logging
 internal import XenWire
 
-extension BlockBackend {
-    // MARK: commands
+/// A command that waits for its turn.
+struct BlockCommand {
+    let number: UInt64
+    let work: @Sendable (isolated BlockBackend) async -> Void
+    let answer: CheckedContinuation<BackendFailure?, Never>
+}
 
-    /// How long a command waits for a device that a new worker is taking over.
+extension BlockBackend: LiveDisk {
+    /// How long a command waits for a device that is connecting, or whose image is being opened.
     private static let settlingTime = Duration.seconds(5)
 
-    func command(_ command: DeviceCommand) async throws(BackendFailure) {
-        let deadline = ContinuousClock.now + BlockBackend.settlingTime
-        while life.isSettling, ContinuousClock.now < deadline {
-            await environment.controlLoop.sleep(for: .milliseconds(5))
-        }
-        switch command {
-        case .resize: try await resize()
-        case .insertMedia(let target): try await insert(target)
-        case .ejectMedia: try await eject()
-        }
-    }
-
-    private func resize() async throws(BackendFailure) {
+    func resize() async throws(BackendFailure) {
         guard let medium else { throw BackendFailure(.unsupported, "\(path) has no image") }
-        try await replace(try await medium.measuredAgain(on: environment.controlLoop))
+        let measured = try await medium.measuredAgain(on: environment.controlLoop)
+        try await inTurn { disk in
+            // Another disc may have come in meanwhile.
+            if disk.medium?.file === measured.file { await disk.replace(measured) }
+        }
     }
 
-    private func insert(_ target: String) async throws(BackendFailure) {
+    func insertMedium(_ target: String) async throws(BackendFailure) {
         guard keys?.isCDROM ?? false else { throw BackendFailure(.unsupported, "\(path) is not a CD-ROM drive") }
-        guard let file = BlockDeviceKeys.target(target) else { throw BackendFailure(.invalid, "no image named") }
-        let new = try await open(file, patience: .zero)
-        keys?.target = file
-        try await replace(new)
+        let wanted: DiskTarget?
+        do throws(DiskTargetFault) { wanted = try DiskTarget(parsing: target) } catch {
+            throw BackendFailure(.invalid, "\(error)")
+        }
+        guard let wanted else { throw BackendFailure(.invalid, "no image named") }
+        let new = try await open(wanted, isTakeover: false)
+        try await inTurn { disk in
+            disk.keys?.target = wanted
+            await disk.replace(new)
+        }
     }
 
-    private func eject() async throws(BackendFailure) {
+    func ejectMedium() async throws(BackendFailure) {
         guard keys?.isCDROM ?? false else { throw BackendFailure(.unsupported, "\(path) is not a CD-ROM drive") }
-        keys?.target = nil
-        try await replace(nil)
+        try await inTurn { disk in
+            disk.keys?.target = nil
+            await disk.claim(nil)
+            await disk.replace(nil)
+        }
     }
 
     /// Puts a medium in and tells the frontend: properties and `state` again, in one transaction (xen-blkfront.c,
     /// `blkback_changed`: it looks at `sectors` when it sees 4 once more).
-    private func replace(_ new: BlockMedium?) async throws(BackendFailure) {
+    private func replace(_ new: BlockMedium?) async {
         medium = new
         let limits = currentLimits
         for queue in queues { await queue.replaceMedium(new, limits) }
         guard life.handshake?.published == .connected else { return }
         var values = properties
-        if keys?.isCDROM ?? false { values.append((BlockKeys.params, keys?.target.map { "aio:\($0)" } ?? "")) }
+        if keys?.isCDROM ?? false { values.append((BlockKeys.params, params)) }
         values.append((BusKeys.state, XenbusState.connected.text))
         await write(values, "publish the new medium")
         life.logger.info("\(limits.capacity) sectors now")
     }
 
-    func release() async {
-        for queue in queues { await queue.abandon() }
-        queues = []
-        medium = nil
+    /// As libxl would have written it (libxl_disk.c, `device_disk_add`).
+    private var params: String {
+        guard let target = keys?.target else { return "" }
+        return path.kind == .vbd ? target.name : "aio:\(target.name)"
     }
 
-    // MARK: reports
+    // MARK: turns
 
-    func report() async -> DeviceReport {
-        var report = DeviceReport(path: path, phase: life.phase)
-        report.backendState = life.snapshot?.backend
-        report.frontendState = life.snapshot?.frontend
-        var metrics = pastMetrics
-        var inFlight = 0
-        var mapped = 0
-        report.lastFault = life.log.lastFault
-        report.lastFailure = life.log.lastFailure
-        for queue in queues {
-            let account = await queue.account()
-            metrics.merge(account.metrics)
-            inFlight += account.inFlight
-            mapped += account.mappedGrants
-            report.lastFault = account.lastFault ?? report.lastFault
-            report.lastFailure = account.lastFailure ?? report.lastFailure
+    /// Does `work` when nothing else changes the device: between two events of its life, and not while its image is being
+    /// opened. A command beside a connect would miss the queues that come after it, and its properties could be
+    /// overwritten with older ones.
+    private func inTurn(
+        _ work: @escaping @Sendable (isolated BlockBackend) async -> Void
+    ) async throws(BackendFailure) {
+        commandCount += 1
+        let number = commandCount
+        let failure = await withCheckedContinuation { continuation in
+            commands.append(BlockCommand(number: number, work: work, answer: continuation))
+            signal.raise()
+            Task(executorPreference: environment.controlLoop) {
+                await self.environment.controlLoop.sleep(for: Self.settlingTime)
+                await self.refuseCommand(number)
+            }
         }
-        report.latency = metrics.latency
-        report.counters = metrics.counters
-        report.counters.append(.init("in-flight", UInt64(inFlight)))
-        report.counters.append(.init("mapped-grants", UInt64(mapped)))
-        report.details = details
-        return report
+        if let failure { throw failure }
     }
 
-    private var details: [DeviceReport.Detail] {
-        var details: [DeviceReport.Detail] = []
-        details.append(.init("image", keys?.target ?? "(empty drive)"))
-        details.append(.init("mode", isReadOnly ? "read-only" : "read-write"))
-        if let facts = medium?.image.facts {
-            details.append(.init("size", "\(facts.byteCount) bytes"))
-            details.append(.init("sector-size", "\(facts.logicalBlockSize)"))
+    /// A command whose turn did not come.
+    private func refuseCommand(_ number: UInt64) {
+        guard let index = commands.firstIndex(where: { $0.number == number }) else { return }
+        let command = commands.remove(at: index)
+        command.answer.resume(returning: BackendFailure(.busy, "\(path) is not ready: \(phase); try again"))
+    }
+
+    /// Called between two events.
+    func keysChanged() async {
+        while !commands.isEmpty, !isOpening, !life.isSettling {
+            let command = commands.removeFirst()
+            await command.work(self)
+            command.answer.resume(returning: nil)
         }
-        if let connection {
-            details.append(.init("connection", connection.summary))
-        }
-        return details
     }
 }

@@ -102,4 +102,10 @@ extension BlockBackend {
         connection = nil
         alarm = nil
     }
+
+    func release() async {
+        for queue in queues { await queue.abandon() }
+        queues = []
+        medium = nil
+    }
 }

@@ -6,8 +6,8 @@ internal import Hypervisor
 internal import Logging
 internal import XenWire
 
-/// The actor of one disk. The files beside connect (`+Connecting`), open images (`+Backing`) and answer people
-/// (`+Commands`).
+/// The actor of one disk. The files beside connect (`+Connecting`), open images (`+Opening`, `+Backing`) and answer
+/// people (`+Commands`, `+Reports`).
 actor BlockBackend: DeviceShell {
     nonisolated let path: DevicePath
     nonisolated let environment: WorkerEnvironment
@@ -25,6 +25,15 @@ actor BlockBackend: DeviceShell {
     var alarm: BreakdownAlarm?
     /// Counters of connections that are over.
     var pastMetrics = BlockMetrics()
+    /// Whose disk it is; nil before an image was looked for.
+    var guest: BlockGuest?
+    /// Between `openBacking` and its end.
+    var isOpening = false
+    /// What the host is waited for.
+    var wait: HostWait?
+    /// Commands that wait for their turn, and how many there ever were.
+    var commands: [BlockCommand] = []
+    var commandCount: UInt64 = 0
 
     init(_ path: DevicePath, _ environment: WorkerEnvironment, _ offer: BlockOffer) {
         self.path = path
@@ -37,7 +46,7 @@ actor BlockBackend: DeviceShell {
         let keys = BlockDeviceKeys(
             await readKeys([
                 BusKeys.frontend, BusKeys.script, BlockKeys.params, BlockKeys.mode, BlockKeys.deviceType,
-                BlockKeys.removable, BlockKeys.directIOSafe, BlockKeys.discardEnable,
+                BlockKeys.removable, BlockKeys.discardEnable,
             ])
         )
         self.keys = keys
@@ -52,4 +61,7 @@ actor BlockBackend: DeviceShell {
     }
 
     var breakdown: Breakdown? { alarm?.raised }
+
+    /// What the disk is doing, for people.
+    var phase: String { wait.map { "waiting for \($0.what)" } ?? life.phase }
 }

@@ -8,38 +8,31 @@ struct BlockDeviceKeys: Hashable, Sendable {
     /// Absolute path of the frontend's directory.
     var frontend: String
     /// The image; nil for an empty drive.
-    var target: String?
+    var target: DiskTarget?
+    /// Why the line's target is none.
+    var targetFault: DiskTargetFault?
     var isReadOnly: Bool
     /// `mode` is `w!`: more than one writer, and somebody says that it is all right.
     var mayBeShared: Bool
     var isCDROM: Bool
     var isRemovable: Bool
-    /// The frontend's pages may go to the disk without a copy; for us: caches of the host may be passed by.
-    var isDirectIOSafe: Bool
     var allowsDiscard: Bool
     /// The toolstack runs a hotplug script for it.
     var hasScript: Bool
 
     init(_ keys: BackendKeys) {
         frontend = keys[BusKeys.frontend] ?? keys.path.frontend
-        target = BlockDeviceKeys.target(keys[BlockKeys.params])
+        do throws(DiskTargetFault) {
+            target = try DiskTarget(parsing: keys[BlockKeys.params] ?? "")
+        } catch {
+            targetFault = error
+        }
         isReadOnly = !(keys[BlockKeys.mode] ?? "r").hasPrefix("w")
         mayBeShared = keys[BlockKeys.mode]?.hasSuffix("!") ?? false
         isCDROM = keys[BlockKeys.deviceType] == "cdrom"
         isRemovable = keys[BlockKeys.removable] == "1"
-        isDirectIOSafe = keys[BlockKeys.directIOSafe] == "1"
         allowsDiscard = keys[BlockKeys.discardEnable].map { $0 != "0" } ?? true
         hasScript = keys[BusKeys.script] != nil
-    }
-
-    /// `params` without the format that libxl puts before it for `tap` and `qdisk` (`aio:/images/a.img`).
-    static func target(_ params: String?) -> String? {
-        guard let params, !params.isEmpty else { return nil }
-        for prefix in ["aio:", "raw:", "file:", "phy:"] where params.hasPrefix(prefix) {
-            let rest = String(params.dropFirst(prefix.count))
-            return rest.isEmpty ? nil : rest
-        }
-        return params
     }
 
     /// The bits of `info`.

@@ -41,12 +41,21 @@ struct BlockMedium: Sendable {
 }
 
 extension BackendFailure {
+    /// - Parameter target: as the disk line has it.
+    init(_ failure: ImageFailure, _ target: DiskTarget) {
+        self.init(failure)
+        if failure.reason == .missing, target.path != target.name {
+            let text = "\(failure.message) ('\(target.name)' has no / at its beginning, so it is looked for in /dev)"
+            self.init(.notFound, text)
+        }
+    }
+
     init(_ failure: ImageFailure) {
         let kind: Kind =
             switch failure.reason {
             case .missing: .notFound
             case .notPermitted: .denied
-            case .locked: .busy
+            case .locked, .inUse: .busy
             case .wrongKind, .size: .invalid
             case .noMedium: .unsupported
             case .system: .host

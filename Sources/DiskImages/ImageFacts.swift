@@ -34,15 +34,15 @@ public enum DirectIO: Equatable, Sendable {
     case notUsed(String)
 }
 
-/// How an image is opened.
+/// How an image is opened, and for whom.
 public struct ImageOptions: Sendable {
     /// What the disk line's mode says.
-    public enum Access: Sendable {
+    public enum Access: Hashable, Sendable {
         /// `r`: read only, others may read too.
         case readOnly
         /// `w`: read and write, alone.
         case exclusive
-        /// `w!`: read and write, and whoever asks for it knows what he does: no lock.
+        /// `w!`: read and write, and whoever asks for it knows what he does: others may write too.
         case shared
     }
 
@@ -51,18 +51,40 @@ public struct ImageOptions: Sendable {
     public var logicalBlockSize: Int?
     /// False to go through the page cache always.
     public var wantsDirectIO: Bool
-    /// Who opens it, for others who find it locked: `vbd/7/51712`.
+    /// Which device opens it, `vbd/7/51712`: for others who find it locked, and for its own successor.
     public var owner: String
+    /// The guest as nobody else can be, also across a migration: its devices do not exclude each other.
+    public var guest: String
+    /// The guest's number: its device model has it in its command line.
+    public var domain: UInt16?
+    /// Whether QEMU's own locks are taken, so that QEMU and qemu-img refuse the image. Never where the guest's device
+    /// model opens it too.
+    public var keepsQEMUOut: Bool
+    /// Other devices that may have the same image.
+    public var neighbours: [DiskNeighbour]
+    /// A predecessor served it: it was let in before, and only its locks are asked.
+    public var isTakeover: Bool
 
+    /// - Parameter guest: nil for a guest that has no device but `owner`.
     public init(
         access: Access,
         owner: String,
+        guest: String? = nil,
+        domain: UInt16? = nil,
         logicalBlockSize: Int? = nil,
-        wantsDirectIO: Bool = true
+        wantsDirectIO: Bool = true,
+        keepsQEMUOut: Bool = false,
+        neighbours: [DiskNeighbour] = [],
+        isTakeover: Bool = false
     ) {
         self.access = access
         self.owner = owner
+        self.guest = guest ?? owner
+        self.domain = domain
         self.logicalBlockSize = logicalBlockSize
         self.wantsDirectIO = wantsDirectIO
+        self.keepsQEMUOut = keepsQEMUOut
+        self.neighbours = neighbours
+        self.isTakeover = isTakeover
     }
 }

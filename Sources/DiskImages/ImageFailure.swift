@@ -12,8 +12,10 @@ public struct ImageFailure: Error, Equatable, CustomStringConvertible {
         case notPermitted
         /// It is neither a file nor a block device.
         case wrongKind
-        /// Somebody else uses it; the holder if he was found.
+        /// Somebody else has locked it; the holder if he was found.
         case locked(LockHolder?)
+        /// Another guest or the host itself has it.
+        case inUse
         /// A drive without a medium.
         case noMedium
         /// Its size cannot be a disk's.
@@ -37,8 +39,18 @@ public struct ImageFailure: Error, Equatable, CustomStringConvertible {
     public var description: String { message }
 
     /// Whether waiting can help: the holder may go.
-    var isLocked: Bool {
+    public var isLocked: Bool {
         if case .locked = reason { true } else { false }
+    }
+
+    /// Who has it, if he was found.
+    public var holder: LockHolder? {
+        if case .locked(let holder) = reason { holder } else { nil }
+    }
+
+    /// Nobody waits for the image any more.
+    public static func abandoned(path: String, _ what: String) -> ImageFailure {
+        ImageFailure(path, .system(.canceled), "\(path): ended while \(what)")
     }
 
     /// The failure of open(2) or stat(2) on `path`.
@@ -70,7 +82,7 @@ public struct ImageFailure: Error, Equatable, CustomStringConvertible {
         guard let holder else {
             let text =
                 "\(path): is locked, by a process that cannot be seen or by the last I/O of one that has ended; "
-                + "try again, or use mode w! if it may be shared"
+                + "try again, or share it on purpose with target=shared:\(path)"
             return ImageFailure(path, .locked(nil), text)
         }
         return ImageFailure(path, .locked(holder), "\(path): is in use by \(holder)")

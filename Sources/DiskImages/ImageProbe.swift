@@ -17,30 +17,70 @@ struct ImageProbe {
     var identity: FileIdentity { FileIdentity(device: kernel.device, inode: kernel.inode) }
     private var isReadOnly: Bool { options.access == .readOnly }
 
-    /// Opens and locks.
-    init(_ path: String, _ options: ImageOptions, namesHolder: Bool) throws(ImageFailure) {
-        var status = stat()
-        guard unsafe stat(path, &status) == 0 else {
-            throw .opening(path, writing: options.access != .readOnly, Errno(rawValue: errno))
-        }
-        let found = FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
-        let kind = try ImageProbe.kind(UInt32(status.st_mode), path)
-        var flags = options.access == .readOnly ? O_RDONLY : O_RDWR
-        // Keeps the kernel's users out as well: file systems, volume groups, its own block backend.
-        if kind == .blockDevice && options.access == .exclusive { flags |= O_EXCL }
-        let file: OpenFile
-        do throws(Errno) {
-            file = try OpenFile(path: path, flags: flags)
-        } catch {
-            if error == .resourceBusy, namesHolder,
-                let holder = LockHolder.find(device: found.device, inode: found.inode)
-            {
-                throw .locked(path, by: holder)
+    /// Refuses what is in use, opens and locks.
+    init(_ site: DiskSite, _ options: ImageOptions, _ storage: some HostStorage, namesHolder: Bool) throws(ImageFailure)
+    {
+        if !options.isTakeover {
+            try site.refuse(options, storage)
+            // Root may write it all the same, but a golden image was made read-only for a reason (the script `block` of
+            // the toolstack refuses it too).
+            if options.access == .exclusive, !site.isDevice, !site.isWritable {
+                throw ImageFailure(
+                    site.name,
+                    .notPermitted,
+                    ImageProbe.readOnlyText(site.name, "has no write permission")
+                )
             }
-            throw .opening(path, writing: options.access != .readOnly, error)
         }
-        try self.init(path, options, reusing: file)
-        try lock(namesHolder: namesHolder)
+        let file = try ImageProbe.open(site, options, storage, namesHolder: namesHolder)
+        try self.init(site.name, options, reusing: file)
+        guard node == site.node else {
+            throw ImageFailure(site.name, .missing, "\(site.name): was replaced by another file just now; try again")
+        }
+        if site.isDevice, options.access != .readOnly, linux_is_read_only_device(file.descriptor) == 1 {
+            throw ImageFailure(site.name, .notPermitted, ImageProbe.readOnlyText(site.name, "is a read-only device"))
+        }
+        try ImageLocks.take(file, site.name, options, namesHolder: namesHolder)
+    }
+
+    private static func readOnlyText(_ path: String, _ why: String) -> String {
+        "\(path): \(why), so a guest may not have it for writing; add 'access=ro' to the disk line"
+    }
+
+    private static func open(
+        _ site: DiskSite,
+        _ options: ImageOptions,
+        _ storage: some HostStorage,
+        namesHolder: Bool
+    ) throws(ImageFailure) -> OpenFile {
+        let writes = options.access != .readOnly
+        var flags = writes ? O_RDWR : O_RDONLY
+        // Keeps the kernel's users out as well: file systems, volume groups, its own block backend.
+        if site.isDevice && options.access == .exclusive { flags |= O_EXCL }
+        do throws(Errno) {
+            do throws(Errno) {
+                return try OpenFile(path: site.path, flags: flags)
+            } catch .resourceBusy where site.isShared(withSameGuest: options, storage) {
+                // Only one open file can be the device's exclusive one.
+                return try OpenFile(path: site.path, flags: flags & ~O_EXCL)
+            }
+        } catch {
+            if error == .resourceBusy, namesHolder, let holder = ImageProbe.holder(of: site) {
+                throw .locked(site.name, by: holder)
+            }
+            throw .opening(site.name, writing: writes, error)
+        }
+    }
+
+    private static func holder(of site: DiskSite) -> LockHolder? {
+        var status = stat()
+        guard unsafe stat(site.path, &status) == 0 else { return nil }
+        return LockHolder.all(of: FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))).first?
+            .holder
+    }
+
+    private var node: StorageNode {
+        kind == .blockDevice ? .device(kernel.special) : .file(fileSystem: kernel.device, inode: kernel.inode)
     }
 
     /// Asks about a file that is open and locked already.
@@ -52,29 +92,7 @@ struct ImageProbe {
         self.options = options
         self.file = file
         self.kernel = kernel
-        kind = try ImageProbe.kind(kernel.mode, path)
-    }
-
-    private static func kind(_ mode: UInt32, _ path: String) throws(ImageFailure) -> ImageFacts.Kind {
-        switch mode & 0o170000 {
-        case 0o100000: return .file
-        case 0o060000: return .blockDevice
-        case 0o040000: throw ImageFailure(path, .wrongKind, "\(path): is a directory; name an image file in it")
-        default: throw ImageFailure(path, .wrongKind, "\(path): is neither a file nor a block device")
-        }
-    }
-
-    private func lock(namesHolder: Bool) throws(ImageFailure) {
-        if options.access == .shared { return }
-        let status = linux_lock_open_file(file.descriptor, isReadOnly ? 0 : 1)
-        switch Errno(rawValue: status) {
-        case Errno(rawValue: 0): return
-        case .resourceTemporarilyUnavailable, .permissionDenied:
-            let holder = namesHolder ? LockHolder.find(device: kernel.device, inode: kernel.inode) : nil
-            throw .locked(path, by: holder)
-        case let error:
-            throw ImageFailure(path, .system(error), "\(path): cannot be locked: \(error); mode w! does without")
-        }
+        kind = kernel.mode & 0o170000 == 0o060000 ? .blockDevice : .file
     }
 
     /// The facts as they are now.

@@ -21,31 +21,65 @@ public struct LockHolder: Equatable, Sendable, CustomStringConvertible {
         return text + ")"
     }
 
-    /// Looks for an open file of the same inode that has a lock. Reads all of /proc/PID/fdinfo: off the loops.
-    static func find(device: UInt64, inode: UInt64) -> LockHolder? {
-        var reader: LockHolder?
-        for process in entries("/proc").compactMap({ Int32($0) }) {
-            for number in entries("/proc/\(process)/fd") {
+    /// A process and what it has locked.
+    struct Found {
+        let holder: LockHolder
+        /// Byte ranges, of all its locks on one open file.
+        let ranges: [ClosedRange<Int64>]
+
+        func holds(_ range: ClosedRange<Int64>) -> Bool { ranges.contains { $0.overlaps(range) } }
+        /// Whether one of its locks lies inside.
+        func holdsOne(within range: ClosedRange<Int64>) -> Bool {
+            ranges.contains { range.contains($0.lowerBound) && range.contains($0.upperBound) }
+        }
+    }
+
+    /// All open files of others that have locks on the same inode, writers first. Reads all of /proc/PID/fdinfo: off the
+    /// loops.
+    static func all(of file: OpenFile) -> [Found] {
+        var status = stat()
+        guard unsafe fstat(file.descriptor, &status) == 0 else { return [] }
+        return all(of: FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino)), but: file.descriptor)
+    }
+
+    /// - Parameter own: a descriptor of this process that does not count.
+    static func all(of identity: FileIdentity, but own: CInt = -1) -> [Found] {
+        var readers: [Found] = []
+        var writers: [Found] = []
+        for process in KernelText.names(in: "/proc").compactMap({ Int32($0) }) {
+            for number in KernelText.names(in: "/proc/\(process)/fd") where process != getpid() || CInt(number) != own {
                 var status = stat()
                 guard unsafe stat("/proc/\(process)/fd/\(number)", &status) == 0,
-                    status.st_dev == device, status.st_ino == inode
+                    status.st_dev == identity.device, status.st_ino == identity.inode
                 else { continue }
-                let locks = contents("/proc/\(process)/fdinfo/\(number)").split(separator: "\n")
-                    .filter { $0.hasPrefix("lock:") }
+                let locks = KernelText.lines(of: "/proc/\(process)/fdinfo/\(number)").filter { $0.hasPrefix("lock:") }
                 if locks.isEmpty { continue }
-                let holder = LockHolder(process: process, of: FileIdentity(device: device, inode: inode))
-                if locks.contains(where: { $0.contains("WRITE") }) { return holder }
-                reader = reader ?? holder
+                let holder = LockHolder(process: process, of: identity)
+                let found = Found(holder: holder, ranges: locks.compactMap(range))
+                if locks.contains(where: { $0.contains("WRITE") }) {
+                    writers.append(found)
+                } else {
+                    readers.append(found)
+                }
             }
         }
-        return reader
+        return writers + readers
+    }
+
+    /// `lock: 1: OFDLCK ADVISORY READ -1 fe:00:4711 100 101`; the last byte may be `EOF`. flock(2)'s locks are of no
+    /// interest here.
+    static func range(_ line: Substring) -> ClosedRange<Int64>? {
+        let fields = line.split { $0 == " " || $0 == "\t" }
+        guard fields.count == 9, fields[2] != "FLOCK", let first = Int64(fields[7]) else { return nil }
+        let last = fields[8] == "EOF" ? Int64.max : Int64(fields[8]) ?? first
+        return first...max(first, last)
     }
 
     private init(process: Int32, of file: FileIdentity) {
         self.process = process
-        let name = LockHolder.contents("/proc/\(process)/comm").prefix { $0 != "\n" }
+        let name = KernelText.contents("/proc/\(process)/comm").prefix { $0 != "\n" }
         program = name.isEmpty ? "a process" : String(name)
-        domain = LockHolder.domain(in: LockHolder.contents("/proc/\(process)/cmdline").split(separator: "\0"))
+        domain = LockHolder.domain(in: KernelText.contents("/proc/\(process)/cmdline").split(separator: "\0"))
         device = process == getpid() ? ImageLease.owner(of: file) : nil
     }
 
@@ -58,26 +92,5 @@ public struct LockHolder: Equatable, Sendable, CustomStringConvertible {
             }
         }
         return nil
-    }
-
-    private static func entries(_ path: String) -> [String] {
-        guard let directory = unsafe opendir(path) else { return [] }
-        defer { _ = unsafe closedir(directory) }
-        var names: [String] = []
-        while let entry = unsafe readdir(directory) {
-            // SAFETY: d_name is a NUL-terminated array inside the entry, valid until the next readdir.
-            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
-                unsafe $0.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
-            }
-            if name.first != "." { names.append(name) }
-        }
-        return names
-    }
-
-    private static func contents(_ path: String) -> String {
-        guard let file = try? OpenFile(path: path, flags: O_RDONLY) else { return "" }
-        var bytes = [UInt8](repeating: 0, count: 4096)
-        let count = unsafe read(file.descriptor, &bytes, bytes.count)
-        return String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
     }
 }

@@ -3,21 +3,23 @@
 internal import CLinux
 internal import Glibc
 public import HostIO
+internal import Synchronization
 internal import SystemPackage
 
 /// An open raw image. The last reference closes it, and with it its lock.
 ///
 /// Its facts do not change; `measuredAgain` makes another image of the same open file. Reads, writes and flushes go
-/// to `file` by way of a loop; a transfer that is short or fails is explained by `trouble`.
+/// to `file` by way of a loop; a transfer that is short or fails is explained by `newTrouble`.
 public final class RawImage: Sendable {
     /// The name that it was opened by.
     public let path: String
     public let facts: ImageFacts
-    public let layout = RawLayout()
     /// Whether I/O goes past the page cache, and if not, why.
     public let directIO: DirectIO
     private let options: ImageOptions
     private let lease: ImageLease
+    /// When each result of a transfer was last told.
+    private let lastTroubles = Mutex<[Int32: ContinuousClock.Instant]>([:])
 
     /// The open file; what holds it, holds the lock.
     public var file: OpenFile { lease.file }
@@ -34,44 +36,23 @@ public final class RawImage: Sendable {
         directIO = direct
     }
 
-    /// Opens, locks and measures an image. It may block: call it off the loops, or use the other `open`.
+    /// Opens, locks and measures an image. It may block: call it off the loops.
     /// - Throws: a failure that says what is wrong in words for an administrator; a lock is not waited for.
     public static func open(_ path: String, _ options: ImageOptions) throws(ImageFailure) -> RawImage {
-        try open(path, options, namesHolder: true)
+        try open(try DiskSite.find(path), options, namesHolder: true)
     }
 
-    /// Opens an image on a helper thread, and waits for its lock for at most `patience`: a worker that was killed may
-    /// have I/O in flight, and its lock goes with the last of it.
+    /// The same for a path that was found already.
+    /// - Parameter namesHolder: false to save the search for the process that has the lock.
     public static func open(
-        _ path: String,
-        _ options: ImageOptions,
-        patience: Duration,
-        on loop: EventLoop
-    ) async throws(ImageFailure) -> RawImage {
-        let clock = ContinuousClock()
-        let deadline = clock.now.advanced(by: patience)
-        while true {
-            let isLast = clock.now >= deadline || Task.isCancelled
-            let outcome = await loop.blocking { () -> Result<RawImage, ImageFailure> in
-                Result { () throws(ImageFailure) in try open(path, options, namesHolder: isLast) }
-            }
-            switch outcome {
-            case .success(let image): return image
-            case .failure(let failure) where isLast || !failure.isLocked: throw failure
-            case .failure: await loop.sleep(for: .milliseconds(2))
-            }
-        }
-    }
-
-    private static func open(
-        _ path: String,
+        _ site: DiskSite,
         _ options: ImageOptions,
         namesHolder: Bool
     ) throws(ImageFailure) -> RawImage {
-        let probe = try ImageProbe(path, options, namesHolder: namesHolder)
+        let probe = try ImageProbe(site, options, KernelStorage(), namesHolder: namesHolder)
         let facts = try probe.measure()
         let lease = ImageLease(file: probe.file, identity: probe.identity, owner: options.owner)
-        return RawImage(path, options, lease, facts, probe.enableDirectIO(facts))
+        return RawImage(site.name, options, lease, facts, probe.enableDirectIO(facts))
     }
 
     /// The same open image with its facts as they are now: it may have grown or shrunk. It may block for a moment.
@@ -115,22 +96,31 @@ extension RawImage {
         )
     }
 
-    /// Makes a range read as zeroes without moving them. `EOPNOTSUPP` where the host cannot: then write zeroes.
-    public func writeZeroes(offset: UInt64, length: UInt64, on loop: EventLoop, target: TargetID, slot: UInt32) {
-        loop.allocate(file, mode: .zeroRange, offset: offset, length: length, target: target, slot: slot)
+    /// `trouble`, once for each cause in ten minutes: a full disk fails every write of a busy guest, and one line is what
+    /// its owner needs. From any thread.
+    public func newTrouble(_ operation: String, offset: UInt64, result: Int32) -> String? {
+        let now = ContinuousClock.now
+        let isNew = lastTroubles.withLock { last in
+            if let before = last[result], before.duration(to: now) < .seconds(600) { return false }
+            last[result] = now
+            return true
+        }
+        return isNew ? trouble(operation, offset: offset, result: result) : nil
     }
 
     /// One sentence for the log about a failed or short transfer.
     /// - Parameter result: as in its completion.
     public func trouble(_ operation: String, offset: UInt64, result: Int32) -> String {
         let place = "\(path): \(operation) at byte \(offset)"
-        if result >= 0 { return "\(place) ended after \(result) bytes: the image is shorter than it was" }
+        if result >= 0 {
+            return "\(place) ended after \(result) bytes: the image is shorter than the disk; was it truncated?"
+        }
         switch Errno(rawValue: -result) {
         case .noSpace: return "\(place): its file system is full; the guest gets I/O errors until there is room"
         case .diskQuotaExceeded: return "\(place): the quota of its owner is used up"
         case .ioError: return "\(place): the host's storage reports an I/O error; the kernel's log says more"
         case .fileTooLarge: return "\(place): beyond the largest file that is allowed here"
-        case let error: return "\(place): \(error)"
+        case let error: return "\(place) failed: \(error)"
         }
     }
 }

@@ -4,11 +4,12 @@ internal import CLinux
 internal import Glibc
 internal import Synchronization
 
-/// Up to four threads, started when there is work for them; they wait without waking up.
+/// Up to 64 threads, started when there is work for them; they wait without waking up. Storage that hangs keeps those
+/// that it has caught, and the rest of a worker's disks must not wait behind them.
 @safe
 final class BlockingThreads: @unchecked Sendable {
     static let shared = BlockingThreads()
-    private static let limit = 4
+    private static let limit = 64
 
     // SAFETY: initialised once, never destroyed (the only instance is `shared`); the rest is guarded by `mutex`.
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)

@@ -1,6 +1,7 @@
 // Waiting, for control code that is written as tasks.
 
 internal import Glibc
+internal import Synchronization
 
 extension EventLoop {
     /// Suspends the task for a while, on the loop's own timer (`Task.sleep` would start Dispatch's).
@@ -24,8 +25,69 @@ extension EventLoop {
         }
     }
 
+    /// Runs `work` on a helper thread as `blocking` does, and asks the caller at each `pause` whether to go on waiting: a
+    /// system call that hangs cannot be taken back, but nobody has to wait for it.
+    /// - Returns: nil if `goesOn` said false first. What `work` brings afterwards is dropped.
+    public func blocking<Result: Sendable>(
+        _ work: @escaping @Sendable () -> Result,
+        every pause: Duration,
+        isolation: isolated (any Actor)? = #isolation,
+        while goesOn: () async -> Bool
+    ) async -> Result? {
+        let outcome = LateOutcome<Result>()
+        BlockingThreads.shared.run { outcome.put(work()) }
+        while true {
+            let alarm = Task(executorPreference: self) {
+                await self.sleep(for: pause)
+                outcome.wake()
+            }
+            let result = await outcome.next()
+            alarm.cancel()
+            if let result { return result }
+            if await !goesOn() { return nil }
+        }
+    }
+
     private func onLoop(_ work: @escaping @Sendable () -> Void) {
         if isOnLoop { work() } else { perform(work) }
+    }
+}
+
+/// The result of work on another thread, and the one task that waits for it or for an alarm.
+private final class LateOutcome<Value: Sendable>: Sendable {
+    private struct State {
+        var value: Value?
+        var isAwake = false
+        var waiting: CheckedContinuation<Value?, Never>?
+    }
+    private let state = Mutex(State())
+
+    func put(_ value: Value) { resume { $0.value = value } }
+    func wake() { resume { $0.isAwake = true } }
+
+    private func resume(_ change: (inout State) -> Void) {
+        let (waiting, value) = state.withLock { state in
+            change(&state)
+            defer { state.waiting = nil }
+            if state.waiting != nil { state.isAwake = false }
+            return (state.waiting, state.value)
+        }
+        waiting?.resume(returning: value)
+    }
+
+    /// nil after an alarm.
+    func next() async -> Value? {
+        await withCheckedContinuation { continuation in
+            let isReady = state.withLock { state in
+                if state.value == nil, !state.isAwake {
+                    state.waiting = continuation
+                    return false
+                }
+                state.isAwake = false
+                return true
+            }
+            if isReady { continuation.resume(returning: state.withLock { $0.value }) }
+        }
     }
 }
 

@@ -79,8 +79,4 @@ actor NetBackend: DeviceShell {
     }
 
     var breakdown: Breakdown? { alarm?.raised }
-
-    func command(_ command: DeviceCommand) async throws(BackendFailure) {
-        throw BackendFailure(.unsupported, "\(path) is a network card")
-    }
 }

@@ -49,8 +49,4 @@ actor USBBackend: DeviceShell {
     var watchedKeys: [String] { [path.key(USBKeys.ports)] }
 
     var breakdown: Breakdown? { alarm?.raised }
-
-    func command(_ command: DeviceCommand) async throws(BackendFailure) {
-        throw BackendFailure(.unsupported, "\(path) is a USB controller")
-    }
 }

@@ -136,7 +136,7 @@ extension SimulatedDiskTests {
             let file = try FileDescriptor.open(scene.image, .readWrite)
             try file.resize(to: 2048 * 512)
             try file.close()
-            try await scene.backend.command(.resize)
+            try await (scene.backend as? any LiveDisk)?.resize()
             #expect(try await scene.frontend.backendKey("sectors") == "2048")
             #expect(try await scene.frontend.backendKey("state") == "4")
             #expect(try await scene.frontend.ask(.read, sector: 1024, segments: page) == .okay)
@@ -153,30 +153,20 @@ extension SimulatedDiskTests {
             #expect(try await frontend.backendKey("info") == "5")
             #expect(try await frontend.backendKey("sectors") == "64")
             let page = frontend.segments(page: 0, bytes: 4096)
+            let drive = try #require(backend as? any LiveDisk)
             #expect(try await frontend.ask(.read, segments: page) == .okay)
-            try await backend.command(.ejectMedia)
+            try await drive.ejectMedium()
             #expect(try await frontend.backendKey("sectors") == "0")
             #expect(try await frontend.ask(.read, segments: page) == .error)
             await #expect(throws: BackendFailure.self) {
-                try await backend.command(.insertMedia(target: bed.folder.string + "/none.iso"))
+                try await drive.insertMedium(bed.folder.string + "/none.iso")
             }
-            try await backend.command(.insertMedia(target: second.string))
+            try await drive.insertMedium(second.string)
             #expect(try await frontend.backendKey("sectors") == "128")
             #expect(try await frontend.ask(.read, sector: 120, segments: page) == .okay)
             #expect(try await frontend.ask(.write, sector: 0, segments: page) == .error)
             await backend.drain()
             await life.value
-        }
-
-        @Test func aSecondWriterOfTheImageIsRefusedByName() async throws {
-            let scene = try await Scene()
-            let second = DevicePath(kind: .vbd3, domain: guestDomain, index: 51744)
-            try await scene.bed.makeDevice(second, image: scene.image, script: "x/block-xenback")
-            let (backend, life) = scene.bed.start(second)
-            #expect(await refusal { try await backend.hotplug(.add) }.contains("51712"))
-            try await scene.bed.host.store.remove(second.relative)
-            await life.value
-            try await scene.end()
         }
 
         @Test func discardPunchesHoles() async throws {

@@ -1,5 +1,6 @@
 // Who may open an image beside whom, who is named, and that a killed writer's last I/O keeps its lock.
 
+import CLinux
 import Glibc
 import HostIO
 import SharedRing
@@ -26,26 +27,37 @@ import Testing
         withExtendedLifetime(image) {}
     }
 
-    @Test func whoMayShare() async throws {
+    /// The table's cells between guests once more, by the locks alone: two workers that XenStore tells nothing.
+    @Test(arguments: SharingTests.table)
+    func guestsByTheirLocks(_ access: ImageOptions.Access, _ other: OtherUse, _ isAllowed: Bool) throws {
+        guard case .guest(let use) = other else { return }
         let path = try scratch.image(byteCount: 1 << 20)
-        do {
-            let first = try RawImage.open(path, reader)
-            #expect(failure(path, .readOnly) == nil)
-            #expect(failure(path, .exclusive)?.isLocked == true)
-            #expect(failure(path, .shared) == nil)
-            withExtendedLifetime(first) {}
-        }
-        do {
-            let first = try RawImage.open(path, writer)
-            #expect(failure(path, .readOnly)?.isLocked == true)
-            #expect(failure(path, .shared) == nil)
-            // An image measured again is the same open file, and holds on to the lock.
-            let again = try first.measuredAgain()
-            withExtendedLifetime(again) { #expect(failure(path, .readOnly)?.isLocked == true) }
-        }
-        // A process that is being started holds a copy of every open file until it executes its program, and tests
-        // beside this one start some.
-        try await withLoop { loop in _ = try await RawImage.open(path, writer, patience: .seconds(20), on: loop) }
+        let first = try RawImage.open(path, ImageOptions(access: use, owner: "vbd/7/51712", guest: "one"))
+        let second = failure(path, ImageOptions(access: access, owner: "vbd/8/51712", guest: "two"))
+        #expect((second == nil) == isAllowed, "\(access) beside \(use): \(String(describing: second))")
+        #expect(second?.isLocked ?? true)
+        // Another disk of the first guest, whatever the two modes.
+        #expect(failure(path, ImageOptions(access: access, owner: "vbd/9/51712", guest: "one")) == nil)
+        withExtendedLifetime(first) {}
+    }
+
+    @Test func anImageMeasuredAgainKeepsItsLocks() throws {
+        let path = try scratch.image(byteCount: 1 << 20)
+        let again = try RawImage.open(path, writer).measuredAgain()
+        withExtendedLifetime(again) { #expect(failure(path, .readOnly)?.isLocked == true) }
+    }
+
+    /// Whoever writes waits for his own predecessor, in every mode; two sharers of one image do not wait for each other.
+    @Test(arguments: [ImageOptions.Access.exclusive, .shared])
+    func aSuccessorWaitsInEveryMode(_ access: ImageOptions.Access) throws {
+        let path = try scratch.image(byteCount: 1 << 20)
+        var options = ImageOptions(access: access, owner: "vbd/7/51712", guest: "one")
+        let first = try RawImage.open(path, options)
+        options.isTakeover = true
+        #expect(failure(path, options)?.isLocked == true)
+        let other = ImageOptions(access: .shared, owner: "vbd/8/51712", guest: "two")
+        #expect(failure(path, other) == nil)
+        withExtendedLifetime(first) {}
     }
 
     @Test func otherProcessIsRefusedAndWeAreNamed() async throws {
@@ -68,42 +80,25 @@ import Testing
         #expect(LockHolder.domain(in: []) == nil)
     }
 
-    @Test func waitingEndsWithTheHoldersLife() async throws {
-        let path = try scratch.image(byteCount: 1 << 20)
-        try await withLoop { loop in
-            let held = Mutex<RawImage?>(try RawImage.open(path, writer))
-            let waiting = Task { try await RawImage.open(path, writer, patience: .seconds(30), on: loop) }
-            try await Task.sleep(for: .milliseconds(50))
-            held.withLock { $0 = nil }
-            let image = try await waiting.value
-            // A lock that nobody gives back is not waited for longer than asked, and its holder is named.
-            let start = ContinuousClock.now
-            do throws(ImageFailure) {
-                _ = try await RawImage.open(path, writer, patience: .milliseconds(100), on: loop)
-                Issue.record("not refused")
-            } catch {
-                guard case .locked(let holder?) = error.reason else { throw error }
-                #expect(holder.process == getpid())
-            }
-            #expect(ContinuousClock.now - start >= .milliseconds(100))
-            withExtendedLifetime(image) {}
-        }
-    }
-
     /// A child is killed with many direct writes in flight. Whoever gets the lock afterwards must never see the image
     /// change again.
-    @Test(.timeLimit(.minutes(3)), arguments: 0..<3)
-    func lockOfAKilledWriterGoesWithItsLastWrite(round: Int) async throws {
+    @Test(.timeLimit(.minutes(3)), arguments: [ImageOptions.Access.exclusive, .shared, .shared])
+    func lockOfAKilledWriterGoesWithItsLastWrite(access: ImageOptions.Access) async throws {
+        let options = ImageOptions(access: access, owner: "vbd/7/51712")
         let path = try scratch.image(byteCount: Storm.byteCount)
         try await withLoop { loop in
             // On the loop's thread: an exit test blocks one of the few threads of Swift's pool until its child is dead.
-            let heir = Task(executorPreference: loop) { try await inherit(path, on: loop) }
-            await #expect(processExitsWith: .signal(SIGKILL)) { [path = path as String] in
+            let heir = Task(executorPreference: loop) { try await inherit(path, options, on: loop) }
+            let isShared = access == .shared
+            await #expect(processExitsWith: .signal(SIGKILL)) { [path = path as String, isShared = isShared as Bool] in
                 let loop = try EventLoop(name: "storm")
-                let image = try await RawImage.open(path, writer, patience: .seconds(30), on: loop)
+                let options = ImageOptions(access: isShared ? .shared : .exclusive, owner: "vbd/7/51712")
+                let image = try await opened(path, options, on: loop)
                 let storm = try Storm(image: image, loop: loop)
                 loop.perform { storm.begin() }
-                while unsafe storm.completedCount < 2 * Storm.slots || access(path + ".go", F_OK) != 0 { usleep(100) }
+                while unsafe storm.completedCount < 2 * Storm.slots || Glibc.access(path + ".go", F_OK) != 0 {
+                    usleep(100)
+                }
                 kill(getpid(), SIGKILL)
             }
             try await heir.value
@@ -111,14 +106,14 @@ import Testing
     }
 
     /// Waits until the image is locked, lets its holder die, takes the lock over and looks at the image twice.
-    private nonisolated func inherit(_ path: String, on loop: EventLoop) async throws {
+    private nonisolated func inherit(_ path: String, _ options: ImageOptions, on loop: EventLoop) async throws {
         let start = ContinuousClock.now
-        while failure(path, .readOnly)?.isLocked != true {
+        while failure(path, options)?.isLocked != true {
             await loop.sleep(for: .milliseconds(20))
             try #require(ContinuousClock.now - start < .seconds(60))
         }
         _ = try OpenFile(path: path + ".go", flags: O_CREAT | O_RDWR)
-        let image = try await RawImage.open(path, writer, patience: .seconds(60), on: loop)
+        let image = try await opened(path, options, on: loop)
         let waiter = Waiter(loop: loop)
         let first = try await stamps(of: image, waiter)
         #expect(first.contains { $0 > 1 }, "the child has written")
@@ -132,6 +127,17 @@ import Testing
         let pages = try PrivatePages(byteCount: Storm.byteCount)
         #expect(await waiter.read(image, at: 0, into: pages, count: Storm.byteCount) == Storm.byteCount)
         return stride(from: 0, to: Storm.byteCount, by: 4096).map { pages.slot(at: $0, byteCount: 4).u32(0) }
+    }
+}
+
+/// Opens an image as soon as its lock is free.
+private func opened(_ path: String, _ options: ImageOptions, on loop: EventLoop) async throws -> RawImage {
+    let start = ContinuousClock.now
+    while true {
+        do throws(ImageFailure) { return try RawImage.open(path, options) } catch {
+            guard error.isLocked, start.duration(to: .now) < .seconds(60) else { throw error }
+        }
+        await loop.sleep(for: .milliseconds(2))
     }
 }
 

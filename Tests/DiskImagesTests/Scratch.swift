@@ -80,8 +80,12 @@ func withLoop(_ body: (EventLoop) async throws -> Void) async throws {
 
 /// The failure of opening, which must fail.
 func failure(_ path: String, _ access: ImageOptions.Access, block: Int? = nil) -> ImageFailure? {
+    failure(path, ImageOptions(access: access, owner: "test", logicalBlockSize: block))
+}
+
+func failure(_ path: String, _ options: ImageOptions) -> ImageFailure? {
     do throws(ImageFailure) {
-        _ = try RawImage.open(path, ImageOptions(access: access, owner: "test", logicalBlockSize: block))
+        _ = try RawImage.open(path, options)
         return nil
     } catch { return error }
 }

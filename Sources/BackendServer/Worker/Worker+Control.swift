@@ -1,6 +1,7 @@
 // The worker's verbs: what its devices tell and do for people and for the hotplug script.
 
 internal import BackendCore
+internal import BlockBackend
 internal import ControlProtocol
 internal import HostIO
 internal import Hypervisor
@@ -33,15 +34,17 @@ extension Worker {
         dispatch.on(BlockList.self) { _ in BlockList.Reply(disks: await self.disks()) }
         dispatch.on(NetworkList.self) { _ in NetworkList.Reply(cards: await self.cards()) }
         dispatch.on(BlockResize.self) { call throws(ControlError) in
-            let path = try await self.command(.resize, call.device)
+            let path = try await self.command(call.device) { (disk) throws(BackendFailure) in try await disk.resize() }
             return BlockResize.Reply(sectors: await self.number(path, "sectors") ?? 0)
         }
         dispatch.on(MediaInsert.self) { call throws(ControlError) in
-            _ = try await self.command(.insertMedia(target: call.target), call.device)
+            _ = try await self.command(call.device) { (disk) throws(BackendFailure) in
+                try await disk.insertMedium(call.target)
+            }
             return Nothing()
         }
         dispatch.on(MediaEject.self) { call throws(ControlError) in
-            _ = try await self.command(.ejectMedia, call.device)
+            _ = try await self.command(call.device) { (disk) throws(BackendFailure) in try await disk.ejectMedium() }
             return Nothing()
         }
         dispatch.on(Hotplug.self) { call throws(ControlError) in
@@ -65,14 +68,18 @@ extension Worker {
         }
     }
 
-    private func command(_ command: DeviceCommand, _ device: String) async throws(ControlError) -> DevicePath {
-        let backend = try await selected(device) { $0.isDisk }
+    /// Has something done by the one disk that is called so.
+    private func command(
+        _ device: String,
+        _ command: (any LiveDisk) async throws(BackendFailure) -> Void
+    ) async throws(ControlError) -> DevicePath {
+        guard let disk = try await selected(device, { $0.isDisk }) as? any LiveDisk else { throw noDevice(device) }
         do throws(BackendFailure) {
-            try await backend.command(command)
+            try await command(disk)
         } catch {
-            throw error.answer(backend.path)
+            throw error.answer(disk.path)
         }
-        return backend.path
+        return disk.path
     }
 
     private func noDevice(_ device: String) -> ControlError {
@@ -110,11 +117,11 @@ extension Worker {
         var disks: [Disk] = []
         for (report, context) in await reports({ $0.kind.isDisk }) {
             let path = report.path
-            let target = await value("\(path)/params").map(DiskTarget.path) ?? ""
+            let target = await value("\(path)/params").map(Worker.image) ?? nil
             disks.append(
                 Disk(
                     device: Device(report, context),
-                    target: target.isEmpty ? nil : target,
+                    target: target,
                     readOnly: await value("\(path)/mode")?.first != "w",
                     cdrom: await value("\(path)/device-type") == "cdrom",
                     sectors: await number(path, "sectors"),
@@ -123,6 +130,11 @@ extension Worker {
             )
         }
         return disks
+    }
+
+    /// The path in `params`, or `params` itself where it names no image of ours; nil for an empty drive.
+    private static func image(_ params: String) -> String? {
+        do throws(DiskTargetFault) { return try DiskTarget(parsing: params)?.path } catch { return params }
     }
 
     private func cards() async -> [NetworkCard] {
@@ -143,14 +155,5 @@ extension Worker {
     /// nil also where XenStore fails: a list with a gap is better than none.
     private func value(_ node: String) async -> String? {
         (try? await environment.hypervisor.store.read(node)) ?? nil
-    }
-}
-
-/// libxl's `params` of a disk.
-enum DiskTarget {
-    /// `aio:/images/a.img` → `/images/a.img` (libxl__device_disk_string_of_format).
-    static func path(_ params: String) -> String {
-        guard let colon = params.firstIndex(of: ":"), ["aio", "raw"].contains(params[..<colon]) else { return params }
-        return String(params[params.index(after: colon)...])
     }
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -59,14 +60,32 @@ static inline int linux_is_in_memory(int fd) {
     return (uint32_t)where.f_type == 0x01021994u || (uint32_t)where.f_type == 0x858458f6u;
 }
 
-// A lock on the whole file that belongs to the open file, not to the process. Returns 0 or an errno value;
+// A lock on `length` bytes, 0 for all, that belongs to the open file, not to the process. Returns 0 or an errno value;
 // EAGAIN or EACCES if another open file has one that conflicts.
-static inline int linux_lock_open_file(int fd, int exclusive) {
+static inline int linux_lock_range(int fd, int exclusive, int64_t start, int64_t length) {
     struct flock lock;
     memset(&lock, 0, sizeof lock);
     lock.l_type = exclusive ? F_WRLCK : F_RDLCK;
     lock.l_whence = SEEK_SET;
+    lock.l_start = start;
+    lock.l_len = length;
     return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? errno : 0;
+}
+
+// The same on the whole file.
+static inline int linux_lock_open_file(int fd, int exclusive) { return linux_lock_range(fd, exclusive, 0, 0); }
+
+// Whether another open file, or a process, has a lock of any kind on one of `length` bytes: 1 or 0, or a negated errno
+// value.
+static inline int linux_is_locked_by_others(int fd, int64_t start, int64_t length) {
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = start;
+    lock.l_len = length;
+    if (fcntl(fd, F_OFD_GETLK, &lock) < 0) return -errno;
+    return lock.l_type != F_UNLCK;
 }
 
 // Switches direct I/O of an open file on or off. Returns 0 or an errno value.
@@ -83,6 +102,31 @@ static inline int linux_punch_hole(int fd, int64_t offset, int64_t length) {
 
 static inline unsigned linux_major(uint64_t device) { return major(device); }
 static inline unsigned linux_minor(uint64_t device) { return minor(device); }
+static inline uint64_t linux_device(unsigned device_major, unsigned device_minor) {
+    return makedev(device_major, device_minor);
+}
+
+struct linux_loop_facts {
+    uint64_t device, inode; // of the file that it stands on
+};
+
+// What a loop device stands on. Returns 0 or an errno value: ENOTTY for other devices, ENXIO for unused ones.
+static inline int linux_loop_facts(int fd, struct linux_loop_facts *facts) {
+    struct loop_info64 info;
+    if (ioctl(fd, LOOP_GET_STATUS64, &info) < 0) return errno;
+    // The kernel's huge_encode_dev().
+    unsigned device_major = (unsigned)((info.lo_device & 0xfff00) >> 8);
+    unsigned device_minor = (unsigned)((info.lo_device & 0xff) | ((info.lo_device >> 12) & 0xfff00));
+    facts->device = makedev(device_major, device_minor);
+    facts->inode = info.lo_inode;
+    return 0;
+}
+
+// Whether a block device takes no writes: 1 or 0, or a negated errno value.
+static inline int linux_is_read_only_device(int fd) {
+    int read_only = 0;
+    return ioctl(fd, BLKROGET, &read_only) < 0 ? -errno : read_only != 0;
+}
 
 struct linux_block_facts {
     uint64_t size;
