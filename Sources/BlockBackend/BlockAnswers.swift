@@ -29,6 +29,7 @@ extension BlockWork {
         case .host:
             metrics.failures &+= 1
             log.failure(fault.description)
+        case .storage: metrics.failures &+= 1
         case .nobody: break
         }
         return status

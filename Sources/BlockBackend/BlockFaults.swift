@@ -28,8 +28,8 @@ enum BlockFault: Error, Hashable, Sendable {
         }
     }
 
-    /// Whose wrong it is: decides how it is logged.
-    enum Origin: Sendable { case frontend, host, nobody }
+    /// Whose wrong it is: decides how it is logged. `storage` was told, with the image's path, when the transfer ended.
+    enum Origin: Sendable { case frontend, host, storage, nobody }
 
     /// The one place where wrongs become answers.
     var verdict: (status: BlockStatus, origin: Origin) {
@@ -37,9 +37,9 @@ enum BlockFault: Error, Hashable, Sendable {
         case .request(let fault): (fault.status, .frontend)
         case .grant: (.error, .frontend)
         case .noMedium: (.error, .nobody)
-        case .truncatedImage: (.error, .host)
+        case .truncatedImage: (.error, .storage)
         case .storage(let errno) where errno == .notSupported: (.unsupported, .nobody)
-        case .storage: (.error, .host)
+        case .storage: (.error, .storage)
         case .hypervisor: (.error, .host)
         }
     }
@@ -52,7 +52,6 @@ extension BlockFault: CustomStringConvertible {
         case .grant(let status): "a grant was refused (GNTST \(status.rawValue))"
         case .noMedium: "no medium in the drive"
         case .truncatedImage: "the image is shorter than the disk: was it truncated?"
-        case .storage(let errno) where errno == .noSpace: "the host's storage is full: \(errno)"
         case .storage(let errno): "the host's storage failed: \(errno)"
         case .hypervisor(let errno): "the hypervisor failed: \(errno)"
         }

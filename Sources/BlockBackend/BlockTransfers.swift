@@ -90,6 +90,7 @@ extension BlockWork {
         if medium == nil {
             fail(slot, .noMedium)
         } else if requests[slot].request.sector &+ requests[slot].request.sectorCount > limits.capacity {
+            tell("access", at: requests[slot].request.byteOffset, 0)
             fail(slot, .truncatedImage)
         }
         return requests[slot].fault == nil
@@ -273,6 +274,7 @@ extension BlockWork {
         if fault != nil, isData, requests[Int(transfer.head)].next >= 0 {
             retryOneByOne(transfer)
         } else {
+            if fault != nil { tell(transfer.kind.rawValue, at: transfer.offset &+ UInt64(transfer.done), result) }
             settle(transfer, fault)
         }
     }
@@ -284,6 +286,12 @@ extension BlockWork {
         case (_, ..<0): .storage(Errno(rawValue: 0 &- result))
         default: nil
         }
+    }
+
+    /// Says what the host's storage did, with the image's path, the place and what can be done.
+    private mutating func tell(_ operation: String, at offset: UInt64, _ result: Int32) {
+        if result == 0 &- Errno.notSupported.rawValue { return }
+        if let text = medium?.image.newTrouble(operation, offset: offset, result: result) { log.failure(text) }
     }
 
     /// A merged transfer failed: each of its requests alone, so that only the wrong one is answered with an error.

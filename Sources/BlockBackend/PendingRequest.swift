@@ -73,7 +73,7 @@ struct PendingRequest: Sendable {
 
 /// One operation on its way to the disk: whole requests next to each other on the disk, or a piece of a large one.
 struct DiskTransfer: Sendable {
-    enum Kind: UInt8, Sendable { case read, write, flush, discard }
+    enum Kind: String, Sendable { case read, write, flush, discard }
     var kind: Kind
     /// First request; the others follow by `next`.
     var head: Int16

@@ -43,7 +43,10 @@ extension SimulatedDiskTests {
                 #expect(try await scene.frontend.write([UInt8](repeating: 2, count: 512), at: 0) == .error)
             }
             #expect(try await scene.frontend.read(512, at: 0, page: 4) == [UInt8](repeating: 1, count: 512))
-            #expect(scene.bed.logs.count("storage failed") == 1)
+            #expect(
+                scene.bed.logs.count("/proc/self/fd/\(memory): write at byte 0 failed") == 1,
+                "\(scene.bed.logs.all)"
+            )
             try await scene.end(victimServes: false)
         }
 
@@ -67,7 +70,8 @@ extension SimulatedDiskTests {
                 statuses.append(try await scene.frontend.write(data, at: UInt64(index * 80)))
             }
             #expect(statuses.first == .okay && statuses.last == .error)
-            #expect(scene.bed.logs.count("full") == 1, "\(scene.bed.logs.all)")
+            #expect(scene.bed.logs.count("\(image): write at byte") == 1, "\(scene.bed.logs.all)")
+            #expect(scene.bed.logs.count("its file system is full") == 1)
             try await scene.end(victimServes: false)
         }
 
@@ -95,7 +99,9 @@ extension SimulatedDiskTests {
                 #expect(try await scene.frontend.write(data, at: UInt64(index * 8)) == .error)
             }
             #expect(await scene.counter("host-failures") == 10)
-            #expect(scene.bed.logs.count("storage failed") == 1, "\(scene.bed.logs.all)")
+            let line = "\(image): read at byte 0: the host's storage reports an I/O error"
+            #expect(scene.bed.logs.count(line) == 1, "\(scene.bed.logs.all)")
+            #expect(scene.bed.logs.count("I/O error") == 1)
             try await scene.end(victimServes: false)
         }
 
