@@ -3,6 +3,7 @@
 internal import CLinux
 internal import Glibc
 internal import HostIO
+internal import SystemPackage
 
 /// The process that keeps an image locked.
 public struct LockHolder: Equatable, Sendable, CustomStringConvertible {

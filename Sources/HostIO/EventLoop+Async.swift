@@ -18,11 +18,33 @@ extension EventLoop {
         }
     }
 
-    /// Runs `work`, which may block, on a helper thread, and suspends the task until it is done.
-    public func blocking<Result: Sendable>(_ work: @escaping @Sendable () -> Result) async -> Result {
-        await withCheckedContinuation { continuation in
-            BlockingThreads.shared.run { continuation.resume(returning: work()) }
+    /// Suspends the task until `condition` holds, and looks again after 1 … 16 ms: for what is rare and tells nobody.
+    /// - Parameter limit: nil: however long it takes.
+    /// - Returns: whether it holds; false too if the task is cancelled meanwhile.
+    @discardableResult
+    public func wait(within limit: Duration? = nil, until condition: () -> Bool) async -> Bool {
+        let end = limit.map { ContinuousClock.now + $0 }
+        var pause = Duration.milliseconds(1)
+        while !condition() {
+            if Task.isCancelled { return false }
+            if let end, ContinuousClock.now >= end { return false }
+            await sleep(for: pause)
+            pause = min(pause * 2, .milliseconds(16))
         }
+        return true
+    }
+
+    /// Runs `work`, which may block, on a helper thread, and suspends the task until it is done.
+    /// - Throws: what `work` throws.
+    public func blocking<Value: Sendable, Failure: Error>(
+        _ work: @escaping @Sendable () throws(Failure) -> Value
+    ) async throws(Failure) -> Value {
+        let result: Result<Value, Failure> = await withCheckedContinuation { continuation in
+            BlockingThreads.shared.run {
+                continuation.resume(returning: Result { () throws(Failure) in try work() })
+            }
+        }
+        return try result.get()
     }
 
     /// Runs `work` on a helper thread as `blocking` does, and asks the caller at each `pause` whether to go on waiting: a

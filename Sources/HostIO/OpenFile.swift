@@ -22,12 +22,7 @@ public final class OpenFile: Sendable {
     /// Opens a file; `O_CLOEXEC` is added.
     /// - Throws: the errors of open(2).
     public convenience init(path: String, flags: CInt, permissions: UInt32 = 0o600) throws(Errno) {
-        var descriptor: CInt = -1
-        repeat {
-            descriptor = unsafe Glibc.open(path, flags | O_CLOEXEC, permissions)
-        } while descriptor < 0 && errno == EINTR
-        if descriptor < 0 { throw Errno(rawValue: errno) }
-        self.init(adopting: descriptor)
+        self.init(adopting: try HostDoor.open(FilePath(path), flags: flags, permissions: permissions))
     }
 
     deinit { _ = close(descriptor) }

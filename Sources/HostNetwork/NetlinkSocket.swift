@@ -2,6 +2,7 @@
 
 internal import CNetlink
 internal import Glibc
+internal import HostIO
 
 /// A netlink socket of the network namespace of the thread that made it. One thread uses it at a time; calls return
 /// when the kernel has answered.
@@ -13,7 +14,7 @@ struct NetlinkSocket: ~Copyable, @unchecked Sendable {
 
     init() throws(NetworkFailure) {
         guard let made = unsafe nl_socket_alloc() else { throw NetworkFailure(.host, "no memory for a netlink socket") }
-        let status = unsafe nl_connect(made, NETLINK_ROUTE)
+        let status = HostDoor.enter(.networkConfiguration) { unsafe nl_connect(made, NETLINK_ROUTE) }
         guard status == 0 else {
             let text = NetlinkSocket.text(status)
             unsafe nl_socket_free(made)

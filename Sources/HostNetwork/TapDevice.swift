@@ -134,7 +134,9 @@ enum TapQueue {
 
     private static func open(_ name: String, isNew: Bool) throws(NetworkFailure) -> OpenFile {
         // SAFETY: the name lives, NUL-terminated, until the call returns.
-        let descriptor = unsafe tun_open_queue(name, isNew ? 1 : 0, CInt(PacketQueue.headerBytes))
+        let descriptor = HostDoor.enter(.tap(name)) {
+            unsafe tun_open_queue(name, isNew ? 1 : 0, CInt(PacketQueue.headerBytes))
+        }
         switch -descriptor {
         case ENOENT, ENODEV, ENXIO:
             throw NetworkFailure(.host, "interface \(name): the kernel has no /dev/net/tun; load the module tun")

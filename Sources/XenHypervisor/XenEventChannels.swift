@@ -2,6 +2,7 @@
 
 internal import CXen
 internal import Glibc
+internal import HostIO
 public import Hypervisor
 internal import SystemPackage
 public import XenWire
@@ -23,7 +24,7 @@ public final class XenEventChannels: EventChannels, @unchecked Sendable {
 
     /// - Throws: what could not be opened, and what to do about it.
     public init() throws(HypervisorFailure) {
-        guard let opened = unsafe xenevtchn_open(XenLogger.quiet, 0) else {
+        guard let opened = unsafe HostDoor.enter(.eventChannels, { unsafe xenevtchn_open(XenLogger.quiet, 0) }) else {
             throw .opening("/dev/xen/evtchn", or: "load the kernel module xen-evtchn", Errno(rawValue: errno))
         }
         unsafe handle = opened

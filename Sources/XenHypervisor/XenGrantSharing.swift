@@ -2,6 +2,7 @@
 
 internal import CXen
 internal import Glibc
+internal import HostIO
 public import Hypervisor
 internal import SharedRing
 internal import Synchronization
@@ -60,7 +61,7 @@ private final class SharingDevice: @unchecked Sendable {
     let handle: OpaquePointer
 
     init() throws(HypervisorFailure) {
-        guard let opened = unsafe xengntshr_open(XenLogger.quiet, 0) else {
+        guard let opened = unsafe HostDoor.enter(.ownGrants, { unsafe xengntshr_open(XenLogger.quiet, 0) }) else {
             throw .opening("/dev/xen/gntalloc", or: "load the kernel module xen-gntalloc", Errno(rawValue: errno))
         }
         unsafe handle = opened

@@ -2,6 +2,7 @@
 
 internal import CXen
 internal import Glibc
+internal import HostIO
 public import Hypervisor
 public import SharedRing
 internal import Synchronization
@@ -68,7 +69,7 @@ private final class GrantDevice: @unchecked Sendable {
     let handle: OpaquePointer
 
     init() throws(HypervisorFailure) {
-        guard let opened = unsafe xengnttab_open(XenLogger.quiet, 0) else {
+        guard let opened = unsafe HostDoor.enter(.grants, { unsafe xengnttab_open(XenLogger.quiet, 0) }) else {
             throw .opening("/dev/xen/gntdev", or: "load the kernel module xen-gntdev", Errno(rawValue: errno))
         }
         unsafe handle = opened

@@ -22,6 +22,22 @@ public enum Files {
         }
     }
 
+    /// Makes sure that a directory is our own and that nobody else may enter it (mode 0700).
+    /// - Throws: `EPERM` if it is somebody else's, `ENOTDIR` if it is no directory, or a link to one.
+    public static func keepPrivate(_ path: FilePath) throws(Errno) {
+        let directory = try OpenFile(path: path.string, flags: O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+        try keepPrivate(directory.descriptor, S_IRWXU)
+    }
+
+    /// Gives an open file or directory of our own these permissions, whoever made it.
+    static func keepPrivate(_ descriptor: CInt, _ mode: mode_t) throws(Errno) {
+        var status = stat()
+        // SAFETY: `status` is a local of this call.
+        guard unsafe fstat(descriptor, &status) == 0 else { throw Errno(rawValue: errno) }
+        guard status.st_uid == geteuid() else { throw .notPermitted }
+        if status.st_mode & 0o7777 != mode, fchmod(descriptor, mode) != 0 { throw Errno(rawValue: errno) }
+    }
+
     /// Removes a file; no error if it is not there.
     public static func remove(_ path: FilePath) throws(Errno) {
         // SAFETY: the text lives for the call.
@@ -31,9 +47,16 @@ public enum Files {
 
     /// The names in a directory, without `.` and `..`; empty if there is no such directory.
     public static func names(in path: FilePath) throws(Errno) -> [String] {
-        // SAFETY: the stream is closed before the call returns, and an entry is read before the next call on it.
-        guard let stream = unsafe path.withPlatformString({ unsafe opendir($0) }) else {
-            if errno == ENOENT { return [] }
+        let descriptor: CInt
+        do throws(Errno) {
+            descriptor = try HostDoor.open(path, flags: O_RDONLY | O_DIRECTORY)
+        } catch Errno.noSuchFileOrDirectory {
+            return []
+        }
+        // SAFETY: the stream takes the descriptor over and is closed before the call returns; an entry is read before the
+        // next call on it.
+        guard let stream = unsafe fdopendir(descriptor) else {
+            close(descriptor)
             throw Errno(rawValue: errno)
         }
         defer { unsafe closedir(stream) }
@@ -45,6 +68,17 @@ public enum Files {
             if name != ".", name != ".." { names.append(name) }
         }
         return names
+    }
+
+    /// Opens a file, to be closed by the caller.
+    /// - Parameter flags: of open(2); `O_CLOEXEC` is added.
+    /// - Throws: the errors of open(2).
+    public static func open(
+        _ path: FilePath,
+        _ flags: CInt,
+        _ permissions: FilePermissions = .ownerReadWrite
+    ) throws(Errno) -> FileDescriptor {
+        FileDescriptor(rawValue: try HostDoor.open(path, flags: flags, permissions: permissions.rawValue))
     }
 
     /// The first `limit` bytes of an open file.
@@ -60,7 +94,7 @@ public enum Files {
     /// The file's contents, whole.
     /// - Throws: `EFBIG` if it has more than `limit` bytes.
     public static func contents(of path: FilePath, limit: Int) throws(Errno) -> [UInt8] {
-        let file = try errnoOnly { try FileDescriptor.open(path, .readOnly, options: .closeOnExec) }
+        let file = try open(path, O_RDONLY)
         defer { try? file.close() }
         let bytes = try contents(of: file, limit: limit + 1)
         guard bytes.count <= limit else { throw .fileTooLarge }
@@ -103,26 +137,17 @@ public enum Files {
 
     /// Writes `text` with one write(2) into a file that exists, as the kernel's own files want it.
     public static func write(_ text: String, to path: FilePath) throws(Errno) {
-        try errnoOnly {
-            let file = try FileDescriptor.open(path, .writeOnly, options: .closeOnExec)
-            defer { try? file.close() }
-            _ = try file.writeAll(text.utf8)
-        }
+        let file = try open(path, O_WRONLY)
+        defer { try? file.close() }
+        try errnoOnly { _ = try file.writeAll(text.utf8) }
     }
 
     /// Makes a file with this text.
     /// - Throws: `EEXIST` if it is there.
     public static func make(_ path: FilePath, _ text: String, permissions: FilePermissions) throws(Errno) {
-        try errnoOnly {
-            let file = try FileDescriptor.open(
-                path,
-                .writeOnly,
-                options: [.create, .exclusiveCreate, .closeOnExec],
-                permissions: permissions
-            )
-            defer { try? file.close() }
-            _ = try file.writeAll(text.utf8)
-        }
+        let file = try open(path, O_WRONLY | O_CREAT | O_EXCL, permissions)
+        defer { try? file.close() }
+        try errnoOnly { _ = try file.writeAll(text.utf8) }
     }
 
     /// Gives a file another name in its file system, in place of what had that name.

@@ -11,16 +11,15 @@ public import SystemPackage
 public final class LockFile: Sendable {
     private let descriptor: FileDescriptor
 
-    /// Takes the lock and writes `text` into the file.
-    /// - Throws: `EWOULDBLOCK` if another process holds it.
+    /// Takes the lock and writes `text` into the file, which nobody else may read (mode 0600).
+    /// - Throws: `EWOULDBLOCK` if another process holds it, `EPERM` if the file is somebody else's.
     public init(taking path: FilePath, text: String) throws(Errno) {
-        let file = try errnoOnly {
-            try FileDescriptor.open(
-                path,
-                .readWrite,
-                options: [.create, .closeOnExec, .noFollow],
-                permissions: [.ownerReadWrite, .groupRead, .otherRead]
-            )
+        let file = try Files.open(path, O_RDWR | O_CREAT | O_NOFOLLOW)
+        do throws(Errno) {
+            try Files.keepPrivate(file.rawValue, S_IRUSR | S_IWUSR)
+        } catch {
+            try? file.close()
+            throw error
         }
         // Somebody who only looks holds it for an instant.
         var attempts = 40
@@ -48,7 +47,7 @@ public final class LockFile: Sendable {
     public static func look(at path: FilePath) throws(Errno) -> (text: String, isHeld: Bool)? {
         let file: FileDescriptor
         do throws(Errno) {
-            file = try errnoOnly { try FileDescriptor.open(path, .readOnly, options: [.closeOnExec, .noFollow]) }
+            file = try Files.open(path, O_RDONLY | O_NOFOLLOW)
         } catch Errno.noSuchFileOrDirectory {
             return nil
         }

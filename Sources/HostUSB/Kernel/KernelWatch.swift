@@ -33,7 +33,7 @@ final class KernelWatch: USBWatch, CompletionTarget, @unchecked Sendable {
 
     /// - Throws: `.host` if the socket cannot be made.
     convenience init(loop: EventLoop, udev: FilePath, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) {
-        let descriptor = uevent_socket()
+        let descriptor = HostDoor.enter(.deviceEvents) { uevent_socket() }
         if descriptor < 0 {
             throw USBFailure(.host, "no messages about devices (netlink): \(Errno(rawValue: -descriptor))")
         }

@@ -3,6 +3,7 @@
 internal import CLinux
 internal import CXen
 internal import Glibc
+internal import HostIO
 internal import SystemPackage
 
 /// Why a request got no answer that counts.
@@ -120,14 +121,12 @@ final class StoreConnection {
         var status = stat()
         guard unsafe stat(path, &status) == 0 else { throw Errno(rawValue: errno) }
         guard status.st_mode & S_IFMT == S_IFSOCK else {
-            let descriptor = unsafe Glibc.open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK)
-            guard descriptor >= 0 else { throw Errno(rawValue: errno) }
-            return (descriptor, false)
+            return (try HostDoor.open(FilePath(path), flags: O_RDWR | O_NONBLOCK), false)
         }
         let descriptor = unix_socket(1)
         guard descriptor >= 0 else { throw Errno(rawValue: errno) }
         // A unix socket connects at once, or fails with EAGAIN while xenstored sleeps and its backlog is full.
-        guard unsafe unix_connect(descriptor, path) == 0 else {
+        guard HostDoor.enter(.xenStore(FilePath(path)), { unsafe unix_connect(descriptor, path) }) == 0 else {
             let error = errno
             close(descriptor)
             throw Errno(rawValue: error)
