@@ -152,7 +152,8 @@ let package = Package(
         tests(
             "BackendCore",
             [
-                "TestSupport", "BackendCore", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire", log,
+                "TestSupport", "BackendCore", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire",
+                log,
                 system,
             ]
         ),

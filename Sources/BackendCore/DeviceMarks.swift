@@ -1,5 +1,7 @@
 // What a worker was doing for which device, in a file that outlives it: whom to suspect when it dies.
 
+internal import Glibc
+internal import HostIO
 internal import SharedRing
 public import SystemPackage
 
@@ -17,21 +19,10 @@ public final class DeviceMarks: Sendable {
     private let pages: PrivatePages
 
     /// Opens the marks at `path`, made if there are none.
-    /// - Throws: the errors of open(2), ftruncate(2) and mmap(2).
+    /// - Throws: the errors of open(2), posix_fallocate(3) and mmap(2).
     public init(_ path: FilePath) throws(Errno) {
         let length = DeviceMarks.capacity * DeviceMarks.entryBytes
-        let file: FileDescriptor
-        do {
-            file = try FileDescriptor.open(
-                path,
-                .readWrite,
-                options: [.create, .closeOnExec, .noFollow],
-                permissions: [.ownerReadWrite]
-            )
-            try file.resize(to: Int64(length))
-        } catch {
-            throw error as? Errno ?? .ioError
-        }
+        let file = try Files.open(path, O_RDWR | O_CREAT | O_NOFOLLOW)
         defer { try? file.close() }
         pages = try PrivatePages(byteCount: length, file: file)
     }

@@ -84,16 +84,24 @@ extension DeviceShell {
     /// The frontend's domain as nobody else can be: what a journal belongs to.
     public func domainIdentity() async throws(BackendFailure) -> String {
         let (domains, domain) = (environment.hypervisor.domains, path.domain)
-        let result = await environment.controlLoop.blocking { () -> Result<DomainIdentity?, HypervisorFailure> in
-            do throws(HypervisorFailure) { return .success(try domains.identity(of: domain)) } catch {
-                return .failure(error)
+        let identity: DomainIdentity?
+        do throws(HypervisorFailure) {
+            identity = try await environment.controlLoop.blocking { () throws(HypervisorFailure) in
+                try domains.identity(of: domain)
             }
+        } catch {
+            throw BackendFailure(.host, "\(error)")
         }
-        switch result {
-        case .success(let identity?): return identity.text
-        case .success(nil): throw BackendFailure(.notFound, "domain \(domain) is gone")
-        case .failure(let error): throw BackendFailure(.host, "\(error)")
-        }
+        guard let identity else { throw BackendFailure(.notFound, "domain \(domain) is gone") }
+        if let served = environment.identity, served != identity { await leave() }
+        return identity.text
+    }
+
+    /// The device is another domain's, which got our domain's number: its own worker will serve it, from what it finds.
+    /// Nothing of it may be touched, and this process ends in a moment (`WorkerEnvironment.isReplaced`).
+    private func leave() async {
+        environment.isReplaced.raise()
+        while !life.isFinished { await environment.controlLoop.sleep(for: .seconds(1)) }
     }
 
     /// Maps a ring of the frontend's.

@@ -71,7 +71,8 @@ public final class RequestJournal: Sendable {
     private let trace: (any JournalTrace)?
 
     /// Makes an empty journal for a new connection, in place of any older one.
-    /// - Throws: the errors of open(2), ftruncate(2), mmap(2); `E2BIG` if `identity` is longer than 4032 bytes.
+    /// - Throws: the errors of open(2), posix_fallocate(3), mmap(2), and then there is no file; `E2BIG` if `identity` is
+    ///   longer than 4032 bytes.
     public static func create(
         at path: FilePath,
         identity: String,
@@ -90,11 +91,16 @@ public final class RequestJournal: Sendable {
         guard text.count <= headerBytes - identityOffset else { throw Errno.argListTooLong }
         try Files.makeDirectory(path.removingLastComponent(), permissions: [.ownerReadWriteExecute])
         remove(at: path)
-        let file = try open(path, options: [.create, .exclusiveCreate])
+        let file = try Files.open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW)
         defer { try? file.close() }
         let byteCount = size(layout)
-        guard ftruncate(file.rawValue, off_t(byteCount)) == 0 else { throw Errno(rawValue: errno) }
-        let pages = try PrivatePages(byteCount: byteCount, file: file)
+        let pages: PrivatePages
+        do throws(Errno) {
+            pages = try PrivatePages(byteCount: byteCount, file: file)
+        } catch {
+            remove(at: path)
+            throw error
+        }
         let header = pages.slot(at: 0, byteCount: headerBytes)
         header.set32(version, at: 8)
         header.set32(UInt32(layout.queueCount), at: 12)
@@ -128,7 +134,7 @@ public final class RequestJournal: Sendable {
     ) throws(Errno) -> RequestJournal? {
         let file: FileDescriptor
         do throws(Errno) {
-            file = try open(path, options: [])
+            file = try Files.open(path, O_RDWR | O_NOFOLLOW)
         } catch {
             if error == .noSuchFileOrDirectory { return nil }
             throw error
@@ -195,14 +201,4 @@ public final class RequestJournal: Sendable {
         headerBytes + layout.queueCount * layout.queueBytes + JournalState.fileBytes(layout.stateBytes)
     }
 
-    private static func open(_ path: FilePath, options: FileDescriptor.OpenOptions) throws(Errno) -> FileDescriptor {
-        do {
-            let all = options.union([.closeOnExec, .noFollow])
-            return try FileDescriptor.open(path, .readWrite, options: all, permissions: [.ownerReadWrite])
-        } catch let error as Errno {
-            throw error
-        } catch {
-            throw Errno.ioError
-        }
-    }
 }

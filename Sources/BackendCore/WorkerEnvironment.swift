@@ -10,8 +10,14 @@ public import XenWire
 /// The surroundings of all devices of one worker. Lives as long as the worker.
 public final class WorkerEnvironment: Sendable {
     public let hypervisor: any Hypervisor
+    /// For mappings of data, which a budget may refuse (`BudgetedHypervisor`) and which are copied then.
+    public let dataGrants: any GrantTable
     /// The domain whose devices are served.
     public let domain: DomainID
+    /// Who that is; nil where nobody looks. Another domain may get the number while this worker still has to end.
+    public let identity: DomainIdentity?
+    /// Raised when the number is another domain's: this worker must not touch anything of it.
+    public let isReplaced = WatchSignal()
     /// Device actors and handshakes run here.
     public let controlLoop: EventLoop
     /// `/run/xenbackd`: journals live in its folder `journal`.
@@ -28,6 +34,7 @@ public final class WorkerEnvironment: Sendable {
     public init(
         hypervisor: any Hypervisor,
         domain: DomainID,
+        identity: DomainIdentity? = nil,
         controlLoop: EventLoop,
         runDirectory: FilePath,
         logger: Logger,
@@ -35,7 +42,9 @@ public final class WorkerEnvironment: Sendable {
         marks: DeviceMarks? = nil
     ) {
         self.hypervisor = hypervisor
+        dataGrants = (hypervisor as? BudgetedHypervisor)?.dataGrants ?? hypervisor.grants
         self.domain = domain
+        self.identity = identity
         self.controlLoop = controlLoop
         self.runDirectory = runDirectory
         self.logger = logger

@@ -1,5 +1,6 @@
 // The run directory: names of sockets, locks, marks and journals, and their removal.
 
+internal import BackendCore
 internal import HostIO
 internal import SystemPackage
 internal import XenWire
@@ -22,14 +23,20 @@ struct RunDirectory: Hashable, Sendable {
     /// Locks of USB devices that a guest has (HostUSB/DeviceLock).
     var usbLocks: FilePath { path.appending("usb") }
 
+    /// How many pages of guests each worker has mapped (BackendCore/GrantShares).
+    var grantShares: FilePath { path.appending("grants") }
+
     func lock(of domain: DomainID) -> FilePath { path.appending("worker-\(domain).lock") }
     func socket(of domain: DomainID) -> FilePath { path.appending("worker-\(domain).sock") }
     func marks(of domain: DomainID) -> FilePath { path.appending("worker-\(domain).marks") }
 
-    /// Makes the directories that are missing.
+    /// Makes the directories that are missing, and shuts those that others may look into: journals hold guests' data.
+    /// - Throws: `EPERM` if one belongs to somebody else, `ELOOP` or `ENOTDIR` if it is none.
     func prepare() throws(Errno) {
-        try Files.makeDirectory(path, permissions: [.ownerReadWriteExecute, .groupReadExecute, .otherReadExecute])
-        try Files.makeDirectory(journals, permissions: .ownerReadWriteExecute)
+        for directory in [path, journals] {
+            try Files.makeDirectory(directory, permissions: .ownerReadWriteExecute)
+            try Files.keepPrivate(directory)
+        }
     }
 
     /// Keeps the text of settings for workers, whole or not at all.
@@ -55,6 +62,8 @@ struct RunDirectory: Hashable, Sendable {
     func removeFiles(of domain: DomainID) throws(Errno) {
         try removeJournals(of: domain)
         for file in [marks(of: domain), socket(of: domain), lock(of: domain)] { try Files.remove(file) }
+        // Its worker is gone, and with it all that it had mapped.
+        if let shares = try? GrantShares(grantShares) { shares.set(0, of: domain) }
     }
 
     private func removeJournals(of domain: DomainID) throws(Errno) {

@@ -120,7 +120,8 @@ public let standardClasses: ClassFactory = { configuration in
         switch block.vbd {
         case .script: .script
         case .all: .all
-        case .none: .none
+        case Configuration.OwnVbd.none?: .none
+        case nil: .automatic
         }
     let offer = BlockOffer(
         maxQueues: block.queues ?? usualLoops,
@@ -170,13 +171,30 @@ struct ServiceStart {
         do {
             return try step()
         } catch {
-            logger(.info).critical("cannot start: \(what): \(error)")
+            let cure = (error as? Errno).flatMap(HostShortage.cure).map { ": \($0)" } ?? ""
+            logger(.info).critical("cannot start: \(what): \(error)\(cure)")
             exit(1)
         }
     }
 }
 
 extension ServiceStart {
+    /// Runs a step until the host has what it needs: whoever starts again only to fail again helps nobody.
+    /// - Returns: what `step` returns; if it throws what waiting does not cure, the process exits with status 1.
+    func persist<R>(_ what: String, _ log: Logger, _ step: () throws(Errno) -> R) -> R {
+        var isTold = false
+        while true {
+            do throws(Errno) {
+                return try step()
+            } catch {
+                guard let cure = HostShortage.cure(error) else { return attempt(what) { throw error } }
+                if !isTold { log.error("waiting for \(what): \(error): \(cure)") }
+                isTold = true
+                usleep(250_000)
+            }
+        }
+    }
+
     /// What broker and worker begin with: settings, a logger, the run directory.
     func prepare(_ options: ServiceOptions) -> (settings: ReadSettings, log: Logger, run: RunDirectory) {
         let settings = attempt("configuration") { try options.read() }

@@ -72,7 +72,7 @@ extension BlockBackend {
                 index: index,
                 abi: connection.abi,
                 usesPersistentGrants: connection.usesPersistentGrants,
-                grants: environment.hypervisor.grants,
+                grants: environment.dataGrants,
                 data: try environment.dataLoop(device: path.index, queue: index),
                 mark: CrashMark(mark, queue: index)
             )

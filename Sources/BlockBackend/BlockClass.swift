@@ -13,6 +13,8 @@ public struct BlockClass: DeviceClass {
         case script
         case all
         case none
+        /// In domain 0 as `script`; in a driver domain, where no script runs and no line names one, all.
+        case automatic
     }
 
     /// The name of our hotplug script, wherever it is installed.
@@ -22,7 +24,7 @@ public struct BlockClass: DeviceClass {
     public let servesQdisk: Bool
     public let offer: BlockOffer
 
-    public init(vbd: ScriptedDisks = .script, servesQdisk: Bool = false, offer: BlockOffer) {
+    public init(vbd: ScriptedDisks = .automatic, servesQdisk: Bool = false, offer: BlockOffer) {
         self.vbd = vbd
         self.servesQdisk = servesQdisk
         self.offer = offer
@@ -35,7 +37,9 @@ public struct BlockClass: DeviceClass {
     public func owns(_ keys: BackendKeys) -> Bool {
         switch (keys.path.kind, vbd) {
         case (.vbd3, _), (.vbd, .all): true
-        case (.vbd, .script): keys[BusKeys.script]?.split(separator: "/").last.map(String.init) == BlockClass.scriptName
+        case (.vbd, .automatic) where keys.own != .initial: true
+        case (.vbd, .script), (.vbd, .automatic):
+            keys[BusKeys.script]?.split(separator: "/").last.map(String.init) == BlockClass.scriptName
         case (.qdisk, _): servesQdisk
         default: false
         }

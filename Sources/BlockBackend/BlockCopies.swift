@@ -76,7 +76,8 @@ extension BlockWork {
             metrics.persistentSegments &+= 1
             return page
         } catch {
-            failedMappings += 1
+            // What the budget refuses today it may grant tomorrow, and asking costs little.
+            if error.errno != GrantBudget.refused { failedMappings += 1 }
             return nil
         }
     }

@@ -24,9 +24,14 @@ public final class PrivatePages: @unchecked Sendable {
         try self.init(byteCount: byteCount, descriptor: -1, flags: MAP_PRIVATE | MAP_ANONYMOUS)
     }
 
-    /// Maps the first `byteCount` bytes of a file, shared, so that they survive this process.
-    /// - Throws: the errors of mmap(2). The file must be at least `byteCount` long, or touching it is fatal.
+    /// Maps the first `byteCount` bytes of a file, shared, so that they survive this process. What the file does not have
+    /// yet is added, and all of it is reserved first: a store into a page for which the file system has no room would be
+    /// SIGBUS.
+    /// - Throws: the errors of posix_fallocate(3) and mmap(2), `ENOSPC` among them.
     public convenience init(byteCount: Int, file: FileDescriptor) throws(Errno) {
+        var status: CInt
+        repeat { status = posix_fallocate(file.rawValue, 0, off_t(byteCount)) } while status == EINTR
+        guard status == 0 else { throw Errno(rawValue: status) }
         try self.init(byteCount: byteCount, descriptor: file.rawValue, flags: MAP_SHARED)
     }
 

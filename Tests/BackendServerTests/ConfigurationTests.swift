@@ -33,9 +33,13 @@ import Testing
         expected.runDirectory = "/run/xenbackd"
         // "As many as the host has processors, at most 4."
         expected.dataLoops = 4
+        // In domain 0.
+        expected.block.vbd = .script
         expected.block.queues = 4
         // "As many as the host has processors, at most 8."
         expected.net.queues = 8
+        // "A quarter of this domain's memory."
+        expected.grants.hostPages = 65536
         #expect(try Self.read(settings.joined(separator: "\n")) == expected)
     }
 
@@ -58,13 +62,16 @@ import Testing
             [usb]
             vusb = true
             qusb = true
+            [grants]
+            guest-pages = 64
+            host-pages = 1024
             """
         let read = try Self.read(text)
         var expected = Configuration()
         expected.runDirectory = "/run/other"
         expected.logLevel = .debug
         expected.dataLoops = 2
-        expected.block.vbd = .none
+        expected.block.vbd = Configuration.OwnVbd.none
         expected.block.qdisk = true
         expected.block.kernelVbd = .bind
         expected.block.queues = 16
@@ -72,6 +79,8 @@ import Testing
         expected.net.queues = 1
         expected.net.nativeSetup = .always
         expected.usb.qusb = true
+        expected.grants.guestPages = 64
+        expected.grants.hostPages = 1024
         expected.block.ringPageOrder = 0
         expected.block.persistentGrants = false
         #expect(read == expected)
@@ -109,6 +118,10 @@ import Testing
         ("[usb]\nqusb = \"yes\"\n", "x.toml:2:1: ", "qusb must be true or false, not a string"),
         ("[block]\nvbd = \"some\"\n", "x.toml:2:1: ", "vbd must be \"script\", \"all\" or \"none\", not \"some\""),
         ("[net]\nqueues = 0\n", "x.toml:2:1: ", "queues must be a whole number from 1 to 16, not 0"),
+        (
+            "[grants]\nguest-pages = 63\n", "x.toml:2:1: ",
+            "guest-pages must be a whole number from 64 to 1048576, not 63"
+        ),
         ("[net]\nvif = \"all\"\n", "x.toml:2:1: ", "vif must be true or false, not a string"),
         ("[net]\nnative-setup = true\n", "x.toml:2:1: ", "\"always\" or \"never\", not true or false"),
         ("[block]\nvbd = \"all\"\nkernel-vbd = \"bind\"\n", "x.toml:3:1: ", "nothing is left to bind"),

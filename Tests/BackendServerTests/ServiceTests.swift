@@ -196,6 +196,35 @@ struct ServiceTests {
         await services.end()
     }
 
+    /// A guest's number goes to the next guest before its worker has gone, and no broker is there to end it.
+    @Test func aWorkerDoesNotServeTheNextDomainOfItsNumber() async throws {
+        let services = try Services()
+        let guest = try await services.guest(1)
+        _ = try await guest.work(until: .now, atLeast: 1)
+        let worker = try #require(services.worker(of: guest.domain))
+        try #require(services.broker).signal(SIGSTOP)
+        defer { services.broker?.signal(SIGCONT) }
+        let (host, store) = (services.host, services.host.dom0.store)
+        try host.machine.destroyDomain(guest.domain)
+        try await store.transaction { (store) throws(HypervisorFailure) in
+            try store.remove("backend/vbd/1")
+            try store.remove("/local/domain/1")
+        }
+        try host.machine.createDomain(guest.domain)
+        let image = try services.makeImage("next.img", megabytes: 1)
+        let next = try await host.attach(1, target: image.string)
+        try await eventually("the worker leaves") { services.worker(of: guest.domain) == nil }
+        #expect(try await host.state(next) == .initialising)
+        #expect(try await store.read("\(next)/hotplug-status") == nil)
+        services.broker?.signal(SIGCONT)
+        try await eventually("a worker of its own") {
+            let state = try await host.state(next)
+            return state == .initWait || state == .initialised
+        }
+        #expect(services.worker(of: guest.domain).map { $0 != worker } ?? false)
+        await services.end()
+    }
+
     @Test func detachingEndsDeviceAndWorker() async throws {
         let services = try Services()
         let guest = try await services.guest(1)

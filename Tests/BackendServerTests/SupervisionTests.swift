@@ -57,6 +57,18 @@ struct SupervisionTests {
         #expect(run(&machine, .ended(long)) == [.removeFiles, .forget])
     }
 
+    /// An upgrade's drain ends after the number went to another domain: what the old one left must go first.
+    @Test func filesOfTheOldDomainGoBeforeTheNewOnesWorkerStarts() {
+        var machine = Supervision()
+        #expect(run(&machine, .adopted(serving: guest, foreign: true)).count == 2)
+        #expect(run(&machine, .seen(.worker, identity: other)) == [])
+        #expect(run(&machine, .ended(long)) == [.removeFiles, .start])
+        #expect(machine.served == other)
+        // The same where it leaves by itself.
+        #expect(run(&machine, .seen(.nothing, identity: other)).count == 1)
+        #expect(run(&machine, .ended(long)) == [.removeFiles, .forget])
+    }
+
     @Test func aDeadDomainsFilesGo() {
         var machine = Supervision()
         _ = run(&machine, .seen(.worker, identity: guest))

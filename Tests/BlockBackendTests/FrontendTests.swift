@@ -20,8 +20,8 @@ struct FrontendTests {
         let backend: any DeviceBackend
         private let life: Task<Void, Never>
 
-        init(_ options: BlockFrontendOptions = .init()) async throws {
-            bed = try TestBed()
+        init(_ options: BlockFrontendOptions = .init(), limits: GrantBudget.Limits? = nil) async throws {
+            bed = try TestBed(limits: limits)
             let image = try bed.makeImage(sectors: 8192)
             try await bed.makeDevice(Self.disk, image: image)
             (backend, life) = bed.start(Self.disk)
@@ -79,6 +79,33 @@ struct FrontendTests {
         #expect(await bed.frontend.lastFault == nil)
         await bed.end()
         // Nothing of the guest's is left mapped.
+        #expect(bed.bed.machine.usage(of: guestDomain)?.pagesMappedByOthers == 0)
+    }
+
+    /// A guest that grants more pages for its data than may be mapped: the rest is copied, and its rings are not refused.
+    @Test func dataBeyondTheBudgetIsCopied() async throws {
+        var options = BlockFrontendOptions()
+        options.persistent = true
+        options.indirectSegments = 256
+        options.ringPageOrder = 2
+        let limits = GrantBudget.Limits(guestPages: 64, hostPages: 1 << 20, mappings: 1 << 20)
+        let bed = try await Bed(options, limits: limits)
+        try await bed.frontend.connect()
+        let count = 2000
+        let (out, back) = (try PrivatePages(byteCount: count * 512), try PrivatePages(byteCount: count * 512))
+        for round in 0..<3 {
+            pattern(out, seed: round)
+            try await bed.frontend.write(sector: 5, count: count, from: out)
+            try await bed.frontend.read(sector: 5, count: count, into: back)
+            #expect(differ(out, back, count: count * 512) == 0)
+        }
+        let mapped = try #require(bed.bed.machine.usage(of: guestDomain)?.pagesMappedByOthers)
+        #expect(mapped > 8 && mapped <= 64)
+        let counters = await bed.backend.report().counters
+        func counter(_ name: String) -> UInt64 { counters.first { $0.name == name }?.value ?? 0 }
+        #expect(counter("persistent-segments") > 0 && counter("copies") > 0)
+        #expect(await bed.frontend.lastFault == nil)
+        await bed.end()
         #expect(bed.bed.machine.usage(of: guestDomain)?.pagesMappedByOthers == 0)
     }
 

@@ -123,10 +123,20 @@ extension Broker {
         }
     }
 
+    /// A worker is adopted without them rather than not at all.
+    private func marks(of domain: DomainID) -> [DeviceMark] {
+        do throws(Errno) {
+            return try DeviceMarks(setting.run.marks(of: domain)).inUse
+        } catch {
+            log(of: domain).error("cannot read \(setting.run.marks(of: domain)): \(error)")
+            return []
+        }
+    }
+
     private func adopt(_ domain: DomainID) throws(Errno) {
         let lock = setting.run.lock(of: domain)
         guard let found = try LockFile.look(at: lock), let label = WorkerLabel(text: found.text) else { return }
-        for mark in try DeviceMarks(setting.run.marks(of: domain)).inUse where mark.isExcluded {
+        for mark in marks(of: domain) where mark.isExcluded {
             if let path = DevicePath(text: "backend/\(mark.name.replacing("/", with: "/\(domain)/"))") {
                 excluded.insert(path)
             }

@@ -168,6 +168,8 @@ struct Supervision: Sendable {
     private mutating func ended(_ life: WorkerLife) -> [SupervisionDirective] {
         let before = phase
         phase = .absent
+        // Files of a domain that is gone must not be taken for those of the one that has its number now.
+        if before != .draining(.stop), let served, let present, served != present { return replaced() }
         switch before {
         case .draining(.stop):
             phase = .stopped

@@ -1,8 +1,14 @@
 // The settings of /etc/xenback/xenbackd.toml, as values.
 
+internal import BackendCore
 internal import HostIO
 public import Logging
+internal import SharedRing
 public import SystemPackage
+
+#if canImport(Glibc)
+    internal import Glibc
+#endif
 
 /// What the administrator decided. Everything has a default: an empty file, or none, is a good configuration.
 public struct Configuration: Equatable, Sendable {
@@ -19,14 +25,15 @@ public struct Configuration: Equatable, Sendable {
     public var block = Block()
     public var net = Net()
     public var usb = USB()
+    public var grants = Grants()
 
     public init() {}
 
     /// `[block]`
     public struct Block: Equatable, Sendable {
-        /// Which devices of kind `vbd` are ours.
-        public var vbd = OwnVbd.script
-        /// Whether devices of kind `qdisk` are ours: in driver domains, where no QEMU takes them.
+        /// Which devices of kind `vbd` are ours; nil: `script` in domain 0, `all` in a driver domain.
+        public var vbd: OwnVbd?
+        /// Whether devices of kind `qdisk` are ours: only in a driver domain where no QEMU takes them.
         public var qdisk = false
         /// What becomes of the devices of kind `vbd` that are not ours.
         public var kernelVbd = KernelVbd.leave
@@ -58,6 +65,29 @@ public struct Configuration: Equatable, Sendable {
         public var qusb = false
 
         public init() {}
+    }
+
+    /// `[grants]`: how many pages of guests may be mapped.
+    public struct Grants: Equatable, Sendable {
+        /// Pages of one guest.
+        public var guestPages = 16384
+        /// Pages of all guests together; nil: a quarter of this domain's memory.
+        public var hostPages: Int?
+
+        public init() {}
+
+        /// With what the host has filled in.
+        var limits: GrantBudget.Limits {
+            let memory = sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)) / SharedPages.pageSize
+            return GrantBudget.Limits(
+                guestPages: guestPages,
+                hostPages: hostPages ?? max(memory / 4, Grants.hostMinimum),
+                mappings: GrantBudget.Limits.mappingsHere
+            )
+        }
+
+        static let guestMinimum = 64
+        static let hostMinimum = 1024
     }
 
     /// When xenback itself puts a card's interface on its bridge, instead of the toolstack's script.
@@ -115,6 +145,10 @@ extension Configuration {
             usb = try USB(&table)
             try table.refuseUnknownKeys()
         }
+        if var table = try top.table("grants") {
+            grants = try Grants(&table)
+            try table.refuseUnknownKeys()
+        }
         try top.refuseUnknownKeys()
     }
 
@@ -136,7 +170,7 @@ extension Configuration {
 extension Configuration.Block {
     fileprivate init(_ table: inout ConfigurationReader) throws(ConfigurationError) {
         self.init()
-        vbd = try table.choice("vbd", Configuration.OwnVbd.allCases) ?? vbd
+        vbd = try table.choice("vbd", Configuration.OwnVbd.allCases)
         qdisk = try table.boolean("qdisk") ?? qdisk
         kernelVbd = try table.choice("kernel-vbd", Configuration.KernelVbd.allCases) ?? kernelVbd
         queues = try table.integer("queues", in: 1...16)
@@ -154,6 +188,14 @@ extension Configuration.Net {
         vif = try table.boolean("vif") ?? vif
         queues = try table.integer("queues", in: 1...16)
         nativeSetup = try table.choice("native-setup", Configuration.NativeSetup.allCases) ?? nativeSetup
+    }
+}
+
+extension Configuration.Grants {
+    fileprivate init(_ table: inout ConfigurationReader) throws(ConfigurationError) {
+        self.init()
+        guestPages = try table.integer("guest-pages", in: Configuration.Grants.guestMinimum...1 << 20) ?? guestPages
+        hostPages = try table.integer("host-pages", in: Configuration.Grants.hostMinimum...1 << 30)
     }
 }
 

@@ -32,7 +32,7 @@ enum WorkerCall {
         return try ControlMessage.decodeReply(to: Verb.self, from: reply)
     }
 
-    /// Sends the call and receives bytes up to the closing NUL.
+    /// Sends the call and receives one message.
     private static func exchange(
         _ call: [UInt8],
         _ socket: FileDescriptor,
@@ -57,12 +57,12 @@ enum WorkerCall {
         }
         defer { alarm.cancel() }
         var wakes = readable.events.makeAsyncIterator()
-        var reply: [UInt8] = []
+        var splitter = MessageSplitter(limit: replyLimit)
         while true {
             if let bytes = try UnixSocket.receive(from: socket) {
-                guard !bytes.isEmpty, reply.count < replyLimit else { throw .connectionReset }
-                reply += bytes
-                if reply.last == 0 { return reply.dropLast() }
+                guard !bytes.isEmpty else { throw .connectionReset }
+                do throws(MessageSplitter.MessageTooLong) { try splitter.append(bytes) } catch { throw .messageTooLong }
+                if let reply = splitter.next() { return reply }
             } else {
                 guard ContinuousClock.now < deadline else { throw .timedOut }
                 await wakes.next()

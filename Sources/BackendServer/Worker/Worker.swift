@@ -26,6 +26,8 @@ actor Worker {
     /// Their `run` returned while their directory is still there.
     private var finished: Set<DevicePath> = []
     private var isDraining = false
+    /// Our domain is gone and another one has its number: nothing is to be finished.
+    private var isReplaced = false
     /// The first scan has been applied: what is not served now is not there.
     private var hasLooked = false
     private var watches: [any Watch] = []
@@ -45,6 +47,9 @@ actor Worker {
 
     /// Serves until there is nothing left to serve; then `drained` goes on.
     func run() async {
+        Task(executorPreference: loop) {
+            for await _ in self.environment.isReplaced.events { await self.abandon() }
+        }
         await watch()
         var trouble = XenStoreTrouble()
         for await _ in signal.events {
@@ -53,7 +58,7 @@ actor Worker {
             do {
                 let listing = try await list()
                 trouble.over(log)
-                await apply(listing)
+                try await apply(listing)
             } catch {
                 trouble.report(error, log)
                 raise(after: trouble.pause)
@@ -71,30 +76,36 @@ actor Worker {
         ending.finish()
     }
 
+    /// The domain's number is another's now. What is in flight is nobody's, and whatever we touched would be the other's.
+    private func abandon() {
+        guard !isReplaced else { return }
+        isReplaced = true
+        log.notice("the number is another domain's now: leaving everything as it is")
+        drain()
+    }
+
     /// Waits until the end is asked for, then finishes everything in flight. XenStore stays as it is.
     func drained() async {
         for await _ in ending.events {}
+        environment.isReplaced.finish()
+        if isReplaced { return }
         await withTaskGroup(of: Void.self) { group in
             for device in running.values { group.addTask { await device.backend.drain() } }
         }
-        while !running.isEmpty { await loop.sleep(for: .milliseconds(2)) }
+        await loop.wait { running.isEmpty }
     }
 
     // MARK: devices
 
     /// The device, once it is served: waits up to `time` for a scan that finds it.
     func device(_ path: DevicePath, waiting time: Duration = .zero) async -> (any DeviceBackend)? {
-        let deadline = ContinuousClock.now + time
-        while running[path] == nil, ContinuousClock.now < deadline, !isDraining {
-            await loop.sleep(for: .milliseconds(20))
-        }
+        await loop.wait(within: time) { running[path] != nil || isDraining }
         return running[path]?.backend
     }
 
     /// All devices, in order of their numbers; of a worker that has just started, after its first scan.
     func devices() async -> [any DeviceBackend] {
-        let deadline = ContinuousClock.now + Worker.hotplugPatience
-        while !hasLooked, ContinuousClock.now < deadline, !isDraining { await loop.sleep(for: .milliseconds(5)) }
+        await loop.wait(within: Worker.hotplugPatience) { hasLooked || isDraining }
         return running.sorted { $0.key.index < $1.key.index }.map(\.value.backend)
     }
 
@@ -105,13 +116,25 @@ actor Worker {
         }
     }
 
-    private func apply(_ listing: DeviceListing) async {
+    /// Whether what is listed under the domain's number is our domain's. The broker ends us as well when the number is
+    /// another's, and then removes our files; until then we must not begin to serve the other.
+    private func isOurs() async throws(HypervisorFailure) -> Bool {
+        guard let served = environment.identity else { return true }
+        let (domains, domain) = (environment.hypervisor.domains, environment.domain)
+        let found = try await loop.blocking { () throws(HypervisorFailure) in try domains.identity(of: domain) }
+        if let found, found != served { environment.isReplaced.raise() }
+        return found == served
+    }
+
+    private func apply(_ listing: DeviceListing) async throws(HypervisorFailure) {
         finished = finished.filter { path in
             // A directory that is gone, or made anew by the toolstack, has a new life.
             listing.devices[path].map { !$0.isNew } ?? false
         }
+        let new = listing.devices(of: environment.domain).filter(canStart)
+        if !new.isEmpty, !(try await isOurs()) { return }
         var suspects: [DevicePath] = []
-        for device in listing.devices(of: environment.domain) where canStart(device) {
+        for device in new where canStart(device) {
             let mark = marks.mark(for: device.name)
             if let mark, mark.isExcluded {
                 guard device.isNew else { continue }
@@ -155,10 +178,8 @@ actor Worker {
 
     /// Gives a suspect time alone: if the worker dies now, it was this one.
     private func suspect(_ mark: DeviceMark?) async {
-        let deadline = ContinuousClock.now + Worker.suspectTime
-        while let mark, !mark.hasProgressed, ContinuousClock.now < deadline, !isDraining {
-            await loop.sleep(for: .milliseconds(5))
-        }
+        guard let mark else { return }
+        await loop.wait(within: Worker.suspectTime) { mark.hasProgressed || isDraining }
     }
 
     // MARK: waiting

@@ -14,6 +14,10 @@ public import XenWire
 
 /// `xenbackd --domain N`.
 public enum WorkerProgram {
+    /// How ready the kernel is to end a worker when memory runs out: less than other programs, more than the broker, which
+    /// gives workers its own readiness (the unit's `OOMScoreAdjust`).
+    static let memoryPriority = -500
+
     /// Serves the devices of one domain until it has none or SIGTERM says drain; then exits with 0.
     /// - Parameter domain: nil: standard input names it, once there is somebody to serve. All that can be done before
     ///   has been done then. At the end of the input the program exits with 0.
@@ -24,6 +28,7 @@ public enum WorkerProgram {
         classes: @escaping ClassFactory = standardClasses
     ) -> Never {
         var service = ServiceStart(domain: domain)
+        try? MemoryPriority.raise(to: memoryPriority)
         service.attempt("signals") { try ProcessSignals.begin() }
         let loop = service.attempt("event loop") { try EventLoop(name: "control", entries: 64) }
         let hypervisor = service.attempt("hypervisor") { try hypervisor() }
@@ -38,13 +43,22 @@ public enum WorkerProgram {
             exit(0)
         }
         let label = WorkerLabel(process: getpid(), build: Release.build, identity: identity.text)
-        let lock = service.attempt("another worker serves the domain") {
+        let lock = service.persist("the lock of the domain's only worker", log) { () throws(Errno) in
             try LockFile(taking: run.lock(of: domain), text: label.text)
         }
-        let marks = service.attempt("marks") { try DeviceMarks(run.marks(of: domain)) }
+        let marks = service.persist("\(run.marks(of: domain))", log) { () throws(Errno) in
+            try DeviceMarks(run.marks(of: domain))
+        }
+        let shares = service.persist("\(run.grantShares)", log) { () throws(Errno) in
+            try GrantShares(run.grantShares)
+        }
+        let budget = GrantBudget(of: domain, configuration.grants.limits, shares: shares) { refusal in
+            log.notice("no more pages of the guest are mapped, data is copied instead: \(refusal)")
+        }
         let environment = WorkerEnvironment(
-            hypervisor: hypervisor,
+            hypervisor: BudgetedHypervisor(hypervisor, budget),
             domain: domain,
+            identity: identity,
             controlLoop: loop,
             runDirectory: run.path,
             logger: log,

@@ -50,12 +50,22 @@ final class TestBed: Sendable {
     let logs = LogLines()
     let workers: Workers
 
-    init() throws {
+    /// - Parameter limits: of what the worker may map; nil: of nothing.
+    init(limits: GrantBudget.Limits? = nil) throws {
         machine = try SimulatedMachine()
         try machine.createDomain(guestDomain)
         host = try machine.hypervisor(for: .initial)
         guest = try machine.hypervisor(for: guestDomain)
-        workers = try Workers(host, of: guestDomain, logger: logs.logger)
+        workers = try Workers(TestBed.budgeted(host, limits), of: guestDomain, logger: logs.logger)
+    }
+
+    private static func budgeted(
+        _ host: SimulatedHypervisor,
+        _ limits: GrantBudget.Limits?
+    ) throws -> any Hypervisor {
+        guard let limits else { return host }
+        let shares = try GrantShares(FilePath.temporary().appending("grants"))
+        return BudgetedHypervisor(host, GrantBudget(of: guestDomain, limits, shares: shares))
     }
 
     deinit { try? FileManager.default.removeItem(atPath: memoryFolder.string) }

@@ -1,0 +1,20 @@
+// What the host is short of for the moment, and what the administrator can do about it.
+
+internal import SystemPackage
+
+#if canImport(Glibc)
+    internal import Glibc
+#endif
+
+/// Errors that pass when somebody makes room.
+enum HostShortage {
+    /// - Returns: nil if waiting is no cure.
+    static func cure(_ error: Errno) -> String? {
+        switch error.rawValue {
+        case ENOSPC, EDQUOT: "make room in the run directory's file system (df -h and df -i show how full it is)"
+        case ENOMEM: "the host is short of memory"
+        case EMFILE, ENFILE: "too many files are open (LimitNOFILE of the service, sysctl fs.file-max)"
+        default: nil
+        }
+    }
+}
