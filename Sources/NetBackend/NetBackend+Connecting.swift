@@ -27,7 +27,7 @@ extension NetBackend {
 
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
         guard let interface else { throw BackendFailure(.host, "no interface") }
-        let connection = try await negotiate()
+        let connection: NetConnection = try await negotiate(offer)
         let rings = try map(connection)
         let (journal, isTakeover) = try openJournal(
             identity: connection.identity(domain: try await domainIdentity()),
@@ -56,22 +56,6 @@ extension NetBackend {
         try await openQueues(connection, rings, journal, devices, shared, alarm, isTakeover: isTakeover)
         self.connection = connection
         return connection.summary
-    }
-
-    private func negotiate() async throws(BackendFailure) -> NetConnection {
-        let (frontend, offer) = (keys?.frontend ?? path.frontend, offer)
-        let values = await persist("read the frontend's keys") {
-            (store) throws(HypervisorFailure) -> [String: String] in
-            var values: [String: String] = [:]
-            for name in NetConnection.commonKeys { values[name] = try store.read("\(frontend)/\(name)") }
-            for name in NetConnection.ringKeys(values, offer) { values[name] = try store.read("\(frontend)/\(name)") }
-            return values
-        }
-        do throws(FrontendKeyFault) {
-            return try NetConnection(FrontendKeys(values), offer)
-        } catch {
-            throw BackendFailure(.frontend, "the frontend's keys: \(error)")
-        }
     }
 
     /// A card's rings, mapped.
@@ -112,7 +96,7 @@ extension NetBackend {
                 offloads: connection.offloads,
                 interface: interface?.name ?? "",
                 alarm: alarm,
-                mark: mark
+                mark: CrashMark(mark, queue: index)
             )
             let queue = NetQueue(facts)
             queues.append(queue)
@@ -171,7 +155,7 @@ extension NetBackend {
         guard shared != nil else { return }
         await keepPlace()
         await applyRate()
-        let key = "\(keys?.frontend ?? path.frontend)/\(NetKeys.requestMulticastControl)"
+        let key = "\(life.frontend)/\(NetKeys.requestMulticastControl)"
         let text = await persist("read \(key)") { (store) throws(HypervisorFailure) in try store.read(key) }
         shared?.setFiltering(FrontendKeys([key: text].compactMapValues { $0 }).flag(key))
     }

@@ -87,9 +87,8 @@ struct NetConnection: Hashable, Sendable {
 }
 
 // Reading the frontend's keys, in two rounds: what the second must read depends on the first.
-extension NetConnection {
-    /// Keys below the frontend's directory to read first.
-    static let commonKeys = [
+extension NetConnection: NegotiatedConnection {
+    static let firstKeys = [
         BusKeys.multiQueueNumQueues, NetKeys.requestReceiveCopy, NetKeys.featureReceiveNotify,
         NetKeys.featureScatterGather, NetKeys.featureSegmentationV4, NetKeys.featureSegmentationV6,
         NetKeys.featureNoChecksumOffload, NetKeys.featureChecksumOffloadV6, NetKeys.requestMulticastControl,
@@ -100,27 +99,26 @@ extension NetConnection {
         NetKeys.eventChannelReceive, BusKeys.eventChannel,
     ]
 
-    /// Keys to read next; none if the first are wrong already. At most 16 × 5.
-    static func ringKeys(_ common: [String: String], _ offer: NetOffer) -> [String] {
-        guard let count = try? queueCount(FrontendKeys(common), offer) else { return [] }
+    /// At most 16 × 5.
+    static func furtherKeys(_ first: FrontendKeys, _ offer: NetOffer) -> [String] {
+        guard let count = try? queueCount(first, offer) else { return [] }
         return (0..<count).flatMap { queue in queueKeys.map { prefix(queue, of: count) + $0 } }
     }
 
-    /// - Parameter keys: the values of both rounds, read once each.
-    init(_ keys: FrontendKeys, _ offer: NetOffer) throws(FrontendKeyFault) {
+    init(_ reader: inout FrontendKeyReader, _ offer: NetOffer) throws(FrontendKeyFault) {
+        let keys = reader.keys
         guard keys.flag(NetKeys.requestReceiveCopy) else {
             throw FrontendKeyFault(NetKeys.requestReceiveCopy, "is not 1: the frontend wants pages flipped")
         }
         let count = try NetConnection.queueCount(keys, offer)
         var queues: [Queue] = []
-        var seen = SeenNumbers()
         for index in 0..<count {
-            queues.append(try Queue(keys, NetConnection.prefix(index, of: count), &seen))
+            queues.append(try Queue(&reader, NetConnection.prefix(index, of: count)))
         }
         if keys[NetKeys.controlRingReference] != nil {
             control = Control(
-                ring: try seen.reference(keys, NetKeys.controlRingReference),
-                port: try seen.port(keys, NetKeys.eventChannelControl)
+                ring: try reader.reference(NetKeys.controlRingReference),
+                port: try reader.port(NetKeys.eventChannelControl)
             )
         } else {
             control = nil
@@ -148,36 +146,15 @@ extension NetConnection {
     }
 }
 
-/// Grants and ports that were named already: each may be named once.
-private struct SeenNumbers {
-    private var references: Set<GrantReference> = []
-    private var ports: Set<EventChannelPort> = []
-
-    mutating func reference(_ keys: FrontendKeys, _ key: String) throws(FrontendKeyFault) -> GrantReference {
-        let reference = try keys.reference(key)
-        guard references.insert(reference).inserted else {
-            throw FrontendKeyFault(key, "repeats grant \(reference.rawValue)")
-        }
-        return reference
-    }
-
-    mutating func port(_ keys: FrontendKeys, _ key: String) throws(FrontendKeyFault) -> EventChannelPort {
-        let port = try keys.port(key)
-        guard ports.insert(port).inserted else { throw FrontendKeyFault(key, "repeats port \(port.rawValue)") }
-        return port
-    }
-}
-
 extension NetConnection.Queue {
-    fileprivate init(_ keys: FrontendKeys, _ prefix: String, _ seen: inout SeenNumbers) throws(FrontendKeyFault) {
-        transmitRing = try seen.reference(keys, prefix + NetKeys.transmitRingReference)
-        receiveRing = try seen.reference(keys, prefix + NetKeys.receiveRingReference)
-        let isSplit = keys[prefix + NetKeys.eventChannelTransmit] != nil
-        if isSplit {
-            transmitPort = try seen.port(keys, prefix + NetKeys.eventChannelTransmit)
-            receivePort = try seen.port(keys, prefix + NetKeys.eventChannelReceive)
+    fileprivate init(_ reader: inout FrontendKeyReader, _ prefix: String) throws(FrontendKeyFault) {
+        transmitRing = try reader.reference(prefix + NetKeys.transmitRingReference)
+        receiveRing = try reader.reference(prefix + NetKeys.receiveRingReference)
+        if reader[prefix + NetKeys.eventChannelTransmit] != nil {
+            transmitPort = try reader.port(prefix + NetKeys.eventChannelTransmit)
+            receivePort = try reader.port(prefix + NetKeys.eventChannelReceive)
         } else {
-            transmitPort = try seen.port(keys, prefix + BusKeys.eventChannel)
+            transmitPort = try reader.port(prefix + BusKeys.eventChannel)
             receivePort = transmitPort
         }
     }

@@ -10,15 +10,15 @@ internal import XenWire
 /// Handles one request after the other, on the loop of the card's first queue; nothing here is time critical.
 actor NetControlQueue {
     nonisolated let facts: NetQueueFacts
-    private var ring: BackRing?
-    private var journal: RingJournal?
+    private var ring: OrderedRing?
     private var memory: PrivatePages?
-    private var port: EventChannelPort?
+    private var port: QueuePort?
     private var target: TargetID?
-    private var patience = EventPatience()
-    /// The next turn is booked, behind what else the loop has to do.
-    private var isBooked = false
 
+    private static let format = SlotFormat(
+        requestBytes: NetWire.controlStride,
+        responseBytes: NetWire.controlResponseSize
+    )
     /// Requests of one turn: a frontend that never stops asking must not keep the loop.
     private static let turnRequests = 16
 
@@ -40,79 +40,71 @@ actor NetControlQueue {
         journal: consuming RingJournal,
         isTakeover: Bool
     ) async throws(BackendFailure) {
-        let produced = isTakeover ? BackRing.publishedResponses(in: pages) : 0
-        let unanswered: UInt32
         do throws(JournalFault) {
-            unanswered = isTakeover ? try journal.unanswered(published: produced) : 0
+            ring = try OrderedRing(pages, NetControlQueue.format, journal: journal, isTakeover: isTakeover)
         } catch {
             throw BackendFailure(.frontend, "control ring and journal disagree (\(error))")
         }
-        ring = BackRing(
-            pages: pages,
-            stride: NetWire.controlStride,
-            consumed: produced &+ unanswered,
-            produced: produced
-        )
-        self.journal = consume journal
         do throws(Errno) {
             memory = try PrivatePages(byteCount: NetWire.pageSize)
         } catch {
             throw BackendFailure(.host, "control ring: \(error)")
         }
-        target = facts.data.loop.attach(self)
-        port = try await facts.data.bind(wanted, of: facts.path.domain, to: self, mark: facts.mark)
-        for _ in 0..<unanswered { answer() }
-        if unanswered > 0 { publish() }
-        if isTakeover, let port { facts.data.channels.notify(port) }
+        let target = facts.data.loop.attach(self)
+        self.target = target
+        port = try await .bind(
+            wanted,
+            of: facts.path.domain,
+            key: NetKeys.eventChannelControl,
+            to: self,
+            on: facts.data,
+            wake: QueuePort.Wake(target, slot: Wake.unmask),
+            mark: facts.mark.device
+        )
+        for _ in 0..<(ring?.unanswered ?? 0) { answer() }
+        if ring?.unanswered ?? 0 > 0 { publish() }
+        if isTakeover { port?.notify() }
         turn()
     }
 
     /// - Parameter abandons: for tests: as the death of the process does.
     func close(abandons: Bool = false) {
         if let target { facts.data.loop.detach(target) }
-        if let port {
-            if abandons { facts.data.abandon(port) } else { facts.data.unbind(port) }
-        }
+        if abandons { port.take()?.abandon() } else { port.take()?.close() }
         target = nil
-        port = nil
         ring = nil
     }
 
-    /// Handles some of what waits; the rest comes after the other queues' turns.
-    /// - Returns: whether there was anything.
-    @discardableResult
-    private func turn() -> Bool {
-        var done = 0
-        guard !isBooked else { return false }
-        do throws(RingFault) {
-            while ring != nil {
-                if try ring?.poll() == 0, try ring?.lastLook() == 0 { break }
-                if done == NetControlQueue.turnRequests, let target {
-                    isBooked = true
-                    facts.data.loop.soon(target: target, slot: Wake.turn)
-                    break
-                }
-                take()
+    /// Handles some of what waits; the rest comes after the other queues' turns, and the port is masked until then.
+    private func turn() {
+        guard ring != nil else { return }
+        let end = facts.data.turn(facts.mark) { serve() }
+        guard let breakdown = port?.ended(end, again: Wake.turn) else { return }
+        facts.alarm.raise(breakdown)
+        close()
+    }
+
+    private func serve() -> TurnEnd {
+        do throws(Breakdown) {
+            var done = 0
+            while true {
+                if try ring?.poll() == 0, try ring?.lastLook() == 0 { return .idle(worked: done > 0) }
+                if done == NetControlQueue.turnRequests { return .more }
+                _ = ring?.take()
+                ring?.commit()
                 answer()
                 publish()
                 done += 1
             }
         } catch {
-            facts.alarm.raise(.frontend("control ring: \(error)"))
-            close()
+            return .broken(.frontend("control ring: \(error)"))
         }
-        return done > 0
-    }
-
-    private func take() {
-        guard let slot = journal?.slot(ring?.requestConsumer ?? 0) else { return }
-        ring?.takeNext(into: slot, count: NetWire.controlStride)
-        journal?.commit(consumed: ring?.requestConsumer ?? 0)
     }
 
     /// Carries out the request whose answer is the next to be put.
     private func answer() {
-        guard let slot = journal?.slot(ring?.responseProducer ?? 0) else { return }
+        let index = ring?.responseProducer ?? 0
+        guard let slot = ring?.request(index) else { return }
         let request = ControlRequest(decoding: slot)
         let response: ControlResponse
         switch facts.shared.plan(request) {
@@ -124,18 +116,17 @@ actor NetControlQueue {
                 response = ControlResponse(to: request, .invalidParameter)
             }
         }
-        ring?.put(response.words, count: NetWire.controlResponseSize)
+        ring?.put(response.words)
     }
 
     private func publish() {
-        if ring?.publish() ?? false, let port { facts.data.channels.notify(port) }
+        if ring?.publish() ?? false { port?.notify() }
     }
 
     /// The first bytes of a granted page, or nil if it cannot be read.
     private func copy(_ reference: GrantReference, _ byteCount: Int) -> Slot? {
         guard let memory else { return nil }
-        var batch = GrantCopyBatch(capacity: 1)
-        batch.add(
+        facts.data.copies.add(
             reference: reference,
             pageOffset: 0,
             byteCount: UInt16(truncatingIfNeeded: byteCount),
@@ -143,43 +134,22 @@ actor NetControlQueue {
             pages: memory,
             privateOffset: 0
         )
-        do throws(HypervisorFailure) {
-            try facts.grants.copy(&batch, with: facts.path.domain)
-        } catch {
-            return nil
-        }
-        return batch.status(of: 0) == .okay ? memory.slot(at: 0, byteCount: byteCount) : nil
+        var isGood = true
+        facts.data.runCopies(facts.grants, with: facts.path.domain) { _, _ in isGood = false }
+        return isGood ? memory.slot(at: 0, byteCount: byteCount) : nil
     }
 }
 
 extension NetControlQueue: QueueTurns, CompletionTarget {
-    nonisolated func eventArrived(_ port: EventChannelPort) { assumeIsolated { $0.event() } }
+    nonisolated func eventArrived(_ port: EventChannelPort) { assumeIsolated { $0.turn() } }
 
     nonisolated func buffersFreed() {}
 
     nonisolated func completed(_ completions: borrowing CompletionBatch) {
         for position in 0..<completions.count {
             let slot = completions[position].slot
-            assumeIsolated { $0.timeIsUp(slot) }
+            // The pause after spurious events is over, or a booked turn is due.
+            assumeIsolated { if slot == Wake.unmask { $0.port?.unmask() } else { $0.turn() } }
         }
-    }
-
-    /// The pause after spurious events is over, or a booked turn is due.
-    private func timeIsUp(_ slot: UInt32) {
-        if slot == Wake.unmask { return unmask() }
-        isBooked = false
-        turn()
-    }
-
-    private func event() {
-        if let pause = patience.rest(worked: turn()), let target {
-            facts.data.loop.after(pause, target: target, slot: Wake.unmask)
-        } else {
-            unmask()
-        }
-    }
-
-    private func unmask() {
-        if let port { facts.data.channels.unmask(port) }
     }
 }

@@ -42,33 +42,34 @@ package struct NetLane: ~Copyable {
             offloads: connection.offloads,
             interface: device.name,
             alarm: alarm,
-            mark: nil
+            mark: CrashMark(nil, queue: 0)
         )
         let (queue, wanted) = (try device.openQueues(1)[0], connection.queues[0])
         let (log, mapping) = (FaultLog(environment.logger), environment.hypervisor.grants)
         let out = try mapping.map([wanted.transmitRing], of: path.domain, access: .readWrite)
         let back = try mapping.map([wanted.receiveRing], of: path.domain, access: .readWrite)
-        let scratch = try NetScratch()
-        self.scratch = scratch
-        self.journal = journal
-        self.alarm = alarm
-        transmit = NetTransmit(
+        let transmit = try NetTransmit(
             facts,
             pages: out,
             journal: journal.ring(0),
-            published: nil,
             device: queue,
-            log: log
+            log: log,
+            isTakeover: false
         )
-        receive = NetReceive(
+        let receive = try NetReceive(
             facts,
             pages: back,
             journal: journal.ring(1),
-            published: nil,
             device: queue,
             accepts: connection.accepts,
-            log: log
+            log: log,
+            isTakeover: false
         )
+        scratch = try NetScratch()
+        self.journal = journal
+        self.alarm = alarm
+        self.transmit = transmit
+        self.receive = receive
     }
 
     deinit { RequestJournal.remove(at: journal.path) }
@@ -79,9 +80,9 @@ package struct NetLane: ~Copyable {
     package mutating func sendAll() -> Bool {
         while true {
             switch transmit.turn(scratch, notify: {}) {
-            case .idle: return true
+            case .idle: return transmit.pause == nil
             case .more: continue
-            case .throttled, .waiting, .broken: return false
+            case .broken: return false
             }
         }
     }
@@ -94,9 +95,9 @@ package struct NetLane: ~Copyable {
         receive.mayHaveInput = true
         while true {
             switch receive.turn(scratch, notify: &notify) {
-            case .idle: return true
+            case .idle: return !receive.isWaiting
             case .more: continue
-            case .throttled, .waiting, .broken: return false
+            case .broken: return false
             }
         }
     }

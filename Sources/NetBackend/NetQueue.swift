@@ -15,9 +15,10 @@ actor NetQueue {
     private var receive: NetReceive?
     private var device: PacketQueue?
     private var target: TargetID?
-    private var ports: Ports?
+    /// Our ends of the frontend's ports. One that has a single port has it as the transmit port.
+    private var transmitPort: QueuePort?
+    private var receivePort: QueuePort?
     private var stall = StallClock(notifiesOfBuffers: true)
-    private var patience = EventPatience()
     /// A direction's next turn is booked behind whatever else the loop has to do, and no other runs until then: whatever an
     /// event or a readable interface announces, the booked turn will see. If events could bring a turn forward, a guest
     /// could buy loop time by sending more of them.
@@ -29,13 +30,6 @@ actor NetQueue {
     private var pause: UInt32 = 0
     /// false after a fault.
     private var isTaking = false
-
-    /// Our ends of the frontend's ports; the same one twice if it has but one.
-    private struct Ports {
-        var transmit: EventChannelPort
-        var receive: EventChannelPort
-        var isSplit: Bool { transmit != receive }
-    }
 
     /// Slots of completions, in their lowest byte.
     private enum Slot {
@@ -68,35 +62,13 @@ actor NetQueue {
 
     /// Binds the ports and begins to serve.
     func open(_ opening: Opening) async throws(BackendFailure) {
-        let wanted = opening.connection.queues[facts.index]
-        func published(_ pages: SharedPages) -> UInt32? {
-            opening.isTakeover ? BackRing.publishedResponses(in: pages) : nil
-        }
-        transmit = NetTransmit(
-            facts,
-            pages: opening.transmitRing,
-            journal: opening.journal.ring(2 * facts.index),
-            published: published(opening.transmitRing),
-            device: opening.device,
-            log: opening.log
-        )
-        receive = NetReceive(
-            facts,
-            pages: opening.receiveRing,
-            journal: opening.journal.ring(2 * facts.index + 1),
-            published: published(opening.receiveRing),
-            device: opening.device,
-            accepts: opening.connection.accepts,
-            log: opening.log
-        )
         do throws(JournalFault) {
-            try transmit?.answerLost()
-            try receive?.answerLost()
+            try attach(opening)
         } catch {
             throw BackendFailure(.frontend, "queue \(facts.index): ring and journal disagree (\(error))")
         }
         _ = try scratch()
-        try await bind(wanted)
+        try await bind(opening.connection.queues[facts.index])
         device = opening.device
         stall = StallClock(notifiesOfBuffers: opening.connection.notifiesOfBuffers, times: opening.stall)
         isTaking = true
@@ -107,22 +79,58 @@ actor NetQueue {
         if let target {
             facts.data.loop.watchReadable(opening.device.file.descriptor, target: target, slot: Slot.readable)
         }
-        if opening.isTakeover, let ports {
+        if opening.isTakeover {
             // The predecessor may have published without notifying.
-            facts.data.channels.notify(ports.transmit)
-            if ports.isSplit { facts.data.channels.notify(ports.receive) }
+            transmitPort?.notify()
+            receivePort?.notify()
         }
         transmitTurn()
         receiveTurn()
     }
 
+    /// Goes on with the rings where a predecessor stopped.
+    private func attach(_ opening: Opening) throws(JournalFault) {
+        transmit = try NetTransmit(
+            facts,
+            pages: opening.transmitRing,
+            journal: opening.journal.ring(2 * facts.index),
+            device: opening.device,
+            log: opening.log,
+            isTakeover: opening.isTakeover
+        )
+        receive = try NetReceive(
+            facts,
+            pages: opening.receiveRing,
+            journal: opening.journal.ring(2 * facts.index + 1),
+            device: opening.device,
+            accepts: opening.connection.accepts,
+            log: opening.log,
+            isTakeover: opening.isTakeover
+        )
+        try transmit?.answerLost()
+        receive?.answerLost()
+    }
+
     private func bind(_ wanted: NetConnection.Queue) async throws(BackendFailure) {
-        let (data, domain, mark) = (facts.data, facts.path.domain, facts.mark)
-        target = data.loop.attach(self)
-        let transmit = try await data.bind(wanted.transmitPort, of: domain, to: self, mark: mark)
-        ports = Ports(transmit: transmit, receive: transmit)
+        let target = facts.data.loop.attach(self)
+        self.target = target
+        transmitPort = try await bind(wanted.transmitPort, QueuePort.Wake(target, slot: Slot.unmaskTransmit))
         guard wanted.receivePort != wanted.transmitPort else { return }
-        ports?.receive = try await data.bind(wanted.receivePort, of: domain, to: self, mark: mark)
+        receivePort = try await bind(wanted.receivePort, QueuePort.Wake(target, slot: Slot.unmaskReceive))
+    }
+
+    private func bind(
+        _ port: EventChannelPort,
+        _ wake: QueuePort.Wake
+    ) async throws(BackendFailure) -> QueuePort {
+        try await .bind(
+            port,
+            of: facts.path.domain,
+            to: self,
+            on: facts.data,
+            wake: wake,
+            mark: facts.mark.device
+        )
     }
 
     private func scratch() throws(BackendFailure) -> NetScratch {
@@ -138,13 +146,14 @@ actor NetQueue {
             if let device { facts.data.loop.unwatch(device.file.descriptor, target: target, slot: Slot.readable) }
             facts.data.loop.detach(target)
         }
-        if let ports {
-            for port in ports.isSplit ? [ports.transmit, ports.receive] : [ports.transmit] {
-                if abandons { facts.data.abandon(port) } else { facts.data.unbind(port) }
-            }
+        if abandons {
+            transmitPort.take()?.abandon()
+            receivePort.take()?.abandon()
+        } else {
+            transmitPort.take()?.close()
+            receivePort.take()?.close()
         }
         target = nil
-        ports = nil
         transmit = nil
         receive = nil
         device = nil
@@ -192,17 +201,13 @@ extension NetQueue: QueueTurns, CompletionTarget {
     }
 
     private func event(_ port: EventChannelPort) {
-        guard isTaking, let ports else { return }
-        var worked = false
-        if port == ports.transmit { worked = transmitTurn() }
-        if port == ports.receive, receive?.isWaiting ?? false { worked = receiveTurn() || worked }
         guard isTaking else { return }
-        if let pause = patience.rest(worked: worked), let target {
-            let slot = port == ports.transmit ? Slot.unmaskTransmit : Slot.unmaskReceive
-            facts.data.loop.after(pause, target: target, slot: slot)
-        } else {
-            facts.data.channels.unmask(port)
-        }
+        let isForTransmit = port == transmitPort?.port
+        var worked = isForTransmit && transmitTurn()
+        // A port of its own, or the only one.
+        if !isForTransmit || receivePort == nil, receive?.isWaiting ?? false { worked = receiveTurn() || worked }
+        guard isTaking else { return }
+        if isForTransmit { transmitPort?.rest(worked: worked) } else { receivePort?.rest(worked: worked) }
     }
 
     private func completionsArrived(_ completions: borrowing CompletionBatch) {
@@ -222,8 +227,8 @@ extension NetQueue: QueueTurns, CompletionTarget {
             case Slot.paid where slot >> 8 == pause:
                 isThrottled = false
                 transmits = true
-            case Slot.unmaskTransmit: if let ports { facts.data.channels.unmask(ports.transmit) }
-            case Slot.unmaskReceive: if let ports { facts.data.channels.unmask(ports.receive) }
+            case Slot.unmaskTransmit: transmitPort?.unmask()
+            case Slot.unmaskReceive: receivePort?.unmask()
             case Slot.stall: stalled()
             default: break
             }
@@ -237,42 +242,42 @@ extension NetQueue: QueueTurns, CompletionTarget {
         guard isTaking, !isTransmitBooked, !isThrottled, transmit != nil, let scratch = try? scratch() else {
             return false
         }
-        facts.mark?.begin(lane: 1 + facts.index)
-        defer { facts.mark?.end(lane: 1 + facts.index) }
-        let (channels, ports) = (facts.data.channels, ports)
-        let end = transmit?.turn(scratch) { if let ports { channels.notify(ports.transmit) } }
-        if case .more? = end { isTransmitBooked = true }
+        let end = facts.data.turn(facts.mark) {
+            transmit?.turn(scratch) { transmitPort?.notify() } ?? .idle(worked: false)
+        }
+        if let pause = transmit?.pause { wait(pause) }
+        isTransmitBooked = end == .more
         return ended(end, again: Slot.transmit)
     }
 
     @discardableResult
     private func receiveTurn() -> Bool {
         guard isTaking, !isReceiveBooked, receive != nil, let scratch = try? scratch() else { return false }
-        facts.mark?.begin(lane: 1 + facts.index)
-        defer { facts.mark?.end(lane: 1 + facts.index) }
         var notify = false
-        let end = receive?.turn(scratch, notify: &notify)
-        if notify, let ports { facts.data.channels.notify(ports.receive) }
-        if case .waiting? = end { beginStall() } else { endStall() }
-        if case .more? = end { isReceiveBooked = true }
+        let end = facts.data.turn(facts.mark) {
+            receive?.turn(scratch, notify: &notify) ?? .idle(worked: false)
+        }
+        if notify { if receivePort == nil { transmitPort?.notify() } else { receivePort?.notify() } }
+        if receive?.isWaiting ?? false { beginStall() } else { endStall() }
+        isReceiveBooked = end == .more
         return ended(end, again: Slot.receive)
     }
 
+    /// Until there is credit again.
+    private func wait(_ pause: Duration) {
+        isThrottled = true
+        self.pause = (self.pause &+ 1) & 0xFF_FFFF
+        if let target { facts.data.loop.after(pause, target: target, slot: Slot.paid | self.pause << 8) }
+    }
+
     /// - Returns: whether the turn did anything.
-    private func ended(_ end: NetTurnEnd?, again slot: UInt32) -> Bool {
+    private func ended(_ end: TurnEnd, again slot: UInt32) -> Bool {
         switch end {
-        case .idle(let worked)?: return worked
-        case .more?:
-            if let target { facts.data.loop.soon(target: target, slot: slot) }
-        case .throttled(let pause)?:
-            isThrottled = true
-            self.pause = (self.pause &+ 1) & 0xFF_FFFF
-            if let target { facts.data.loop.after(pause, target: target, slot: Slot.paid | self.pause << 8) }
-        case .waiting(let worked)?: return worked
-        case .broken(let breakdown)?:
+        case .idle(let worked): return worked
+        case .more: if let target { facts.data.loop.soon(target: target, slot: slot) }
+        case .broken(let breakdown):
             isTaking = false
             facts.alarm.raise(breakdown)
-        case nil: return false
         }
         return true
     }

@@ -16,7 +16,7 @@ struct NetQueueFacts: Sendable {
     let offloads: PacketOffloads
     let interface: String
     let alarm: BreakdownAlarm
-    let mark: DeviceMark?
+    let mark: CrashMark
 
     /// The host did not take or deliver a packet. That its interface is down or its queue full is normal; an interface
     /// that is gone ends the connection.

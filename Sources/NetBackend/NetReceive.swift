@@ -13,8 +13,7 @@ internal import XenWire
 /// held until there are enough.
 struct NetReceive: ~Copyable {
     private let facts: NetQueueFacts
-    private var ring: BackRing
-    private var journal: RingJournal
+    private var ring: OrderedRing
     private let device: PacketQueue
     private let accepts: ReceiveFeatures
     /// The ring has fewer slots than the next packet needs.
@@ -39,67 +38,64 @@ struct NetReceive: ~Copyable {
         }
     }
 
-    /// - Parameter published: where a predecessor's answers ended; nil for a new ring.
+    private static let format = SlotFormat(requestBytes: NetWire.receiveStride, responseBytes: NetWire.receiveStride)
+
+    /// - Parameter isTakeover: go on where a predecessor's answers ended.
     init(
         _ facts: NetQueueFacts,
         pages: SharedPages,
         journal: consuming RingJournal,
-        published: UInt32?,
         device: PacketQueue,
         accepts: ReceiveFeatures,
-        log: FaultLog
-    ) {
+        log: FaultLog,
+        isTakeover: Bool
+    ) throws(JournalFault) {
+        ring = try OrderedRing(pages, NetReceive.format, journal: journal, isTakeover: isTakeover)
         self.facts = facts
-        ring = BackRing(
-            pages: pages,
-            stride: NetWire.receiveStride,
-            consumed: journal.consumed,
-            produced: published ?? 0
-        )
-        self.journal = journal
         self.device = device
         self.accepts = accepts
         self.log = log
     }
 
     /// Buffers that a predecessor took go back to the frontend as errors; it posts them again.
-    mutating func answerLost() throws(JournalFault) {
-        let count = try journal.unanswered(published: ring.responseProducer)
-        for _ in 0..<count { put([], -1) }
-        if count > 0 { _ = ring.publish() }
+    mutating func answerLost() {
+        for _ in 0..<ring.unanswered { put([], -1) }
+        if ring.unanswered > 0 { _ = ring.publish() }
     }
 
-    /// One batch.
-    mutating func turn(_ scratch: NetScratch, notify: inout Bool) -> NetTurnEnd {
+    /// What a turn that has read the interface's packets still needs.
+    private enum Need { case nothing, anotherTurn, buffers }
+
+    /// One batch. A turn that found too few buffers is idle and leaves the ring waiting for them (`isWaiting`).
+    mutating func turn(_ scratch: NetScratch, notify: inout Bool) -> TurnEnd {
         metrics.receiveTurns &+= 1
-        scratch.begin(facts.data)
-        // However the turn ends: the batch is the whole loop's, and the next queue counts its copies from 0.
-        defer { facts.data.copies.clear() }
+        scratch.clear()
         (delivered, asked) = (0, false)
         defer { if asked { notify = true } }
-        do throws(RingFault) {
+        do throws(Breakdown) {
             _ = try ring.poll()
             deliverHeld(scratch)
             deliverSteered(scratch)
-            var end = receive(scratch)
+            var need = receive(scratch)
             finish(scratch)
             let worked = delivered > 0
             // Without buffers the ring stays stalled even when the packets that waited for them were dropped: only
             // new buffers end a stall.
-            if isWaiting, !worked, ring.waiting == 0 { end = .waiting(worked: false) }
+            if isWaiting, !worked, ring.waiting == 0 { need = .buffers }
             let wasWaiting = isWaiting
             isWaiting = false
-            if case .waiting = end {
-                end = .waiting(worked: worked)
+            switch need {
+            case .nothing: return .idle(worked: worked)
+            case .anotherTurn: return .more
+            case .buffers:
                 if !wasWaiting { metrics.receiveWaits &+= 1 }
                 // Ask for an event only now: at other times we have no use for one.
                 let wanted = slotsWanted
                 isWaiting = try ring.lastLook(for: wanted) < wanted
-                if !isWaiting { end = .more }
+                return isWaiting ? .idle(worked: worked) : .more
             }
-            return end
         } catch {
-            return .broken(.frontend("\(error)"))
+            return .broken(error)
         }
     }
 
@@ -137,13 +133,12 @@ struct NetReceive: ~Copyable {
 
     // MARK: host → frames
 
-    private mutating func receive(_ scratch: NetScratch) -> NetTurnEnd {
-        if held?.isFull ?? false { return .waiting(worked: false) }
-        guard mayHaveInput else { return .idle(worked: delivered > 0) }
+    private mutating func receive(_ scratch: NetScratch) -> Need {
+        if held?.isFull ?? false { return .buffers }
+        guard mayHaveInput else { return .nothing }
         let free = Int(ring.waiting)
         let count = min(NetScratch.packets, free / slotsPerPacket)
-        if count == 0 { return free == 0 ? .waiting(worked: false) : receiveOne(scratch) }
-        let start = delivered
+        if count == 0 { return free == 0 ? .buffers : receiveOne(scratch) }
         let found = read(scratch, count: count)
         for index in 0..<found {
             let result = scratch.batch.result(index)
@@ -151,7 +146,7 @@ struct NetReceive: ~Copyable {
             let frame = Int(result) &- PacketQueue.headerBytes
             deliver(scratch, header: NetScratch.header(index), frame: NetScratch.frame(index), byteCount: frame)
         }
-        return mayHaveInput ? .more : .idle(worked: delivered > start)
+        return mayHaveInput ? .anotherTurn : .nothing
     }
 
     /// Reads up to `count` packets, as long as there are some; `mayHaveInput` says afterwards whether there may be more.
@@ -176,17 +171,17 @@ struct NetReceive: ~Copyable {
     }
 
     /// With few slots left: one packet, which is held if it does not fit.
-    private mutating func receiveOne(_ scratch: NetScratch) -> NetTurnEnd {
+    private mutating func receiveOne(_ scratch: NetScratch) -> Need {
         let found = read(scratch, count: 1)
-        guard found == 1, scratch.batch.result(0) > 0 else { return .idle(worked: false) }
+        guard found == 1, scratch.batch.result(0) > 0 else { return .nothing }
         let byteCount = Int(scratch.batch.result(0)) &- PacketQueue.headerBytes
         let header = scratch.header(at: NetScratch.header(0))
         if slots(for: byteCount, header) <= Int(ring.waiting) {
             deliver(scratch, header: NetScratch.header(0), frame: NetScratch.frame(0), byteCount: byteCount)
-            return .more
+            return .anotherTurn
         }
         hold(scratch, byteCount)
-        return .waiting(worked: false)
+        return .buffers
     }
 
     private mutating func hold(_ scratch: NetScratch, _ byteCount: Int) {
@@ -278,8 +273,7 @@ struct NetReceive: ~Copyable {
             return
         }
         for number in 0..<record.slotCount {
-            let slot = journal.slot(ring.requestConsumer)
-            ring.takeNext(into: slot, count: NetWire.receiveStride)
+            let slot = ring.take()
             let isExtra = number != 0 && number <= record.extraCount
             if isExtra { continue }
             let page = number == 0 ? 0 : number &- record.extraCount
@@ -337,40 +331,41 @@ struct NetReceive: ~Copyable {
     /// Gives the frontend what was delivered so far.
     private mutating func finish(_ scratch: NetScratch) {
         guard !scratch.receive.isEmpty else { return }
-        journal.commit(consumed: ring.requestConsumer)
-        defer {
-            facts.data.copies.clear()
-            scratch.receive.removeAll(keepingCapacity: true)
+        ring.commit()
+        scratch.failedCopies.removeAll(keepingCapacity: true)
+        let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { copy, failure in
+            scratch.failedCopies.append(copy)
+            switch failure {
+            case .grant(let status):
+                log.fault("queue \(facts.index): a posted page cannot be written: status \(status.rawValue)")
+            case .hypervisor(let failure): log.failure("cannot copy packets: \(failure)")
+            }
         }
-        metrics.count(copies: facts.data.copies.count)
-        var failed = false
-        do throws(HypervisorFailure) {
-            try facts.grants.copy(&facts.data.copies, with: facts.path.domain)
-        } catch {
-            failed = true
-            log.failure("cannot copy packets: \(error)")
-        }
-        for record in scratch.receive { answer(record, failed: failed) }
+        metrics.count(copies: count)
+        var failures = scratch.failedCopies[...]
+        for record in scratch.receive { answer(record, &failures) }
+        scratch.receive.removeAll(keepingCapacity: true)
         let asked = ring.publish()
         metrics.notified(asked)
         if asked { self.asked = true }
-        facts.mark?.progressed()
+        facts.mark.device?.progressed()
     }
 
-    private mutating func answer(_ record: ReceiveRecord, failed: Bool) {
-        var isGood = !failed
+    /// - Parameter failures: copies that failed, of this packet and of those behind it.
+    private mutating func answer(_ record: ReceiveRecord, _ failures: inout ArraySlice<Int>) {
+        var isGood = true
         for page in 0..<record.pageCount {
-            let status = failed ? GrantStatus.okay : facts.data.copies.status(of: record.copyStart &+ page)
+            let isWritten = failures.first != record.copyStart &+ page
             let isLast = page &+ 1 == record.pageCount
             var flags: ReceiveFlags = page == 0 ? record.flags : []
             if !isLast { flags.insert(.moreData) }
             if page == 0, record.extraCount > 0 { flags.insert(.extraInfo) }
             let bytes = isLast ? record.byteCount &- page &* NetWire.pageSize : NetWire.pageSize
-            if status != .okay {
+            if !isWritten {
                 isGood = false
-                log.fault("queue \(facts.index): a posted page cannot be written: status \(status.rawValue)")
+                failures.removeFirst()
             }
-            put(flags, status == .okay && !failed ? Int16(truncatingIfNeeded: bytes) : -1)
+            put(flags, isWritten ? Int16(truncatingIfNeeded: bytes) : -1)
             if page == 0 { putExtras(record) }
         }
         if isGood {
@@ -384,20 +379,17 @@ struct NetReceive: ~Copyable {
 
     /// The answer goes into the slot that its request came from, with that request's id.
     private mutating func put(_ flags: ReceiveFlags, _ status: Int16) {
-        let request = ReceiveRequest(decoding: journal.slot(ring.responseProducer))
-        ring.put(
-            ReceiveResponse.words(id: request.id, offset: 0, flags: flags, status: status),
-            count: NetWire.receiveStride
-        )
+        let request = ReceiveRequest(decoding: ring.request(ring.responseProducer))
+        ring.put(ReceiveResponse.words(id: request.id, offset: 0, flags: flags, status: status))
     }
 
     private mutating func putExtras(_ record: ReceiveRecord) {
         if let segmentation = record.segmentation {
             let word = ExtraInfo.segmentation(segmentation).word(more: record.hash != nil)
-            ring.put(WireWords(low: word, high: 0), count: NetWire.receiveStride)
+            ring.put(WireWords(low: word, high: 0))
         }
         if let hash = record.hash {
-            ring.put(WireWords(low: ExtraInfo.hash(hash).word(), high: 0), count: NetWire.receiveStride)
+            ring.put(WireWords(low: ExtraInfo.hash(hash).word(), high: 0))
         }
     }
 }

@@ -22,6 +22,9 @@ struct TransmitRecord {
     var status: TransmitStatus = .okay
     /// Its place in the batch to the host; -1: it is not sent.
     var place = -1
+
+    /// Whether a copy of the batch is one of its own.
+    func hasPiece(_ copy: Int) -> Bool { copy >= pieceStart && copy < pieceStart &+ pieceCount }
 }
 
 /// A packet on its way from the host into a receive ring.
@@ -65,6 +68,8 @@ final class NetScratch: @unchecked Sendable {
     var pieces: [(offset: Int, byteCount: Int)] = []
     var transmit: [TransmitRecord] = []
     var receive: [ReceiveRecord] = []
+    /// Copies of the batch for the frontend that failed, in their order.
+    var failedCopies: [Int] = []
     private var cursor = 0
 
     init() throws(BackendFailure) {
@@ -81,15 +86,6 @@ final class NetScratch: @unchecked Sendable {
         pieces.reserveCapacity(1024)
         transmit.reserveCapacity(NetScratch.packets)
         receive.reserveCapacity(NetScratch.packets)
-    }
-
-    /// Begins a turn.
-    ///
-    /// Copies and their results are told apart by their place in the loop's batch, so a turn that left some there would
-    /// do its neighbour's work with its own pages.
-    func begin(_ data: DataLoop) {
-        assert(data.copies.count == 0, "a turn left \(data.copies.count) copies in the loop's batch")
-        clear()
     }
 
     func clear() {

@@ -6,84 +6,57 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-/// How a turn of either direction ended.
-enum NetTurnEnd {
-    /// Nothing is left to do. `worked`: there was something.
-    case idle(worked: Bool)
-    /// There is more to do; the other queues go first.
-    case more
-    /// Transmit: out of credit; nothing may be sent for this long.
-    case throttled(Duration)
-    /// Receive: the frontend has posted too few buffers. `worked`: for some packets there were enough.
-    case waiting(worked: Bool)
-    case broken(Breakdown)
-}
-
-/// Why a transmit ring cannot be read any further.
-private enum TransmitRingFault: Error, CustomStringConvertible {
-    case ring(RingFault)
-    case packet(NetRingFault)
-
-    var description: String {
-        switch self {
-        case .ring(let fault): "\(fault)"
-        case .packet(let fault): "\(fault)"
-        }
-    }
-}
-
 /// The transmit ring of one queue with its journal. Owned by the queue, given out `inout` once per batch.
 ///
 /// A turn is synchronous from the request to the response, and responses go out in ring order: the ring and one word
 /// of the journal tell a successor what is unanswered.
 struct NetTransmit: ~Copyable {
     private let facts: NetQueueFacts
-    private var ring: BackRing
-    private var journal: RingJournal
+    private var ring: OrderedRing
     private var parser = TransmitParser()
     private let device: PacketQueue
+    /// The last turn ran out of credit: nothing may be sent for this long.
+    private(set) var pause: Duration?
     /// Bytes of the last packet, which must be paid for before the next is taken.
     private var unpaid = 0
     var metrics = NetMetrics()
     var log: FaultLog
 
-    /// - Parameter published: where a predecessor's answers ended; nil for a new ring.
+    private static let format = SlotFormat(
+        requestBytes: NetWire.transmitStride,
+        responseBytes: NetWire.transmitResponseSize
+    )
+
+    /// - Parameter isTakeover: go on where a predecessor's answers ended.
     init(
         _ facts: NetQueueFacts,
         pages: SharedPages,
         journal: consuming RingJournal,
-        published: UInt32?,
         device: PacketQueue,
-        log: FaultLog
-    ) {
+        log: FaultLog,
+        isTakeover: Bool
+    ) throws(JournalFault) {
+        ring = try OrderedRing(pages, NetTransmit.format, journal: journal, isTakeover: isTakeover)
         self.facts = facts
-        ring = BackRing(
-            pages: pages,
-            stride: NetWire.transmitStride,
-            consumed: journal.consumed,
-            produced: published ?? 0
-        )
-        self.journal = journal
         self.device = device
         self.log = log
     }
 
     /// Answers what a predecessor took and did not answer. Those packets are lost, as packets may be.
     mutating func answerLost() throws(JournalFault) {
-        let count = try journal.unanswered(published: ring.responseProducer)
-        guard count > 0 else { return }
+        guard ring.unanswered > 0 else { return }
         var index = ring.responseProducer
-        let end = index &+ count
+        let end = index &+ ring.unanswered
         while index != end {
             do throws(NetRingFault) {
-                let step = try parser.feed(journal.slot(index))
+                let step = try parser.feed(ring.request(index))
                 index &+= 1
                 if step == .needsMore { continue }
             } catch {
                 throw .damaged(slot: Int(index & 255))
             }
             for slot in 0..<parser.slotCount {
-                ring.put(parser.response(toSlot: slot, .dropped), count: NetWire.transmitResponseSize)
+                ring.put(parser.response(toSlot: slot, .dropped))
             }
         }
         _ = ring.publish()
@@ -91,69 +64,65 @@ struct NetTransmit: ~Copyable {
 
     /// One batch. The frontend has its answers as soon as we have its bytes: it makes its next packets while the host's
     /// stack, which a TAP runs in the call that writes to it, works on these.
-    mutating func turn(_ scratch: NetScratch, notify: () -> Void) -> NetTurnEnd {
+    ///
+    /// A turn that ran out of credit is idle, with a `pause`.
+    mutating func turn(_ scratch: NetScratch, notify: () -> Void) -> TurnEnd {
         metrics.transmitTurns &+= 1
-        scratch.begin(facts.data)
-        // However the turn ends: the batch is the whole loop's, and the next queue counts its copies from 0.
-        defer { facts.data.copies.clear() }
-        do throws(RingFault) {
+        scratch.clear()
+        pause = nil
+        do throws(Breakdown) {
             if try ring.poll() == 0 { return try sleep(worked: false) }
+            let isAll = try gather(scratch)
+            ring.commit()
+            copy(scratch)
+            stage(scratch)
+            answer(scratch, notify: notify)
+            send(scratch)
+            // Only now: a crash in the call to the host must not count as progress.
+            if !scratch.transmit.isEmpty { facts.mark.device?.progressed() }
+            if pause != nil { return .idle(worked: true) }
+            return isAll ? try sleep(worked: true) : .more
         } catch {
-            return .broken(.frontend("\(error)"))
-        }
-        let gathered = gather(scratch)
-        if case .broken = gathered { return gathered }
-        journal.commit(consumed: ring.requestConsumer)
-        copy(scratch)
-        stage(scratch)
-        answer(scratch, notify: notify)
-        send(scratch)
-        // Only now: a crash in the call to the host must not count as progress.
-        if !scratch.transmit.isEmpty { facts.mark?.progressed() }
-        guard case .idle = gathered else { return gathered }
-        do throws(RingFault) {
-            return try sleep(worked: true)
-        } catch {
-            return .broken(.frontend("\(error)"))
+            // Packets in front of the one that broke the ring are in the loop's batch, which the next queue begins to fill.
+            facts.data.copies.clear()
+            return .broken(error)
         }
     }
 
-    private mutating func sleep(worked: Bool) throws(RingFault) -> NetTurnEnd {
+    private mutating func sleep(worked: Bool) throws(Breakdown) -> TurnEnd {
         if !worked { metrics.idleTurns &+= 1 }
         return try ring.lastLook() == 0 ? .idle(worked: worked) : .more
     }
 
     // MARK: ring → packets and copies
 
-    private mutating func gather(_ scratch: NetScratch) -> NetTurnEnd {
+    /// - Returns: whether that was all that waited.
+    private mutating func gather(_ scratch: NetScratch) throws(Breakdown) -> Bool {
         while ring.waiting != 0 {
-            guard scratch.hasRoom(facts.data.copies) else { return .more }
+            guard scratch.hasRoom(facts.data.copies) else { return false }
             if unpaid > 0, let pause = facts.shared.pay(unpaid) {
                 metrics.transmitThrottled &+= 1
-                return .throttled(pause)
+                self.pause = pause
+                return false
             }
             unpaid = 0
-            do throws(TransmitRingFault) {
-                try takePacket(scratch)
-            } catch {
-                return .broken(.frontend("queue \(facts.index): \(error)"))
-            }
+            try takePacket(scratch)
         }
-        return .idle(worked: true)
+        return true
     }
 
     /// Takes the slots of one packet. The journal keeps the only copies that are looked at.
-    private mutating func takePacket(_ scratch: NetScratch) throws(TransmitRingFault) {
+    private mutating func takePacket(_ scratch: NetScratch) throws(Breakdown) {
         let first = ring.requestConsumer
         var step = TransmitParser.Step.needsMore
         while step == .needsMore {
-            if ring.waiting == 0, try poll() == 0 {
-                do throws(NetRingFault) { try parser.ended() } catch { throw .packet(error) }
-                return
+            let isShort = ring.waiting == 0 ? try ring.poll() == 0 : false
+            do throws(NetRingFault) {
+                if isShort { return try parser.ended() }
+                step = try parser.feed(ring.take())
+            } catch {
+                throw .frontend("queue \(facts.index): \(error)")
             }
-            let slot = journal.slot(ring.requestConsumer)
-            ring.takeNext(into: slot, count: NetWire.transmitStride)
-            do throws(NetRingFault) { step = try parser.feed(slot) } catch { throw .packet(error) }
         }
         var record = TransmitRecord(
             first: first,
@@ -171,10 +140,6 @@ struct NetTransmit: ~Copyable {
         case .needsMore: break
         }
         scratch.transmit.append(record)
-    }
-
-    private mutating func poll() throws(TransmitRingFault) -> UInt32 {
-        do throws(RingFault) { return try ring.poll() } catch { throw .ring(error) }
     }
 
     private mutating func place(_ record: inout TransmitRecord, _ scratch: NetScratch) {
@@ -201,32 +166,24 @@ struct NetTransmit: ~Copyable {
 
     // MARK: copies → host
 
-    /// Runs the batch; each copy has its status (XSA-361).
+    /// Runs the batch. A packet is lost with the first of its copies that fails.
     private mutating func copy(_ scratch: NetScratch) {
-        let count = facts.data.copies.count
-        guard count > 0 else { return }
-        metrics.count(copies: count)
-        do throws(HypervisorFailure) {
-            try facts.grants.copy(&facts.data.copies, with: facts.path.domain)
-        } catch {
-            log.failure("cannot copy packets: \(error)")
-            for index in scratch.transmit.indices where scratch.transmit[index].pieceCount > 0 {
-                scratch.transmit[index].status = .error
-                metrics.transmitRefused &+= 1
-            }
-            return
-        }
-        for index in scratch.transmit.indices {
-            let record = scratch.transmit[index]
-            for piece in record.pieceStart..<record.pieceStart &+ record.pieceCount {
-                let status = facts.data.copies.status(of: piece)
-                if status == .okay { continue }
-                scratch.transmit[index].status = .error
+        var index = 0
+        let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { copy, failure in
+            // Failures come in the order of the copies, and these lie in the order of the packets.
+            while !scratch.transmit[index].hasPiece(copy) { index &+= 1 }
+            guard scratch.transmit[index].status == .okay else { return }
+            scratch.transmit[index].status = .error
+            switch failure {
+            case .grant(let status):
                 metrics.transmitFaults &+= 1
                 log.fault("queue \(facts.index): a packet's grant cannot be read: status \(status.rawValue)")
-                break
+            case .hypervisor(let failure):
+                metrics.transmitRefused &+= 1
+                log.failure("cannot copy packets: \(failure)")
             }
         }
+        if count > 0 { metrics.count(copies: count) }
     }
 
     private mutating func stage(_ scratch: NetScratch) {
@@ -284,10 +241,9 @@ struct NetTransmit: ~Copyable {
         for record in scratch.transmit {
             for number in 0..<record.slotCount {
                 let isExtra = number != 0 && number <= record.extraCount
-                let request = TransmitRequest(journal.slot(record.first &+ number))
+                let request = TransmitRequest(ring.request(record.first &+ number))
                 ring.put(
-                    TransmitResponse.words(id: isExtra ? 0 : request.id, status: isExtra ? .null : record.status),
-                    count: NetWire.transmitResponseSize
+                    TransmitResponse.words(id: isExtra ? 0 : request.id, status: isExtra ? .null : record.status)
                 )
             }
         }

@@ -24,8 +24,8 @@ internal import XenWire
 
     private func connect(_ keys: [String: String]) -> Result<NetConnection, FrontendKeyFault> {
         // The second round must ask for exactly what the parser then looks at.
-        let common = keys.filter { NetConnection.commonKeys.contains($0.key) }
-        let asked = Set(NetConnection.commonKeys + NetConnection.ringKeys(common, offer))
+        let first = FrontendKeys(keys.filter { NetConnection.firstKeys.contains($0.key) })
+        let asked = Set(NetConnection.firstKeys + NetConnection.furtherKeys(first, offer))
         return Result { () throws(FrontendKeyFault) in
             try NetConnection(FrontendKeys(keys.filter { asked.contains($0.key) }), offer)
         }
