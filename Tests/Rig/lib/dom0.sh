@@ -363,7 +363,7 @@ guest_create() {
     guest_ids[$1]=$(xl domid "$1")
 }
 
-# guest_start NAME pv|pvh|hvm DISK…: created and its agent answering within guest_boot_limit seconds, or the scenario ends.
+# guest_start NAME pv|pvh DISK…: created and its agent answering, or the scenario ends.
 guest_start() {
     local name=$1 began
     began=$(now)
@@ -372,7 +372,7 @@ guest_start() {
         while IFS= read -r line; do say "          | $line"; done <"$logs/xl-create-$name.log"
         rig_abort "xl create $name"
     fi
-    guest_wait "$name" "${guest_boot_limit:-150}" || rig_abort "guest $name does not answer"
+    guest_wait "$name" 150 || rig_abort "guest $name does not answer"
     say "guest $name is up after $(($(now) - began)) ms"
 }
 
