@@ -79,6 +79,9 @@ actor NetQueue {
         if let target {
             facts.data.loop.watchReadable(opening.device.file.descriptor, target: target, slot: Slot.readable)
         }
+        // One of them may have fired while the other was waited for.
+        transmitPort?.unmask()
+        receivePort?.unmask()
         if opening.isTakeover {
             // The predecessor may have published without notifying.
             transmitPort?.notify()
