@@ -25,6 +25,30 @@ extension SimulatedDiskTests {
             try await scene.end(victimServes: false)
         }
 
+        /// Copies that a broken turn left behind would be the next queue's of its loop.
+        @Test(arguments: [false, true], [33, 0x8000_0000, UInt32.max])
+        func aBrokenTurnLeavesItsNeighbourNothing(persistent: Bool, ahead: UInt32) async throws {
+            let scene = try await Scene(queues: 2, persistent: persistent)
+            let frontend = scene.frontend
+            // The second queue has the bystander's loop.
+            let ring = frontend.rings[1]
+            for index in 0..<5 {
+                let segments = frontend.segments(page: index, bytes: 4096)
+                ring.put { frontend.abi.encode(.write, id: 1, sector: 0, segments: segments, into: $0) }
+            }
+            ring.push()
+            ring.grant.pages.storeRelease(5 &+ ahead, at: RingLayout.requestProducer)
+            ring.channels.notify(ring.port)
+            for round: UInt8 in 1...20 {
+                let bytes = [UInt8](repeating: round, count: 4096)
+                #expect(try await scene.bystander.write(bytes, at: 0) == .okay)
+                #expect(try await scene.bystander.ask(.flushDiskCache) == .okay)
+                #expect(try await scene.bystander.read(4096, at: 0, page: 8) == bytes)
+            }
+            #expect(try await frontend.backend(reaches: .closing))
+            try await scene.end(victimServes: false)
+        }
+
         @Test func afterALieTheFrontendMayBeginAgain() async throws {
             let scene = try await Scene()
             let ring = scene.frontend.ring

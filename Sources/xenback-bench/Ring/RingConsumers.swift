@@ -77,14 +77,15 @@ struct JournalConsumer: RingConsumer, ~Copyable {
     init(_ load: borrowing RingLoad) throws {
         let path = FilePath("/dev/shm/xenback-bench-journal")
         let journal = try RequestJournal.create(at: path, identity: "bench", layout: .slots(load.batch, queues: 1))
-        self.journal = journal
-        abi = load.abi
-        ring = try SlotRing(
+        let ring = try SlotRing(
             load.pages,
             SlotFormat(requestBytes: load.abi.requestSize, responseBytes: load.abi.responseSize),
             journal: journal.queue(0),
             isTakeover: false
         )
+        self.ring = ring
+        self.journal = journal
+        abi = load.abi
         fresh.reserveCapacity(load.batch)
     }
 

@@ -97,6 +97,27 @@ import XenWire
         )
     }
 
+    /// What a takeover waits for loses its use when the frontend goes.
+    @Test func aTakeoverThatIsGivenUp() {
+        let waiting = play(direct, [(sees(.connected, .connected), [.openBacking]), (.backingOpened, [.reattach])])
+        #expect(waiting.isWanted)
+        let left = play(direct, [(sees(.connected, .closing), [])], from: waiting)
+        #expect(!left.isWanted)
+        play(
+            direct,
+            [
+                (.connectWithdrawn, [.publish(.closing)]),
+                (sees(.closing, .closed), [.publish(.closed)]),
+                (sees(.closed, .initialising), [.publishFeatures, .publish(.initWait)]),
+            ],
+            from: left
+        )
+        #expect(!play(direct, [(.stop, [])], from: waiting).isWanted)
+        play(direct, [(.stop, []), (.connectWithdrawn, [.closeBacking, .finished])], from: waiting)
+        // The toolstack's 5 is the frontend's to follow.
+        #expect(play(direct, [(sees(.closing, .connected), [])], from: waiting).isWanted)
+    }
+
     @Test func aNewLifeThatTheToolstackOrWeCutShort() {
         play(
             scripted,
