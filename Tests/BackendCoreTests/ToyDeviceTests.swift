@@ -1,6 +1,7 @@
 // The components, put together to a device class: it serves, survives its deaths, and waits for a host that is late.
 
 internal import BackendCore
+internal import Foundation
 internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
@@ -13,6 +14,16 @@ internal import XenWire
         let bytes = try PrivatePages(byteCount: 4096)
         bytes.write([UInt8](repeating: 2, count: 4096), at: 0)
         scene.data.pages.copyIn(at: 0, count: 4096, from: bytes, at: 0)
+    }
+
+    /// What a class of its own costs with the components: the limit is for them, not for the toy.
+    @Test func aDeviceClassIsSmall() throws {
+        let source = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Support/ToyDevice.swift")
+        let lines = try String(contentsOf: source, encoding: .utf8).split(
+            separator: "\n",
+            omittingEmptySubsequences: false
+        )
+        #expect(lines.count < 150)
     }
 
     @Test func itServesOverManyDeaths() async throws {

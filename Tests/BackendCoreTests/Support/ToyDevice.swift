@@ -7,13 +7,6 @@ internal import SharedRing
 internal import SystemPackage
 internal import XenWire
 
-/// A request is id, grant and count of bytes; its response id and their sum, or `failed`.
-enum ToyWire {
-    static let format = SlotFormat(requestBytes: 16, responseBytes: 8)
-    static let slots = 128
-    static let failed = UInt32.max
-}
-
 struct ToyConnection: NegotiatedConnection {
     static let firstKeys = ["ring-ref", BusKeys.eventChannel]
     let ring: GrantReference
@@ -48,7 +41,6 @@ actor ToyBackend: DeviceShell {
     }
     func openBacking(isTakeover: Bool) async throws(BackendFailure) {}
     func closeBacking() async {}
-    func command(_ command: DeviceCommand) async throws(BackendFailure) {}
     func report() async -> DeviceReport { DeviceReport(path: path, phase: life.phase) }
 
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
@@ -56,32 +48,24 @@ actor ToyBackend: DeviceShell {
         let pages = try mapRing([connection.ring])
         let identity = "domain=\(try await domainIdentity());ring=\(connection.ring);port=\(connection.port)"
         let layout = JournalLayout.slots(ToyWire.slots, queues: 1)
-        let (journal, isTakeover) = try openJournal(
-            identity: identity,
-            layout: layout,
-            rings: [pages],
-            isTakeover: isTakeover
-        )
+        let past = try openJournal(identity: identity, layout: layout, rings: [pages], isTakeover: isTakeover)
         let (alarm, grants) = (BreakdownAlarm(signal), environment.hypervisor.grants)
         let data = try environment.dataLoop(device: path.index, queue: 0)
-        let queue = ToyQueue(alarm, grants, data, CrashMark(mark, queue: 0))
+        let queue = ToyQueue(alarm, grants, data, CrashMark(mark, queue: 0), path.domain)
         (self.alarm, self.queue) = (alarm, queue)
-        try await queue.open(pages, journal, connection.port, of: path.domain, isTakeover: isTakeover)
+        try await queue.open(pages, past, connection.port)
         return "one ring"
     }
     func disconnect() async {
         await queue?.close()
         (queue, alarm) = (nil, nil)
     }
-    func release() async {
-        await queue?.close(abandons: true)
-        queue = nil
-    }
+    func release() async { await queue?.close(abandons: true) }
 }
 
 actor ToyQueue: QueueTurns, CompletionTarget {
     private let (alarm, grants, data, mark): (BreakdownAlarm, any GrantTable, DataLoop, CrashMark)
-    private var domain = DomainID.initial
+    private let domain: DomainID
     private var target: TargetID?
     private var ring: SlotRing?
     private var port: QueuePort?
@@ -89,29 +73,25 @@ actor ToyQueue: QueueTurns, CompletionTarget {
     private var taken: [UInt16] = []
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe data.loop.asUnownedSerialExecutor() }
 
-    init(_ alarm: BreakdownAlarm, _ grants: any GrantTable, _ data: DataLoop, _ mark: CrashMark) {
-        (self.alarm, self.grants, self.data, self.mark) = (alarm, grants, data, mark)
+    init(_ alarm: BreakdownAlarm, _ grants: any GrantTable, _ data: DataLoop, _ mark: CrashMark, _ domain: DomainID) {
+        (self.alarm, self.grants, self.data, self.mark, self.domain) = (alarm, grants, data, mark, domain)
     }
 
-    func open(
-        _ pages: SharedPages,
-        _ journal: RequestJournal,
-        _ remote: EventChannelPort,
-        of domain: DomainID,
-        isTakeover: Bool
-    ) async throws(BackendFailure) {
+    typealias Past = (journal: RequestJournal, isTakeover: Bool)
+    func open(_ pages: SharedPages, _ past: Past, _ remote: EventChannelPort) async throws(BackendFailure) {
         let target = data.loop.attach(self)
-        (self.domain, self.target) = (domain, target)
+        self.target = target
         let wake = QueuePort.Wake(target, slot: 0)
         port = try await .bind(remote, of: domain, to: self, on: data, wake: wake, mark: mark.device)
         do {
             memory = try PrivatePages(byteCount: ToyWire.slots * 4096)
-            ring = try SlotRing(pages, ToyWire.format, journal: journal.queue(0), isTakeover: isTakeover)
+            let journal = past.journal.queue(0)
+            ring = try SlotRing(pages, ToyWire.format, journal: journal, isTakeover: past.isTakeover)
         } catch {
             throw BackendFailure(.frontend, "\(error)")
         }
         taken = (ring?.unanswered ?? []).map { UInt16($0) }
-        if isTakeover { port?.notify() }
+        if past.isTakeover { port?.notify() }
         turn()
     }
 
@@ -149,32 +129,16 @@ actor ToyQueue: QueueTurns, CompletionTarget {
     }
 
     private func answer() {
-        guard let memory else { return }
-        let (slots, grants, domain) = (taken, grants, domain)
-        taken.removeAll()
-        for slot in slots {
-            guard let request = ring?.request(Int(slot)) else { return }
-            let count = UInt16(min(request.u32(8), 4096))
-            let (grant, place) = (GrantReference(request.u32(4)), Int(slot) * 4096)
-            data.copies.add(
-                reference: grant,
-                pageOffset: 0,
-                byteCount: count,
-                intoGrant: false,
-                pages: memory,
-                privateOffset: place
-            )
-        }
-        var sums = slots.map { slot in
-            let bytes = memory.slot(at: Int(slot) * 4096, byteCount: 4096)
-            return { (count: UInt32) in (0..<Int(min(count, 4096))).reduce(UInt32(0)) { $0 &+ UInt32(bytes.u8($1)) } }
-        }
-        data.runCopies(grants, with: domain) { index, _ in sums[index] = { _ in ToyWire.failed } }
-        for (slot, sum) in zip(slots, sums) {
-            guard let request = ring?.request(Int(slot)) else { return }
-            let answer = UInt64(request.u32(0)) | UInt64(sum(request.u32(8))) << 32
-            ring?.put(WireWords(low: answer, high: 0), for: Int(slot))
+        guard let memory, ring != nil else { return }
+        var failed: Set<Int> = []
+        for slot in taken { ring?.request(Int(slot)).addCopy(to: &data.copies, memory, at: Int(slot) * 4096) }
+        data.runCopies(grants, with: domain) { index, _ in failed.insert(index) }
+        for (index, slot) in taken.map(Int.init).enumerated() {
+            guard let request = ring?.request(slot) else { return }
+            let sum = memory.slot(at: slot * 4096, byteCount: 4096).sum(ToyWire.count(of: request))
+            ring?.put(ToyWire.response(to: request, failed.contains(index) ? ToyWire.failed : sum), for: slot)
         }
         if ring?.publish() ?? false { port?.notify() }
+        taken.removeAll()
     }
 }
