@@ -1,6 +1,7 @@
 // A USB host controller as a configuration describes it.
 
-/// What `vusb=["usbver=2, numports=8, port_1=1-1"]` says (xm 4.0, `xmdomain.cfg`; ports up to 31 as usbif.h has them).
+/// What `vusb=["usbver=2, numports=8, port_1=1-1"]` says (xm 4.0, `xmdomain.cfg`; ports up to 31 as usbif.h has them), or
+/// `usbctrl=['type=pv,version=2,ports=8']` (xl.cfg(5)). Keys of both may be mixed.
 public struct USBLine: Equatable, Sendable {
     /// Of the controller that the guest sees: a `1` has full and low speed only.
     public enum Version: Int, Sendable, CaseIterable {
@@ -12,7 +13,7 @@ public struct USBLine: Equatable, Sendable {
     public struct Port: Equatable, Sendable {
         /// From 1.
         public var number: Int
-        /// A bus id (`1-1.4`) or a rule that the daemon reads.
+        /// A bus id (`1-1.4`) or a rule, for the daemon to read.
         public var device: String
         /// Characters of the line before `device`.
         public var position: Int

@@ -32,30 +32,67 @@ struct USBLineParser {
         }
         let (key, value) = (trimmed(part[..<equals]), trimmed(part[part.index(after: equals)...]))
         switch key {
-        case "usbver": try setVersion(value)
-        case "numports": try setPortCount(value)
-        case "version": throw error("xl's version= is usbver= here", at: part)
-        case "ports": throw error("xl's ports= is numports= here", at: part)
+        case "usbver", "version": try setVersion(value, key)
+        case "numports", "ports": try setPortCount(value, key)
+        case "type": try checkType(value)
         default:
-            guard key.hasPrefix("port_") else { throw error("unknown key '\(key)'; \(Self.keys)", at: part) }
+            guard key.hasPrefix("port_") else { throw unknown(key, part) }
             try setPort(key.dropFirst("port_".count), value, part)
         }
     }
 
-    private static let keys = "known are usbver, numports and port_1 … port_\(USBLine.portLimit)"
+    private static let keys =
+        "known are usbver, numports, port_1 … port_\(USBLine.portLimit), and xl's type, version, ports"
 
-    private mutating func setVersion(_ value: Substring) throws(USBLineError) {
-        if version != nil { throw error("usbver given twice", at: value) }
+    /// Words of other lines and commands are refused by name, with what to write.
+    private func unknown(_ key: Substring, _ part: Substring) -> USBLineError {
+        switch key {
+        case "usbctrl", "vusb":
+            error("\(key)=[…] belongs in a configuration file; write only what is between its quotes", at: part)
+        case "usbdev", "hostbus", "hostaddr", "controller", "port":
+            error(
+                "\(key)= says which device; this line makes a controller, xenback usb-attach fills its ports",
+                at: part
+            )
+        case "usb", "usbdevice", "usbversion":
+            error(
+                "\(key)= is for the device model's emulated USB, which xl serves; this line makes a PV controller",
+                at: part
+            )
+        case "backend", "backend-domname":
+            error("a controller is served by the domain that xenback runs in: no \(key)=", at: part)
+        default: error("unknown key '\(key)'; \(Self.keys)", at: part)
+        }
+    }
+
+    /// xl's `type=` (xl.cfg(5), `usbctrl`).
+    private func checkType(_ value: Substring) throws(USBLineError) {
+        switch value {
+        case "pv", "auto": return
+        case "qusb", "devicemodel":
+            throw error("type=\(value) is a controller of the device model; xenbackd serves type=pv", at: value)
+        case "hostdev":
+            throw error(
+                "type=hostdev says which device; this line makes a controller, xenback usb-attach fills its ports",
+                at: value
+            )
+        default: throw error("type is pv or auto, not '\(value)'", at: value)
+        }
+    }
+
+    private mutating func setVersion(_ value: Substring, _ key: Substring) throws(USBLineError) {
+        if version != nil { throw error("\(key) given twice", at: value) }
+        if value == "3" { throw error("\(key)=3: PV controllers are of USB 1.1 or 2.0 (usbif.h)", at: value) }
         guard let number = decimal(value), let new = USBLine.Version(rawValue: number) else {
-            throw error("usbver is 1 (USB 1.1) or 2 (USB 2.0), not '\(value)'", at: value)
+            throw error("\(key) is 1 (USB 1.1) or 2 (USB 2.0), not '\(value)'", at: value)
         }
         version = new
     }
 
-    private mutating func setPortCount(_ value: Substring) throws(USBLineError) {
-        if portCount != nil { throw error("numports given twice", at: value) }
+    private mutating func setPortCount(_ value: Substring, _ key: Substring) throws(USBLineError) {
+        if portCount != nil { throw error("\(key) given twice", at: value) }
         guard let number = decimal(value), (1...USBLine.portLimit).contains(number) else {
-            throw error("numports is a number from 1 to \(USBLine.portLimit), not '\(value)'", at: value)
+            throw error("\(key) is a number from 1 to \(USBLine.portLimit), not '\(value)'", at: value)
         }
         portCount = number
     }
