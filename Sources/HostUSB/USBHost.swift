@@ -24,6 +24,17 @@ public protocol USBHost: AnyObject, Sendable {
     /// - Throws: `.notFound` if it is gone, `.busy` naming who has it, `.denied` for a hub, `.host` for what the kernel
     ///   says.
     func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice
+
+    /// Finishes what owners that died have left half done, and gives the host the devices back that nobody goes on with.
+    /// May block for a while: off the loops.
+    /// - Parameter goesOn: whether an owner of that name (as at `open`) has a successor, which will open the device.
+    /// - Returns: what was done, for the log.
+    func recover(_ goesOn: @Sendable (String) -> Bool) -> [String]
+}
+
+extension USBHost {
+    /// Of a host whose devices are free as soon as their owner is dead.
+    public func recover(_ goesOn: @Sendable (String) -> Bool) -> [String] { [] }
 }
 
 /// A watch of a host's devices, on until it is ended.

@@ -3,6 +3,7 @@
 internal import CLinux
 internal import Glibc
 internal import HostIO
+internal import Synchronization
 internal import SystemPackage
 
 /// The right to use a device, of one owner in all processes of the service, until it is released or its process dies.
@@ -10,8 +11,14 @@ internal import SystemPackage
 /// usbfs lets anybody open a node who may, and tells the second one only when it claims an interface, and not whose it is.
 /// The lock is the open file's (fcntl(2), F_OFD_SETLK), so that the kernel drops it with the process. Its file is named
 /// after the bus and device number: what is plugged in there next has another one. Files stay; there are few names.
+///
+/// Its two lines say who has the device, and which configuration the host had it in. An owner that gives the device back
+/// empties the file; one that dies, or leaves the device to a successor, does not.
 final class DeviceLock: Sendable {
     private let file: OpenFile
+    /// bConfigurationValue of the configuration that the host had the device in.
+    let hostConfiguration: UInt8?
+    private let isLeft = Atomic(false)
 
     /// - Throws: `.busy` with the holder's name, `.host` if there can be no such file.
     init(_ facts: USBDeviceFacts, owner: String, in directory: FilePath) throws(USBFailure) {
@@ -25,23 +32,65 @@ final class DeviceLock: Sendable {
             throw USBFailure(.host, "\(path) cannot be made: \(error)")
         }
         let status = linux_lock_open_file(file.descriptor, 1)
+        let former = DeviceLock.lines(file)
         if status == EAGAIN || status == EACCES {
-            let holder = DeviceLock.holder(file)
+            let holder = former.first.map(USBText.printable) ?? "another owner"
             throw USBFailure(.busy, "\(facts.address) belongs to \(holder); detach it there first")
         }
         if status != 0 { throw USBFailure(.host, "\(path) cannot be locked: \(Errno(rawValue: status))") }
         self.file = file
-        let line = Array("\(USBText.printable(owner)) (pid \(getpid()))\n".utf8)
+        // A dead owner's guest may have chosen another one.
+        let kind = "\(USBText.hexadecimal(facts.vendor)):\(USBText.hexadecimal(facts.product))"
+        if let words = former.dropFirst().first?.split(separator: " "), words.count == 2, words[0] == kind {
+            hostConfiguration = UInt8(words[1]).flatMap { $0 == 0 ? nil : $0 }
+        } else {
+            hostConfiguration = facts.activeConfiguration
+        }
+        let text = "\(USBText.printable(owner)) (pid \(getpid()))\n\(kind) \(hostConfiguration ?? 0)\n"
+        let bytes = Array(text.utf8)
         _ = ftruncate(file.descriptor, 0)
         // SAFETY: the kernel reads the bytes during the call only.
-        _ = unsafe line.withUnsafeBytes { unsafe pwrite(file.descriptor, $0.baseAddress, $0.count, 0) }
+        _ = unsafe bytes.withUnsafeBytes { unsafe pwrite(file.descriptor, $0.baseAddress, $0.count, 0) }
     }
 
-    deinit { _ = ftruncate(file.descriptor, 0) }
+    /// The device stays as it is, for a successor.
+    func leave() { isLeft.store(true, ordering: .relaxed) }
 
-    private static func holder(_ file: OpenFile) -> String {
+    deinit { if !isLeft.load(ordering: .relaxed) { _ = ftruncate(file.descriptor, 0) } }
+
+    private static func lines(_ file: OpenFile) -> [String] {
         let bytes = (try? Files.contents(of: FileDescriptor(rawValue: file.descriptor), limit: 512)) ?? []
-        let line = String(decoding: bytes.prefix { $0 != 0x0a }, as: UTF8.self)
-        return line.isEmpty ? "another owner" : USBText.printable(line)
+        return bytes.split(separator: 0x0a).map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    // MARK: dead owners
+
+    /// A device whose owner ended without giving it back.
+    struct Abandoned: Hashable {
+        var busNumber: UInt8
+        var deviceNumber: UInt8
+        /// As the owner called itself.
+        var owner: String
+    }
+
+    /// Those that nobody has now.
+    static func abandoned(in directory: FilePath) -> [Abandoned] {
+        ((try? Files.names(in: directory)) ?? []).sorted().compactMap { name in
+            let numbers = name.split(separator: "-").map { UInt8($0) }
+            guard numbers.count == 2, let bus = numbers[0], let number = numbers[1],
+                let file = try? OpenFile(path: directory.appending(name).string, flags: O_RDWR),
+                linux_lock_open_file(file.descriptor, 1) == 0, let line = lines(file).first
+            else { return nil }
+            let owner = line.split(separator: " (pid ").first.map(String.init) ?? line
+            return Abandoned(busNumber: bus, deviceNumber: number, owner: owner)
+        }
+    }
+
+    /// Its device is not plugged in any more.
+    static func forget(_ abandoned: Abandoned, in directory: FilePath) {
+        let path = directory.appending("\(abandoned.busNumber)-\(abandoned.deviceNumber)")
+        guard let file = try? OpenFile(path: path.string, flags: O_RDWR), linux_lock_open_file(file.descriptor, 1) == 0
+        else { return }
+        _ = ftruncate(file.descriptor, 0)
     }
 }

@@ -64,6 +64,59 @@ struct DeviceTree: Sendable {
         }
     }
 
+    // MARK: authorization (Linux, Documentation/usb/authorization.rst)
+
+    /// Whether interfaces that are made on this bus are offered to drivers; true false where the
+    /// host's administrator does not want that, or the kernel has no such control.
+    func authorizesInterfaces(ofBus bus: UInt8) -> Bool { DeviceTree.text(defaultControl(bus)) == "1" }
+
+    /// The administrator's will is that no driver gets an interface by itself.
+    func withholdsInterfaces(ofBus bus: UInt8) -> Bool { DeviceTree.text(defaultControl(bus)) == "0" }
+
+    func authorizeInterfaces(ofBus bus: UInt8, _ isAuthorized: Bool) {
+        Sysfs.write(isAuthorized ? "1" : "0", to: defaultControl(bus))
+    }
+
+    private func defaultControl(_ bus: UInt8) -> FilePath {
+        root.appending("usb\(bus)").appending("interface_authorized_default")
+    }
+
+    /// Names of interfaces that no driver may have, of all devices of the bus.
+    func unauthorizedInterfaces(ofBus bus: UInt8) -> [String] {
+        addresses(ofBus: bus).flatMap { interfaceNames(of: $0) }.filter { name in
+            interfaceDirectory(name).map { DeviceTree.text($0.appending("authorized")) == "0" } ?? false
+        }
+    }
+
+    /// Devices that the kernel is still giving their interfaces, or that have no configuration.
+    func unsettledDevices(ofBus bus: UInt8) -> [String] {
+        addresses(ofBus: bus).filter { address in
+            guard isAuthorized(address), let count = number(address, "bNumInterfaces") else {
+                return isAuthorized(address)
+            }
+            return interfaceNames(of: address).count < Int(count)
+        }.map(\.description)
+    }
+
+    func authorize(interface name: String, _ isAuthorized: Bool = true) {
+        guard let directory = interfaceDirectory(name) else { return }
+        Sysfs.write(isAuthorized ? "1" : "0", to: directory.appending("authorized"))
+    }
+
+    /// `3-1.5:1.0` for each interface of the active configuration.
+    func interfaceNames(of address: USBBusAddress) -> [String] {
+        interfaces(of: address).compactMap { $0.lastComponent?.string }
+    }
+
+    private func interfaceDirectory(_ name: String) -> FilePath? {
+        USBBusAddress(String(name.prefix { $0 != ":" })).map { directory($0).appending(name) }
+    }
+
+    /// Of all devices but the root hub.
+    private func addresses(ofBus bus: UInt8) -> [USBBusAddress] {
+        ((try? Files.names(in: root)) ?? []).compactMap { USBBusAddress($0) }.filter { $0.bus == bus }.sorted()
+    }
+
     private func directory(_ address: USBBusAddress) -> FilePath { root.appending("\(address)") }
 
     private func interfaces(of address: USBBusAddress) -> [FilePath] {

@@ -14,6 +14,8 @@ public final class KernelUSB: USBHost {
         public var nodes: FilePath = "/dev/bus/usb"
         /// Where udevd listens; it is there while udevd runs.
         public var udev: FilePath = "/run/udev/control"
+        /// Where an interface's name is written to be offered to the drivers.
+        public var probe: FilePath = "/sys/bus/usb/drivers_probe"
         /// For the owners' locks, `usb` below the service's run directory.
         public var locks: FilePath
 
@@ -22,12 +24,14 @@ public final class KernelUSB: USBHost {
 
     private let places: Places
     private let tree: DeviceTree
+    private let probeGuard: ProbeGuard
     /// How long to wait for what the kernel or a driver does meanwhile.
     private static let patience = Duration.seconds(2)
 
     public init(_ places: Places) {
         self.places = places
         tree = DeviceTree(root: places.devices)
+        probeGuard = ProbeGuard(tree: tree, probe: places.probe, locks: places.locks)
     }
 
     public func devices() throws(USBFailure) -> [USBDeviceFacts] { try tree.devices() }
@@ -38,6 +42,12 @@ public final class KernelUSB: USBHost {
     }
 
     public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice {
+        KernelDevice(try handle(facts, owner: owner), loop)
+    }
+
+    private func handle(_ facts: USBDeviceFacts, owner: String) throws(USBFailure) -> USBHandle {
+        // A former owner may have died with the bus's drivers held off.
+        probeGuard.restore(bus: facts.busNumber)
         let facts = try configured(facts)
         let lock = try DeviceLock(facts, owner: owner, in: places.locks)
         let file = try node(of: facts)
@@ -45,12 +55,36 @@ public final class KernelUSB: USBHost {
         guard let now = tree.facts(of: facts.address), now.isSame(as: facts),
             let descriptors = tree.descriptors(of: facts.address)
         else { throw KernelUSB.gone(facts) }
-        let handle = try USBHandle(file, facts, descriptors, lock: lock)
+        let handle = try USBHandle(file, facts, descriptors, lock: lock, probeGuard)
         do throws(USBFailure) { try claim(handle) } catch {
             handle.abandon()
             throw error
         }
-        return KernelDevice(handle, loop)
+        return handle
+    }
+
+    public func recover(_ goesOn: @Sendable (String) -> Bool) -> [String] {
+        for bus in probeGuard.buses { probeGuard.restore(bus: bus) }
+        var done: [String] = []
+        for left in DeviceLock.abandoned(in: places.locks) where !goesOn(left.owner) {
+            let all = (try? devices()) ?? []
+            guard
+                let facts = all.first(where: {
+                    $0.busNumber == left.busNumber && $0.deviceNumber == left.deviceNumber
+                })
+            else {
+                DeviceLock.forget(left, in: places.locks)
+                continue
+            }
+            do throws(USBFailure) {
+                let handle = try handle(facts, owner: "xenbackd, which gives it back to the host")
+                handle.giveBack(isGone: false, configuration: facts.activeConfiguration)
+                done.append("\(facts) is the host's again: \(left.owner) ended without giving it back")
+            } catch {
+                done.append("\(facts) of \(left.owner), which has ended, cannot be given back to the host: \(error)")
+            }
+        }
+        return done
     }
 
     /// Waits for the configuration that the kernel chooses for a device that has just arrived, and checks that it is one

@@ -17,6 +17,7 @@ final class USBHandle: @unchecked Sendable {
     private let context: OpaquePointer
     private let handle: OpaquePointer
     private var lock: DeviceLock?
+    private let probeGuard: ProbeGuard
     private var file: OpenFile?
     private var claimed: [UInt8] = []
     /// Of the interfaces that are claimed.
@@ -32,8 +33,10 @@ final class USBHandle: @unchecked Sendable {
         _ file: OpenFile,
         _ facts: USBDeviceFacts,
         _ descriptors: USBDescriptors,
-        lock: DeviceLock
+        lock: DeviceLock,
+        _ probeGuard: ProbeGuard
     ) throws(USBFailure) {
+        self.probeGuard = probeGuard
         self.facts = facts
         self.descriptors = descriptors
         self.lock = lock
@@ -57,8 +60,12 @@ final class USBHandle: @unchecked Sendable {
         unsafe self.handle = handle
     }
 
-    /// Of a device that nobody was given.
-    deinit { if isOpen { close() } }
+    /// Of a device that is left as it is: to a successor.
+    deinit {
+        guard isOpen else { return }
+        lock?.leave()
+        close()
+    }
 
     /// Takes all interfaces of a configuration from the drivers that have them.
     ///
@@ -71,6 +78,8 @@ final class USBHandle: @unchecked Sendable {
         unsafe libusb_set_auto_detach_kernel_driver(handle, 1)
         // With this on, a release would give the interface to the kernel's drivers again.
         defer { unsafe libusb_set_auto_detach_kernel_driver(handle, 0) }
+        // New ones may not be, see `setConfiguration`; and a former owner may have died before it came to this.
+        authorize()
         for interface in interfaces where !claimed.contains(interface) {
             let code = unsafe libusb_claim_interface(handle, CInt(interface))
             if code != 0 { return code }
@@ -79,16 +88,31 @@ final class USBHandle: @unchecked Sendable {
         return 0
     }
 
+    /// An interface that is not authorized cannot be claimed either (drivers/usb/core/driver.c,
+    /// `usb_driver_claim_interface`).
+    private func authorize(_ isAuthorized: Bool = true) {
+        for name in probeGuard.tree.interfaceNames(of: facts.address) {
+            probeGuard.tree.authorize(interface: name, isAuthorized)
+        }
+    }
+
     private func release() {
         for interface in claimed { unsafe libusb_release_interface(handle, CInt(interface)) }
         claimed = []
     }
 
     /// SET_CONFIGURATION. The kernel refuses it while an interface is claimed (drivers/usb/core/devio.c,
-    /// `proc_setconfig`), and offers new interfaces to its drivers before it returns. If the device has no such
+    /// `proc_setconfig`). Interfaces of another configuration than before are new, and no driver of the host's is to see
+    /// them; those of the same one stay (`usb_reset_configuration`), and nobody is offered any. If the device has no such
     /// configuration it keeps the one it has.
     /// - Returns: 0 or libusb's code.
     func setConfiguration(_ value: UInt8) -> CInt {
+        let makesInterfaces = value != 0 && value != configuration
+        if makesInterfaces { return probeGuard.withoutDrivers(facts) { change(to: value) } }
+        return change(to: value)
+    }
+
+    private func change(to value: UInt8) -> CInt {
         release()
         let code = unsafe libusb_set_configuration(handle, value == 0 ? -1 : CInt(value))
         if code != 0 {
@@ -111,25 +135,36 @@ final class USBHandle: @unchecked Sendable {
     func abandon() {
         let interfaces = claimed
         release()
+        if probeGuard.tree.withholdsInterfaces(ofBus: facts.busNumber) { authorize(false) }
         for interface in interfaces { unsafe libusb_attach_kernel_driver(handle, CInt(interface)) }
         close()
     }
 
     /// Gives the device back as it was found: reset, in the configuration it had, to the kernel's drivers. The last call.
+    ///
+    /// It is reset before any driver is offered an interface: what a guest has made of it, its drivers may not like.
     func giveBack(isGone: Bool, configuration: UInt8?) {
         if !isGone {
-            let interfaces = claimed
-            if configuration != facts.activeConfiguration {
-                release()
-                // Offers the interfaces to the drivers by itself.
-                unsafe libusb_set_configuration(handle, facts.activeConfiguration.map { CInt($0) } ?? -1)
-            } else {
-                unsafe libusb_reset_device(handle)
-                release()
-                for interface in interfaces { unsafe libusb_attach_kernel_driver(handle, CInt(interface)) }
+            unsafe libusb_reset_device(handle)
+            release()
+            let own = lock?.hostConfiguration
+            if configuration != own {
+                probeGuard.withoutDrivers(facts) {
+                    _ = unsafe libusb_set_configuration(handle, own.map { CInt($0) } ?? -1)
+                }
             }
+            offer(own)
         }
         close()
+    }
+
+    /// Offers the interfaces to the kernel's drivers, unless the administrator does that by hand on this bus.
+    private func offer(_ configuration: UInt8?) {
+        if probeGuard.tree.withholdsInterfaces(ofBus: facts.busNumber) { return authorize(false) }
+        authorize()
+        for interface in configuration.flatMap({ descriptors.configuration($0) })?.interfaces ?? [] {
+            unsafe libusb_attach_kernel_driver(handle, CInt(interface))
+        }
     }
 
     private func close() {
