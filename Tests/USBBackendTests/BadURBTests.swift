@@ -1,6 +1,8 @@
 // URBs of a frontend that is wrong or lies: it gets an answer or loses its controller, and nobody else notices.
 
+internal import BackendCore
 internal import FrontendDrivers
+internal import HostIO
 internal import HostUSB
 internal import Hypervisor
 internal import SharedRing
@@ -200,6 +202,39 @@ extension SimulatedControllerTests {
                 rest = rest.dropFirst(16)
             }
             try await end(raw)
+        }
+
+        /// The batch of grant copies is the loop's: what one controller left in it, its neighbour would run, and would
+        /// take for its own.
+        @Test func noFaultLeavesCopiesToTheNeighbour() async throws {
+            let raw = try await controller()
+            let backend = try raw.scene.backend
+            let queue = await backend.queue
+            let data = try #require(queue).facts.data
+            func neighbourHasItsTurn(after what: String) async throws {
+                let left = await Task(executorPreference: data.loop) { data.copies.count }.value
+                #expect(left == 0, "\(what)")
+                try await raw.scene.bystanderIsServed()
+            }
+            for bad in BadURB.all {
+                // Behind one whose data go to the device, and before one whose data come from it.
+                var out = RawRequest(1, RawRequest.pipe(.bulk, endpoint: 2, .out))
+                out.segments = [raw.segment(3, length: 31)]
+                let look = BadURB.control(raw, SetupPacket(0x80, 6, value: 0x100, length: 18))
+                #expect(await raw.perform([out, bad.request(raw), look]).count == 3, "\(bad.testDescription)")
+                try await neighbourHasItsTurn(after: bad.testDescription)
+            }
+            // Good requests, and a lie about how many there are: the connection is broken in this turn.
+            for place in 0..<3 {
+                var out = RawRequest(1, RawRequest.pipe(.bulk, endpoint: 2, .out))
+                out.segments = [raw.segment(3, length: 31)]
+                raw.put(out, at: raw.requestProducer &+ UInt32(place))
+            }
+            raw.requestProducer = raw.requestProducer &+ 17
+            raw.notify()
+            try await raw.scene.isClosed(saying: "producer")
+            try await neighbourHasItsTurn(after: "a lying ring")
+            try await raw.scene.end()
         }
 
         @Test(arguments: [17, 0x8000_0000, UInt32.max])
