@@ -41,10 +41,10 @@ private final class ListedBus: USBHost {
     }
 }
 
-/// Says that every controller is ours and makes none: the broker only asks.
+/// Says that every controller and disk is ours and makes none: the broker only asks.
 private struct ListedUSB: USBServing {
     let host: any USBHost
-    var kinds: [DeviceKind] { [.vusb] }
+    var kinds: [DeviceKind] { [.vusb, .vbd3] }
     func owns(_ keys: BackendKeys) -> Bool { true }
     func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
         fatalError("the broker makes no backends")
@@ -265,20 +265,149 @@ struct USBTests {
         try await refused(broker, USBAttach(domain: "1", device: "0", port: 1, bus: "1-1"), "see [usb]")
     }
 
-    @Test func aForgottenControllerOfADeadDomainIsRemoved() async throws {
+    /// A running xl reads node after node and takes each for granted: nothing goes before all of its own is gone.
+    @Test func whatTheToolstackLeavesIsRemovedAfterItsOwn() async throws {
         let (host, broker, task) = try await scene()
-        let path = try await create(host, broker, 1, 0, "numports=2, port_1=class=03")
+        let controller = try await create(host, broker, 1, 0, "numports=2, port_1=class=03")
+        let disk = try await host.attach(1)
         let store = host.dom0.store
+        try await eventually("both are listed") { try await call(broker, List()).devices.count == 2 }
         try host.machine.destroyDomain(DomainID(1)!)
-        try await eventually("closed") { try await host.state(path) == .closed }
-        // While libxl knows it, libxl removes it.
-        try await Task.sleep(for: .milliseconds(200))
-        #expect(try await store.directory("\(path)") != nil)
+        for path in [controller, disk] { try await store.write("\(path)/state", "6") }
+        // libxl removes a device's nodes, then the domain's, then its own, each of them for good.
+        for step in ["/libxl/1/device/vusb/0", "/libxl/1/device/vbd", "/local/domain/1"] {
+            try await store.remove(step)
+            // Scans come and go meanwhile.
+            for path in [controller, disk] {
+                try await store.write("\(path)/state", "6")
+                #expect(try await scanned(broker).devices[path]?.state == .closed, "after \(step)")
+            }
+        }
         try await store.remove("/libxl/1")
-        try await store.write("\(path)/state", "6")
-        try await eventually("removed") { try await store.directory("\(path)") == nil }
+        for path in [controller, disk] {
+            try await eventually("removed") { try await store.directory("backend/\(path.kind)/1") == nil }
+        }
         await broker.stop()
         await task.value
+    }
+
+    private func scanned(_ broker: Broker) async throws -> DeviceListing {
+        try await Task(executorPreference: broker.loop) { try await broker.scanned() }.value
+    }
+
+    /// A controller with empty ports, as libxl makes one when a guest is restarted.
+    private func restart(_ host: SimulatedHost, from old: UInt16?, as new: UInt16, uuid: String) async throws
+        -> DevicePath
+    {
+        if let old {
+            let nodes = DeviceNodes(own: .initial, path: DevicePath(kind: .vusb, domain: DomainID(old)!, index: 0))
+            for port in 1...3 { try await host.dom0.store.write("\(nodes.backend)/port/\(port)", "") }
+            try host.machine.destroyDomain(DomainID(old)!)
+            try await host.dom0.store.transaction { (store) throws(HypervisorFailure) in
+                try nodes.remove(from: store)
+                try store.remove("/local/domain/\(old)")
+            }
+        }
+        try host.machine.createDomain(DomainID(new)!)
+        try await host.dom0.store.write("/local/domain/\(new)/vm", "/vm/\(uuid)")
+        let controller = USBControllerSpecification(domain: DomainID(new)!, index: 0, version: 2, portCount: 3)
+        let written = try await host.dom0.store.transaction { (store) throws(HypervisorFailure) in
+            try DeviceNodes(own: .initial, path: controller.path).write(controller, to: store)
+        }
+        #expect(written)
+        return controller.path
+    }
+
+    private func ports(_ host: SimulatedHost, _ path: DevicePath) async throws -> [String?] {
+        var texts: [String?] = []
+        for port in 1...3 { texts.append(try await host.dom0.store.read("\(path)/port/\(port)")) }
+        return texts
+    }
+
+    @Test func assignmentsOutliveAGuestsRestart() async throws {
+        let (host, broker, task) = try await scene()
+        let (uuid, other) = ("6f1e9ad4-0000-4000-8000-0123456789ab", "6f1e9ad4-0000-4000-8000-0123456789ac")
+        try await host.dom0.store.write("/local/domain/1/vm", "/vm/\(uuid)")
+        try await host.dom0.store.write("/local/domain/2/vm", "/vm/\(other)")
+        _ = try await create(host, broker, 1, 0, "numports=3, port_1=class=03, port_2=1-1, port_3=0781:5581")
+        _ = try await call(broker, USBDetach(domain: "1", device: "0", port: 3))
+        let second = try await restart(host, from: 1, as: 3, uuid: uuid)
+        try await eventually("the ports") { try await ports(host, second) == ["class=03", "1-1", ""] }
+        // And again, also for a broker that has seen nothing of it.
+        let third = try await restart(host, from: 3, as: 4, uuid: uuid)
+        try await eventually("the ports") { try await ports(host, third) == ["class=03", "1-1", ""] }
+        // What was taken out by hand stays out; what another guest has got meanwhile is that guest's.
+        _ = try await call(broker, USBDetach(domain: "4", device: "0", port: 2))
+        let taken = try await create(host, broker, 2, 0, "port_1=1-1")
+        let fourth = try await restart(host, from: 4, as: 5, uuid: uuid)
+        try await eventually("the ports") { try await ports(host, fourth) == ["class=03", "", ""] }
+        _ = try await call(broker, USBDetach(domain: "2", device: "0", port: 1))
+        #expect(try await host.dom0.store.read("\(taken)/port/1") == "")
+        // A guest that does not come back is forgotten, not at once.
+        try host.machine.destroyDomain(DomainID(5)!)
+        try await host.dom0.store.remove("/local/domain/5")
+        let missing = await broker.swept([])
+        #expect(missing == [uuid])
+        #expect(try await host.dom0.store.directory("xenback/usb/\(uuid)") != nil)
+        #expect(await broker.swept(missing) == [])
+        #expect(try await host.dom0.store.directory("xenback/usb/\(uuid)") == nil)
+        await broker.stop()
+        await task.value
+    }
+
+    @Test func anotherGuestsPortsAreNotFilled() async throws {
+        let (host, broker, task) = try await scene()
+        let uuid = "6f1e9ad4-0000-4000-8000-0123456789ab"
+        try await host.dom0.store.write("/local/domain/1/vm", "/vm/\(uuid)")
+        _ = try await create(host, broker, 1, 0, "numports=3, port_1=1-1, port_2=class=03")
+        let stranger = try await restart(host, from: nil, as: 7, uuid: "6f1e9ad4-0000-4000-8000-0123456789ff")
+        let again = try await restart(host, from: 1, as: 8, uuid: uuid)
+        try await eventually("the ports") { try await ports(host, again) == ["1-1", "class=03", ""] }
+        #expect(try await ports(host, stranger) == ["", "", ""])
+        // A controller that is taken away and made anew by hand has empty ports, now and after a restart.
+        let nodes = DeviceNodes(own: .initial, path: again)
+        try await host.dom0.store.transaction { (store) throws(HypervisorFailure) in try nodes.remove(from: store) }
+        try await eventually("its end is seen") { try await call(broker, List()).devices.allSatisfy { $0.domain != 8 } }
+        let controller = USBControllerSpecification(domain: DomainID(8)!, index: 0, version: 2, portCount: 3)
+        _ = try await host.dom0.store.transaction { (store) throws(HypervisorFailure) in
+            try nodes.write(controller, to: store)
+        }
+        let node = "xenback/usb/\(uuid)/0/port"
+        try await eventually("forgotten") { try await (host.dom0.store.directory(node) ?? []).isEmpty }
+        await broker.stop()
+        await task.value
+    }
+
+    @Test func portsTakeTheWordsOfXmAndXl() throws {
+        bus.add("1-1", 0x0781, 0x5581)
+        let devices = bus.list.withLock { $0 }
+        func resolved(_ text: String) -> String {
+            do throws(ControlError) {
+                return try USBPortText.resolved(text, among: devices)
+            } catch { return "refused: \(error)" }
+        }
+        // xm 4.0, `usb-attach`; ours; xl.cfg(5), `usbdev`, and xl(1), `usbdev-attach`.
+        for (text, place) in [
+            ("1-1", "1-1"), ("3-1.5", "3-1.5"), ("0781:5581", "0781:5581"), ("serial=hostbus=1", "serial=hostbus=1"),
+            ("hostbus=1,hostaddr=7", "1-1"), ("type=hostdev,hostbus=1,hostaddr=7", "1-1"),
+            ("hostaddr=7,hostbus=1", "1-1"),
+        ] {
+            #expect(resolved(text) == place, "\(text)")
+        }
+        for (text, reason) in [
+            ("hostbus=1,hostaddr=8", "there is no USB device with hostbus=1,hostaddr=8"),
+            ("hostbus=1", "needs both hostbus= and hostaddr="), ("hostbus=0,hostaddr=7", "'hostbus=0' in"),
+            ("hostbus=256,hostaddr=7", "'hostbus=256' in"), ("hostbus=1,hostaddr=7,", "'' in"),
+            (
+                "type=hostdev,hostbus=1,hostaddr=7,controller=0,port=1",
+                "'controller=0': controller and port come before"
+            ),
+            ("type=pv,hostbus=1,hostaddr=7", "'type=pv' in"), ("host:0781:5581", "usbdevice= of the device model"),
+            ("host:1.7", "usbdevice= of the device model"),
+        ] {
+            let text = resolved(text)
+            #expect(text.hasPrefix("refused: ") && text.contains(reason), "\(text)")
+        }
     }
 
     @Test func reportsTellWhatIsInAPort() {

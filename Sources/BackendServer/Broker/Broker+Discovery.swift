@@ -74,12 +74,18 @@ extension Broker {
     }
 
     private func apply(_ found: Scan) {
+        let isFirst = !hasScanned
+        hasScanned = true
         listing = found.listing
         pardon()
         bindForeignDisks()
         for (domain, identity) in found.identities.sorted(by: { $0.key < $1.key }) where !isStopping {
             supervise(domain, .seen(demand(of: domain), identity: identity))
         }
+        // Only now it is known who has a successor.
+        if isFirst { recoverUSB() }
+        for (domain, identity) in found.identities where identity == nil { removeLeftBehind(domain) }
+        restorePorts()
         if !isStopping { keepInterfaces() }
     }
 
@@ -118,7 +124,6 @@ extension Broker {
 
     /// The toolstack waits for state 6 of a dead domain's devices; their worker died with the domain.
     func closeAbandoned(_ domain: DomainID) {
-        removeForgotten(domain)
         let paths = listing.devices(of: domain).filter { $0.state != .closed }.map(\.path)
         guard !paths.isEmpty else { return }
         Task(executorPreference: loop) {

@@ -26,7 +26,7 @@ extension Broker {
         }
         dispatch.on(USBControllerDestroy.self) { call throws(ControlError) in
             let path = try await self.controller(call.device, of: call.domain)
-            try await self.toolstack.detach(path, force: call.force ?? false)
+            try await self.usbToolstack().destroy(path, force: call.force ?? false)
             return Nothing()
         }
         dispatch.on(USBAttach.self) { call throws(ControlError) in
@@ -139,28 +139,6 @@ extension Broker {
             }
         }
         return held
-    }
-
-    /// Removes closed controllers of a domain that is gone, once the toolstack has forgotten them.
-    ///
-    /// That happens when a domain is destroyed while a port names a device that is not plugged in, or a rule: libxl finds
-    /// no such device, gives up and leaves the directory (libxl_usb.c, `libxl__device_usbdev_list_for_usbctrl`).
-    func removeForgotten(_ domain: DomainID) {
-        let closed = listing.devices(of: domain).filter { $0.state == .closed && $0.path.kind.isUSB }
-        let own = hypervisor.domains.own
-        for nodes in closed.map({ DeviceNodes(own: own, path: $0.path) }) {
-            Task(executorPreference: loop) {
-                let isRemoved = try? await self.hypervisor.store.transaction {
-                    (store) throws(HypervisorFailure) -> Bool in
-                    guard try store.read("\(nodes.toolstack)/backend") == nil else { return false }
-                    try nodes.remove(from: store)
-                    return true
-                }
-                if isRemoved == true {
-                    self.log(of: nodes.path).notice("removed: its domain and its toolstack are gone")
-                }
-            }
-        }
     }
 
     // MARK: ports

@@ -40,6 +40,7 @@ actor Broker {
     var workers: [DomainID: SupervisedWorker] = [:]
     /// The last scan.
     var listing = DeviceListing()
+    var hasScanned = false
     /// Closed for good after three strikes, while their directories stay.
     var excluded: Set<DevicePath> = []
     var interfaces = KeptInterfaces()
@@ -50,6 +51,13 @@ actor Broker {
     var spare: SpareWorker?
     var spareWatch: DescriptorWatch?
     var isStopping = false
+    /// Domains whose closed devices are being removed, and those whose toolstack is not done yet.
+    var removing: Set<DomainID> = []
+    var toolstackWaits: [DomainID: any Watch] = [:]
+    /// USB controllers that were seen, and whose ports were filled if their guest was restarted.
+    var restored: Set<DevicePath> = []
+    var isRecovering = false
+    var recoversAgain = false
     /// Domains without a worker because there are too many; each is logged once.
     var refused: Set<DomainID> = []
 
@@ -72,6 +80,8 @@ actor Broker {
     /// Serves for ever; `stopped` says when it is over.
     func run() async {
         adoptWorkers()
+        let sweeps = Task(executorPreference: loop) { await self.forgetGuests() }
+        defer { sweeps.cancel() }
         await watch()
         await discover()
     }
@@ -117,7 +127,10 @@ actor Broker {
     private func perform(_ directive: SupervisionDirective, _ worker: SupervisedWorker) {
         let log = log(of: worker.domain)
         switch directive {
-        case .start: start(worker)
+        case .start:
+            // A predecessor may have died.
+            recoverUSB()
+            start(worker)
         case .drain(let why):
             log.notice("worker \(worker.process?.identifier ?? 0) drains: \(why)")
             worker.process?.signal(stopSignal)
@@ -126,10 +139,13 @@ actor Broker {
             worker.process?.signal(killSignal)
         case .wake(let pause): wake(worker, after: pause)
         case .removeFiles: removeFiles(worker.domain)
-        case .closeAbandoned: closeAbandoned(worker.domain)
+        case .closeAbandoned:
+            recoverUSB()
+            closeAbandoned(worker.domain)
         case .forget:
             worker.timer?.cancel()
             if workers[worker.domain] === worker { workers[worker.domain] = nil }
+            recoverUSB()
             if workers.isEmpty { dismissSpare() }
             finishIfStopped()
         }

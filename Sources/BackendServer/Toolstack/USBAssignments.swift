@@ -75,6 +75,7 @@ struct USBAssignments: Sendable {
         held: [USBBusAddress: Entry]
     ) throws(ControlError) -> USBDeviceRule {
         let rule: USBDeviceRule
+        let text = try USBPortText.resolved(text, among: devices)
         do throws(USBFailure) {
             rule = try USBDeviceRule(text)
         } catch {

@@ -49,10 +49,24 @@ struct USBToolstack: Sendable {
             guard try DeviceNodes(own: own, path: controller.path).write(controller, to: store) else {
                 return .failure(.deviceFailed(reason: "domain \(domain) has a \(controller.name) already"))
             }
+            try RememberedPorts.forget(controller.path, store)
+            for (port, text) in controller.ports {
+                try RememberedPorts.remember(text, in: port, of: controller.path, store)
+            }
             return .success(controller)
         }
         try await devices.serve(controller)
         return controller.path
+    }
+
+    /// Takes a controller away, and what its ports were for.
+    /// - Throws: as `DeviceToolstack.detach`.
+    func destroy(_ path: DevicePath, force: Bool) async throws(ControlError) {
+        try await devices.detach(path, force: force)
+        try await transaction { (store) throws(HypervisorFailure) -> Result<Void, ControlError> in
+            try RememberedPorts.forget(path, store)
+            return .success(())
+        }
     }
 
     /// Writes a device into a port. Whether the backend gets hold of it is for others to see.
@@ -61,13 +75,17 @@ struct USBToolstack: Sendable {
         -> USBDeviceRule
     {
         let found = try await hostDevices()
+        let text = try USBPortText.resolved(text, among: found)
         return try await transaction { (store) throws(HypervisorFailure) -> Result<USBDeviceRule, ControlError> in
             let (assignments, count) = (try USBAssignments.read(store), try USBAssignments.portCount(of: path, store))
             let rule = Result { () throws(ControlError) -> USBDeviceRule in
                 try assignments.checkEmpty(port, of: path, count: count)
                 return try assignments.check(text, among: found, held: held)
             }
-            if case .success = rule { try store.write("\(path)/port/\(port)", text) }
+            if case .success = rule {
+                try store.write("\(path)/port/\(port)", text)
+                try RememberedPorts.remember(text, in: port, of: path, store)
+            }
             return rule
         }
     }
@@ -81,7 +99,10 @@ struct USBToolstack: Sendable {
             let text = Result { () throws(ControlError) -> String in
                 try assignments.checkFull(port, of: path, count: count)
             }
-            if case .success = text { try store.write("\(path)/port/\(port)", "") }
+            if case .success = text {
+                try store.write("\(path)/port/\(port)", "")
+                try RememberedPorts.remember("", in: port, of: path, store)
+            }
             return text
         }
     }

@@ -1,0 +1,69 @@
+// What is removed of devices whose domain is gone, and when: whole directories, after the toolstack has removed its own.
+
+internal import BackendCore
+internal import HostIO
+internal import Hypervisor
+internal import Logging
+internal import XenWire
+
+extension Broker {
+    /// Removes closed backend directories that the toolstack has left behind.
+    ///
+    /// libxl leaves them if it gives up half way: when it is killed, or of a USB controller with a rule in a port, for which
+    /// it finds no device (libxl_usb.c, `libxl__device_usbdev_list_for_usbctrl`). A running xl reads nodes of a domain one
+    /// by one and takes each for granted, so nothing is removed while it may look: not before `/local/domain/N` and then
+    /// `/libxl/N` are gone, which libxl removes last (libxl_domain.c, `devices_destroy_cb`). A driver domain cannot see
+    /// `/libxl`; there the toolstack waits for the directory to vanish.
+    func removeLeftBehind(_ domain: DomainID) {
+        let closed = listing.devices(of: domain).filter { $0.state == .closed }.map(\.path)
+        guard !closed.isEmpty, removing.insert(domain).inserted else { return endWait(for: domain, unless: closed) }
+        Task(executorPreference: loop) { await self.tryToRemove(closed, of: domain) }
+    }
+
+    private func tryToRemove(_ paths: [DevicePath], of domain: DomainID) async {
+        let isDone = await remove(paths, of: domain)
+        removing.remove(domain)
+        if isDone { endWait(for: domain, unless: []) } else { await waitForToolstack(domain) }
+    }
+
+    /// - Returns: false if the toolstack is not done yet.
+    private func remove(_ paths: [DevicePath], of domain: DomainID) async -> Bool {
+        let isDriverDomain = hypervisor.domains.own != .initial
+        do throws(HypervisorFailure) {
+            let removed: [DevicePath]? = try await hypervisor.store.transaction { (store) throws(HypervisorFailure) in
+                if !isDriverDomain {
+                    guard try store.directory("/local/domain/\(domain)") == nil,
+                        try store.directory("/libxl/\(domain)") == nil
+                    else { return nil }
+                }
+                var removed: [DevicePath] = []
+                for path in paths where try store.read("\(path)/state") == XenbusState.closed.text {
+                    try store.remove("\(path)")
+                    removed.append(path)
+                    let parent = "backend/\(path.kind)/\(domain)"
+                    // A driver domain does not own the parent.
+                    if !isDriverDomain, try store.directory(parent)?.isEmpty ?? false { try store.remove(parent) }
+                }
+                return removed
+            }
+            for path in removed ?? [] { log(of: path).notice("removed: its domain and its toolstack are gone") }
+            return removed != nil
+        } catch {
+            // The next scan tries again.
+            log(of: domain).warning("cannot remove the nodes of its devices: \(error)")
+            return true
+        }
+    }
+
+    /// Scans again when the toolstack removes what it has of the domain.
+    private func waitForToolstack(_ domain: DomainID) async {
+        guard toolstackWaits[domain] == nil else { return }
+        guard let watch = try? await hypervisor.store.watch("/libxl/\(domain)", raising: signal) else { return }
+        if let old = toolstackWaits.updateValue(watch, forKey: domain) { await old.cancel() }
+    }
+
+    private func endWait(for domain: DomainID, unless paths: [DevicePath]) {
+        guard paths.isEmpty, let watch = toolstackWaits.removeValue(forKey: domain) else { return }
+        Task(executorPreference: loop) { await watch.cancel() }
+    }
+}
