@@ -2,6 +2,7 @@
 
 internal import BackendCore
 internal import DiskImages
+internal import HostIO
 internal import Hypervisor
 internal import XenWire
 

@@ -1,6 +1,7 @@
 // From the order book to the disk and back: buffers, merging and splitting, submission, completion.
 
 internal import BackendCore
+internal import DiskImages
 internal import HostIO
 internal import Hypervisor
 internal import SharedRing

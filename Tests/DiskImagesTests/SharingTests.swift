@@ -8,7 +8,7 @@ import Testing
 
 @Suite struct SharingTests {
     /// Which of the host's names share bytes with which.
-    @Test(arguments: [
+    static let sameBytes: [(String, [String])] = [
         ("/a.img", ["/dev/loop0", "/dev/loop3"]),
         ("/b.img", ["/dev/loop1", "/dev/loop2", "/images/alias"]),
         ("/dev/loop1", ["/b.img", "/images/alias"]),
@@ -23,8 +23,10 @@ import Testing
         ("/dev/dm-2", ["/dev/sda", "/dev/sda1"]),
         ("/dev/sdb", ["/dev/dm-3"]),
         ("/dev/dm-3", ["/dev/sdb", "/dev/sdc"]),
-    ])
-    func whatADiskIs(_ path: String, _ others: Set<String>) throws {
+    ]
+
+    @Test(arguments: sameBytes)
+    func whatADiskIs(_ path: String, _ others: [String]) throws {
         let host = FakeStorage.host
         let extents = try DiskSite(path, host).extents
         for other in host.names.keys where other != path {
