@@ -3,6 +3,8 @@
 internal import BackendCore
 internal import BlockBackend
 internal import Glibc
+internal import Hypervisor
+internal import SimulatedHypervisor
 internal import SystemPackage
 internal import TestSupport
 internal import Testing
