@@ -32,6 +32,31 @@ extension DeviceShell {
     }
 }
 
+extension DeviceShell {
+    /// Runs a call of the host's that may hang (storage that does not answer) on a helper thread, and waits for it in the
+    /// same way: with a phase, with a line a minute, and while somebody wants the device. The call itself cannot be taken
+    /// back; what it brings when nobody waits any more is dropped.
+    /// - Parameter what: what `show` names if it takes longer, after "waiting for".
+    public func hostCall<Result: Sendable>(
+        _ what: String,
+        _ work: @escaping @Sendable () -> Result
+    ) async throws(BackendFailure) -> Result {
+        let outer = life.waitingFor
+        defer { life.waitingFor = outer }
+        var patience = Patience(nil)
+        let result = await environment.controlLoop.blocking(work, every: .milliseconds(500)) {
+            guard life.isWanted else { return false }
+            life.waitingFor = what
+            if patience.isTimeToSay { life.log.stillFailing("still waiting for \(what)") }
+            return true
+        }
+        guard let result else {
+            throw BackendFailure(.host, "\(path) was given up while it waited for \(what)", mayPass: false)
+        }
+        return result
+    }
+}
+
 /// How long to wait between two attempts, and when to say so.
 struct Patience {
     private static let longest = Duration.seconds(1)

@@ -95,7 +95,7 @@ extension BlockBackend: LiveDisk {
     private func refuseCommand(_ number: UInt64) {
         guard let index = commands.firstIndex(where: { $0.number == number }) else { return }
         let command = commands.remove(at: index)
-        command.answer.resume(returning: BackendFailure(.busy, "\(path) is not ready: \(phase); try again"))
+        command.answer.resume(returning: BackendFailure(.busy, "\(path) is not ready: \(life.phase); try again"))
     }
 
     /// Called between two events.

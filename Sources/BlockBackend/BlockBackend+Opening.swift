@@ -8,30 +8,11 @@ internal import Logging
 internal import SystemPackage
 internal import XenWire
 
-/// A wait for the host: `show` has it at once, the log after a second and then once a minute.
-struct HostWait: Sendable {
-    var what: String
-    private let start = ContinuousClock.now
-    private var nextLine = ContinuousClock.now + .seconds(1)
-
-    init(_ what: String) { self.what = what }
-
-    /// Whether it is time for a line in the log.
-    var isLineDue: Bool { ContinuousClock.now >= nextLine }
-
-    /// The line, if it is time for one.
-    mutating func line() -> String? {
-        let now = ContinuousClock.now
-        guard now >= nextLine else { return nil }
-        nextLine = now + .seconds(60)
-        return "still waiting for \(what), for \(start.duration(to: now).components.seconds) s now"
-    }
-}
-
 extension BlockBackend {
     /// How long a new disk waits for the last I/O of a holder that has died.
     private static let lockPatience = Duration.seconds(10)
-    private static let lookEvery = Duration.seconds(1)
+    /// What usually takes milliseconds; after it, who has the lock is worth a search.
+    private static let usualWait = Duration.seconds(2)
 
     /// Opens and locks an image on helper threads.
     ///
@@ -39,44 +20,39 @@ extension BlockBackend {
     /// write of the predecessor still holds, storage that is away or does not answer, is waited for without limit, since
     /// a frontend that sees its backend close gives its disk up.
     func open(_ target: DiskTarget, isTakeover: Bool) async throws(BackendFailure) -> BlockMedium {
-        let patience = ContinuousClock.now + Self.lockPatience
-        var pause = Duration.milliseconds(2)
-        defer { wait = nil }
-        while true {
-            let failure: ImageFailure
-            do throws(ImageFailure) {
-                return try await attempt(target, isTakeover: isTakeover)
-            } catch {
-                failure = error
+        let start = ContinuousClock.now
+        do throws(BackendFailure) {
+            return try await wait(for: "the image", within: isTakeover ? nil : Self.lockPatience) {
+                () async throws(BackendFailure) -> BlockMedium in
+                let namesHolder = !isTakeover || start.duration(to: .now) > Self.usualWait
+                return try await attempt(target, isTakeover: isTakeover, namesHolder: namesHolder)
             }
-            let isPassing = failure.isLocked && failure.holder == nil && ContinuousClock.now < patience
-            guard isTakeover || isPassing, !isOver else {
-                if !isTakeover { await restoreClaim() }
-                throw BackendFailure(failure, target)
-            }
-            waits(for: "the image (\(failure))")
-            await environment.controlLoop.sleep(for: pause)
-            pause = min(pause * 6 / 5, .milliseconds(250))
+        } catch {
+            if !isTakeover { await restoreClaim() }
+            throw error
         }
     }
 
-    private func waits(for what: String) {
-        wait = wait ?? HostWait(what)
-        wait?.what = what
-        if let line = wait?.line() { life.logger.warning("\(line)") }
-    }
-
-    private func attempt(_ target: DiskTarget, isTakeover: Bool) async throws(ImageFailure) -> BlockMedium {
-        let site = try await onHelper("finding \(target.path)") { () throws(ImageFailure) in
-            try DiskSite.find(target.path)
+    private func attempt(
+        _ target: DiskTarget,
+        isTakeover: Bool,
+        namesHolder: Bool
+    ) async throws(BackendFailure) -> BlockMedium {
+        /// What a new disk waits for is a holder that nobody sees, because it has died.
+        @Sendable func failure(_ failure: ImageFailure) -> BackendFailure {
+            BackendFailure(failure, target, mayPass: isTakeover || failure.isLocked && failure.holder == nil)
         }
-        let options = await options(target, site, isTakeover: isTakeover)
-        // A predecessor's lock is gone in milliseconds; who else has it is worth a search once a line is due.
-        let namesHolder = !isTakeover || wait?.isLineDue ?? false
-        let image = try await onHelper("opening \(target.path)") { () throws(ImageFailure) in
-            try RawImage.open(site, options, namesHolder: namesHolder)
+        let site = try await hostCall("the host's storage (finding \(target.path))") {
+            Result { () throws(ImageFailure) in try DiskSite.find(target.path) }.mapError(failure)
         }
-        if isTakeover { await claim(site) }
+        let found = try site.get()
+        let options = await options(target, found, isTakeover: isTakeover)
+        let opened = try await hostCall("the host's storage (opening \(target.path))") {
+            Result { () throws(ImageFailure) in try RawImage.open(found, options, namesHolder: namesHolder) }
+                .mapError(failure)
+        }
+        let image = try opened.get()
+        if isTakeover { await claim(found) }
         if case .notUsed(let reason) = image.directIO {
             life.logger.info("\(target.path): through the page cache: \(reason)")
         }
@@ -114,36 +90,8 @@ extension BlockBackend {
 
     /// The image that is still in, or none.
     private func restoreClaim() async {
-        guard let medium else { return await claim(nil) }
-        if let site = try? await onHelper(
-            "finding \(medium.image.path)",
-            { () throws(ImageFailure) in
-                try DiskSite.find(medium.image.path)
-            }
-        ) {
-            await claim(site)
-        }
-    }
-
-    /// Runs `work`, which may hang with the host's storage, until it is done or nobody needs it any more.
-    private func onHelper<R: Sendable>(
-        _ what: String,
-        _ work: @escaping @Sendable () throws(ImageFailure) -> R
-    ) async throws(ImageFailure) -> R {
-        let result = await environment.controlLoop.blocking(
-            { () -> Result<R, ImageFailure> in Result { () throws(ImageFailure) in try work() } },
-            every: Self.lookEvery
-        ) {
-            if isOver { return false }
-            waits(for: "the host's storage (\(what))")
-            return true
-        }
-        guard let result else { throw ImageFailure.abandoned(path: "\(path)", what) }
-        return try result.get()
-    }
-
-    /// Nobody waits for the image any more.
-    private var isOver: Bool {
-        life.isFinished || life.isDraining || life.snapshot.map { $0.backend == nil || $0.backend == .closed } ?? false
+        guard let path = medium?.image.path else { return await claim(nil) }
+        let find = { @Sendable in try? DiskSite.find(path) }
+        if let site = try? await hostCall("the host's storage (finding \(path))", find) { await claim(site) }
     }
 }

@@ -6,7 +6,7 @@ internal import XenWire
 
 extension BlockBackend {
     func report() async -> DeviceReport {
-        var report = DeviceReport(path: path, phase: phase)
+        var report = DeviceReport(path: path, phase: life.phase)
         report.backendState = life.snapshot?.backend
         report.frontendState = life.snapshot?.frontend
         var metrics = pastMetrics

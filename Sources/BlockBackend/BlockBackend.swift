@@ -29,8 +29,6 @@ actor BlockBackend: DeviceShell {
     var guest: BlockGuest?
     /// Between `openBacking` and its end.
     var isOpening = false
-    /// What the host is waited for.
-    var wait: HostWait?
     /// Commands that wait for their turn, and how many there ever were.
     var commands: [BlockCommand] = []
     var commandCount: UInt64 = 0
@@ -61,7 +59,4 @@ actor BlockBackend: DeviceShell {
     }
 
     var breakdown: Breakdown? { alarm?.raised }
-
-    /// What the disk is doing, for people.
-    var phase: String { wait.map { "waiting for \($0.what)" } ?? life.phase }
 }

@@ -42,12 +42,11 @@ struct BlockMedium: Sendable {
 
 extension BackendFailure {
     /// - Parameter target: as the disk line has it.
-    init(_ failure: ImageFailure, _ target: DiskTarget) {
-        self.init(failure)
-        if failure.reason == .missing, target.path != target.name {
-            let text = "\(failure.message) ('\(target.name)' has no / at its beginning, so it is looked for in /dev)"
-            self.init(.notFound, text)
-        }
+    init(_ failure: ImageFailure, _ target: DiskTarget, mayPass: Bool) {
+        let whole = BackendFailure(failure)
+        let isDevice = failure.reason == .missing && target.path != target.name
+        let note = " ('\(target.name)' has no / at its beginning, so it is looked for in /dev)"
+        self.init(whole.kind, isDevice ? whole.text + note : whole.text, mayPass: mayPass)
     }
 
     init(_ failure: ImageFailure) {

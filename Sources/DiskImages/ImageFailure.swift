@@ -48,11 +48,6 @@ public struct ImageFailure: Error, Equatable, CustomStringConvertible {
         if case .locked(let holder) = reason { holder } else { nil }
     }
 
-    /// Nobody waits for the image any more.
-    public static func abandoned(path: String, _ what: String) -> ImageFailure {
-        ImageFailure(path, .system(.canceled), "\(path): ended while \(what)")
-    }
-
     /// The failure of open(2) or stat(2) on `path`.
     static func opening(_ path: String, writing: Bool, _ error: Errno) -> ImageFailure {
         let purpose = writing ? "for writing" : "for reading"
