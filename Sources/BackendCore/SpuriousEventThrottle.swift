@@ -16,6 +16,3 @@ public struct SpuriousEventThrottle: Sendable {
         return spurious > SpuriousEventThrottle.limit ? SpuriousEventThrottle.pause : nil
     }
 }
-
-/// The throttle's former name.
-public typealias EventPatience = SpuriousEventThrottle

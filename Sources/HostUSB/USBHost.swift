@@ -23,7 +23,7 @@ public protocol USBHost: AnyObject, Sendable {
     ///   - loop: where the device will be used, only there.
     /// - Throws: `.notFound` if it is gone, `.busy` naming who has it, `.denied` for a hub, `.host` for what the kernel
     ///   says.
-    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice
+    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice
 
     /// Finishes what owners that died have left half done, and gives the host the devices back that nobody goes on with.
     /// May block for a while: off the loops.

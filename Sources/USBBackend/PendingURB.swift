@@ -17,7 +17,7 @@ struct PendingURB {
         /// The host has it as a part of another's transfer.
         case joined
         /// Answered, not yet published.
-        case settled
+        case answered
     }
     /// What is done through the host's stack in place of a transfer.
     enum Interception: Hashable, Sendable {
@@ -33,14 +33,14 @@ struct PendingURB {
     var request = URBRequest.unused
     var stage = Stage.free
     /// While `running` or `joined`.
-    var device: (any USBDevice)?
+    var device: (any OpenUSBDevice)?
     /// The slot whose transfer it is a part of, and the slot of the next part; -1: none.
     var head = -1
     var next = -1
     var interception: Interception?
     /// Its endpoint is barred until it has ended.
     var holdsQueue = false
-    /// Of a transfer whose packets are split (`USBWork.receive`): bytes of it that were there already, and bytes that the
+    /// Of a transfer whose packets are split (`USBRingState.receive`): bytes of it that were there already, and bytes that the
     /// guest wants of it; 0: it is no such transfer.
     var lead = 0
     var wanted = 0
@@ -49,14 +49,14 @@ struct PendingURB {
     var dropped: USBFault?
     /// Why it cannot be carried out, found out before it was its turn.
     var fault: USBFault?
-    /// The index of its answer, once it is settled.
+    /// The index of its answer, once it is answered.
     var response: UInt32 = 0
     var packetCount = 0
     var startFrame: UInt16 = 0
     /// Nanoseconds.
     var takenAt: UInt64 = 0
 
-    /// Nobody's.
+    /// A free slot's.
     init() {}
 
     /// One that was just taken.
@@ -69,7 +69,7 @@ struct PendingURB {
 }
 
 extension URBRequest {
-    /// A transfer of this request that is shorter than asked lets its endpoint's queue stand still.
+    /// A transfer of this request that is shorter than asked halts its endpoint's queue.
     var endsQueueIfShort: Bool {
         switch pipe.type {
         case .bulk, .interrupt: shortNotOK && direction == .in
@@ -77,7 +77,7 @@ extension URBRequest {
         }
     }
 
-    /// Its endpoint's queue stands still when it fails.
+    /// Its endpoint's queue is halted when it fails.
     var mayHalt: Bool { pipe.type == .bulk || pipe.type == .interrupt }
 
     /// Nothing of its endpoint may begin before this has ended. Of control requests some are ours, some the host's stack's and

@@ -12,9 +12,9 @@ final class RootPort {
     private static let resetInterval = Duration.seconds(1)
 
     let port: USBPort
-    // What is wanted.
+    // What the toolstack assigned.
     /// As the toolstack wrote it.
-    private(set) var wish = ""
+    private(set) var assignment = ""
     private(set) var rule: USBDeviceRule?
     /// Why there is no device, for people; nil while it is only awaited.
     var refusal: String?
@@ -30,8 +30,8 @@ final class RootPort {
     var isLeaving = false
 
     // What is there.
-    private(set) var device: (any USBDevice)?
-    private(set) var offer: USBOffer?
+    private(set) var device: (any OpenUSBDevice)?
+    private(set) var capabilities: USBCapabilities?
     var address: UInt8 = 0
     /// The device was given an address since it was last reset.
     var isUsed = false
@@ -47,10 +47,10 @@ final class RootPort {
     // What is under way.
     /// Endpoints with a transfer in flight that holds the endpoint's queue (`URBRequest.holdsQueue`).
     var barred: UInt32 = 0
-    /// Endpoints whose queues stand still until the frontend has seen a response.
+    /// Endpoints whose queues are halted until the frontend has seen a response.
     private(set) var halted: UInt32 = 0
     private var haltedBy = [(response: UInt32, since: UInt64)](repeating: (0, 0), count: 32)
-    var rests = PacketRests()
+    var remainders = PacketRemainders()
     /// The frame of the next packet of each endpoint, and how many transfers lead up to it.
     var frames = [UInt16](repeating: 0, count: 32)
     var framesInFlight = [UInt8](repeating: 0, count: 32)
@@ -76,19 +76,19 @@ final class RootPort {
         Int(endpoint.number) &+ (endpoint.direction == .in ? 16 : 0)
     }
 
-    // MARK: wishes
+    // MARK: assignments
 
-    /// Takes the toolstack's word for it.
+    /// Takes what the toolstack wrote.
     /// - Returns: false if the device that is there is not the one.
-    func want(_ wish: String) -> Bool {
-        self.wish = wish
+    func assign(_ assignment: String) -> Bool {
+        self.assignment = assignment
         refusal = nil
         unfit = []
         rule = nil
         pause = RootPort.firstPause
-        if !wish.isEmpty {
+        if !assignment.isEmpty {
             do throws(USBFailure) {
-                rule = try USBDeviceRule(wish)
+                rule = try USBDeviceRule(assignment)
             } catch {
                 refusal = error.text
             }
@@ -100,9 +100,9 @@ final class RootPort {
     // MARK: the device
 
     /// A device is ours.
-    func take(_ device: any USBDevice, _ offer: USBOffer) {
+    func take(_ device: any OpenUSBDevice, _ capabilities: USBCapabilities) {
         self.device = device
-        self.offer = offer
+        self.capabilities = capabilities
         refusal = nil
         pause = RootPort.firstPause
         address = 0
@@ -116,7 +116,7 @@ final class RootPort {
     func lose() {
         halted = 0
         device = nil
-        offer = nil
+        capabilities = nil
         address = 0
         isUsed = false
         operations = []
@@ -132,21 +132,21 @@ final class RootPort {
         forgetTransfers()
     }
 
-    // MARK: queues that stand still
+    // MARK: halted queues
 
-    /// How long a frontend is waited for that does not say what it has seen. Nanoseconds.
+    /// How long to wait for a frontend that does not say what it has seen. Nanoseconds.
     private static let haltTime: UInt64 = 1_000_000_000
 
-    /// Lets the queues of these endpoints stand still until the frontend has seen the response of that index.
+    /// Halts the queues of these endpoints until the frontend has seen the response of that index.
     func halt(_ queues: UInt32, by response: UInt32, now: UInt64) {
         halted |= queues
         for index in haltedBy.indices where queues & 1 << UInt32(index) != 0 { haltedBy[index] = (response, now) }
     }
 
-    /// Lets those queues go on whose response the frontend has seen.
+    /// Resumes the queues whose response the frontend has seen.
     /// - Parameter responseEvent: `rsp_event`.
     /// - Returns: whether there are any.
-    func goOn(_ responseEvent: UInt32, now: UInt64) -> Bool {
+    func resumeQueues(_ responseEvent: UInt32, now: UInt64) -> Bool {
         let before = halted
         for index in haltedBy.indices where halted & 1 << UInt32(index) != 0 {
             let (response, since) = haltedBy[index]
@@ -158,7 +158,7 @@ final class RootPort {
 
     private func forgetTransfers() {
         barred = 0
-        rests = PacketRests()
+        remainders = PacketRemainders()
         for index in frames.indices { framesInFlight[index] = 0 }
     }
 
@@ -176,7 +176,7 @@ final class RootPort {
     }
 
     private func tabulate() {
-        endpoints = offer?.endpoints(configuration, alternates) ?? USBEndpointTable()
+        endpoints = capabilities?.endpoints(configuration, alternates) ?? USBEndpointTable()
     }
 
     // MARK: memory
@@ -192,7 +192,7 @@ final class RootPort {
         memory.isUsed = isUsed
         memory.configuration = configuration
         memory.alternates = alternates
-        memory.rests = rests.mask
+        memory.remainders = remainders.mask
         memory.identity = USBPortMemory.identity(of: device.facts)
         return memory
     }
@@ -204,7 +204,7 @@ final class RootPort {
     func restore(_ memory: USBPortMemory) -> Bool {
         address = memory.address
         isUsed = memory.isUsed
-        rests.lost = memory.rests
+        remainders.lost = memory.remainders
         if memory.configuration != configuration { operations.append(.setConfiguration(memory.configuration)) }
         for (interface, alternate) in memory.alternates.enumerated() where alternate != 0 {
             operations.append(.setInterface(UInt8(truncatingIfNeeded: interface), alternate: alternate))
@@ -217,12 +217,12 @@ final class RootPort {
 
     // MARK: for people
 
-    /// nil: nothing is wanted and nothing is there.
+    /// nil: nothing is assigned and nothing is there.
     var summary: String? {
-        if let device, let offer {
-            return "\(device.facts), \(offer)" + (address == 0 ? "" : ", address \(address)")
+        if let device, let capabilities {
+            return "\(device.facts), \(capabilities)" + (address == 0 ? "" : ", address \(address)")
         }
         if let refusal { return "failed: \(refusal)" }
-        return wish.isEmpty ? nil : "waiting for \(wish)"
+        return assignment.isEmpty ? nil : "waiting for \(assignment)"
     }
 }

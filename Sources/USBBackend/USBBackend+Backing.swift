@@ -16,7 +16,7 @@ extension USBBackend {
         if let made = self.queue { queue = made } else { queue = try makeQueue(shape) }
         self.queue = queue
         self.shape = shape
-        await queue.start(await readWishes(shape))
+        await queue.start(await readAssignments(shape))
     }
 
     private func makeQueue(_ shape: USBControllerShape) throws(BackendFailure) -> USBQueue {
@@ -35,7 +35,7 @@ extension USBBackend {
     func closeBacking() async {
         guard let queue else { return }
         self.queue = nil
-        if life.isDraining { await queue.forsake() } else { await queue.stop() }
+        if life.isDraining { await queue.leaveDevices() } else { await queue.stop() }
     }
 
     /// Nobody asks us by a script.
@@ -45,11 +45,11 @@ extension USBBackend {
 
     func keysChanged() async {
         guard let queue, let shape else { return }
-        await queue.want(await readWishes(shape))
+        await queue.assign(await readAssignments(shape))
     }
 
-    /// What the toolstack wants in each port. It is read as a whole: a watch carries no information.
-    private func readWishes(_ shape: USBControllerShape) async -> [String] {
+    /// What the toolstack assigned to each port, read as a whole: a watch carries no information.
+    private func readAssignments(_ shape: USBControllerShape) async -> [String] {
         let names = shape.ports.map { USBKeys.port($0) }
         let values = await readKeys(names)
         return names.map { values[$0] ?? "" }

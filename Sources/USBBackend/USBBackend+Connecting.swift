@@ -13,7 +13,7 @@ extension USBBackend {
 
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
         guard let queue else { throw BackendFailure(.host, "no ports") }
-        let connection = try await negotiate()
+        let connection: USBConnection = try await negotiate(())
         let urbRing = try mapRing([connection.urbRing])
         let connectionRing = try mapRing([connection.connectionRing])
         let (journal, isTakeover) = try openJournal(
@@ -41,21 +41,6 @@ extension USBBackend {
         try await queue.open(opening)
         self.connection = connection
         return connection.summary
-    }
-
-    private func negotiate() async throws(BackendFailure) -> USBConnection {
-        let frontend = keys?.frontend ?? path.frontend
-        let values = await persist("read the frontend's keys") {
-            (store) throws(HypervisorFailure) -> [String: String] in
-            var values: [String: String] = [:]
-            for name in USBConnection.keys { values[name] = try store.read("\(frontend)/\(name)") }
-            return values
-        }
-        do throws(FrontendKeyFault) {
-            return try USBConnection(FrontendKeys(values))
-        } catch {
-            throw BackendFailure(.frontend, "the frontend's keys: \(error)")
-        }
     }
 
     func disconnect() async {

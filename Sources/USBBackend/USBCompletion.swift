@@ -5,9 +5,9 @@ internal import HostUSB
 internal import SharedRing
 internal import XenWire
 
-extension USBWork {
+extension USBRingState {
     /// A transfer came to its end; what follows is `deliver`'s business.
-    mutating func transferEnded(_ result: USBResult, of device: any USBDevice) {
+    mutating func transferEnded(_ result: USBResult, of device: any OpenUSBDevice) {
         let slot = Int(result.slot)
         guard slot < urbs.count, urbs[slot].stage == .running, urbs[slot].device === device else { return }
         var (status, byteCount) = (result.status, max(result.byteCount, 0))
@@ -38,7 +38,7 @@ extension USBWork {
             if status == .cancelled, isAskedFor, share < wanted, share == 0 {
                 urbs[slot].stage = .parked
                 urbs[slot].device = nil
-                parked.insert(UInt8(truncatingIfNeeded: slot), at: again)
+                parked.insert(UInt16(truncatingIfNeeded: slot), at: again)
                 again &+= 1
             } else {
                 // What failed behind the last byte is the last one's failure.
@@ -63,7 +63,7 @@ extension USBWork {
             case .running:
                 urbs[slot].dropped = fault
                 if urbs[slot].interception == nil { urbs[slot].device?.cancel(UInt32(slot)) }
-            case .free, .taken, .parked, .settled: break
+            case .free, .taken, .parked, .answered: break
             }
         }
     }
@@ -83,21 +83,21 @@ extension USBWork {
     }
 
     /// Copies for all that ended, then answers for all of it.
-    mutating func settle() {
+    mutating func concludeEnded() {
         guard !ended.isEmpty else { return }
         var first = 0
         for place in ended.indices {
             if facts.data.copies.capacity &- facts.data.copies.count < copiesAtMost(ended[place].slot) {
-                settle(first..<place)
+                concludeEnded(first..<place)
                 first = place
             }
             copyBack(ended[place])
         }
-        settle(first..<ended.count)
+        concludeEnded(first..<ended.count)
         ended.removeAll(keepingCapacity: true)
     }
 
-    private mutating func settle(_ range: Range<Int>) {
+    private mutating func concludeEnded(_ range: Range<Int>) {
         runCopies()
         for place in range { conclude(ended[place]) }
     }
@@ -200,17 +200,17 @@ extension USBWork {
         return errors
     }
 
-    /// What the end of a transfer means for its port.
+    /// What the end of a transfer changes in its port.
     private mutating func leave(_ slot: Int, _ port: RootPort, _ status: USBStatus) {
         let request = urbs[slot].request
         switch urbs[slot].interception {
         case .setConfiguration(let value)? where status == .completed:
             port.configure(value)
-            port.rests = PacketRests()
+            port.remainders = PacketRemainders()
             isMemoryStale = true
         case .setInterface(let interface, let alternate)? where status == .completed:
             port.set(interface, alternate: alternate)
-            port.rests = PacketRests()
+            port.remainders = PacketRemainders()
             isMemoryStale = true
         case .setConfiguration?, .setInterface?, .clearHalt?, nil: break
         }

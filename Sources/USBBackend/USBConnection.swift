@@ -4,7 +4,7 @@ internal import BackendCore
 internal import XenWire
 
 /// The negotiated facts of one connection; immutable.
-struct USBConnection: Hashable, Sendable {
+struct USBConnection: NegotiatedConnection, Hashable {
     let urbRing: GrantReference
     let connectionRing: GrantReference
     /// The frontend's port; both rings share it.
@@ -12,22 +12,18 @@ struct USBConnection: Hashable, Sendable {
     /// As the frontend named it; x86-32 and x86-64 have the same slots, so it changes nothing.
     let abi: String?
 
-    /// Keys below the frontend's directory to read.
-    static let keys = [
+    static let firstKeys = [
         USBKeys.urbRingReference, USBKeys.connectionRingReference, BusKeys.eventChannel, USBKeys.protocol,
     ]
     /// ABIs whose slots are laid out as usbif.h draws them (public/io/protocols.h).
     private static let abis: Set<String> = ["x86_32-abi", "x86_64-abi", "arm-abi"]
 
-    /// - Parameter keys: read once each.
-    init(_ keys: FrontendKeys) throws(FrontendKeyFault) {
-        urbRing = try keys.reference(USBKeys.urbRingReference)
-        connectionRing = try keys.reference(USBKeys.connectionRingReference)
-        guard urbRing != connectionRing else {
-            throw FrontendKeyFault(USBKeys.connectionRingReference, "repeats grant \(urbRing.rawValue)")
-        }
-        port = try keys.port(BusKeys.eventChannel)
-        abi = keys[USBKeys.protocol]
+    /// - Parameter offer: usbif.h has nothing to negotiate.
+    init(_ reader: inout FrontendKeyReader, _ offer: Void) throws(FrontendKeyFault) {
+        urbRing = try reader.reference(USBKeys.urbRingReference)
+        connectionRing = try reader.reference(USBKeys.connectionRingReference)
+        port = try reader.port(BusKeys.eventChannel)
+        abi = reader[USBKeys.protocol]
         if let abi, !USBConnection.abis.contains(abi) {
             throw FrontendKeyFault(USBKeys.protocol, "is unknown: \(FrontendKeys.quoted(abi))")
         }

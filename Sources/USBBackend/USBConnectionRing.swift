@@ -30,7 +30,11 @@ struct USBConnectionRing: ~Copyable {
     /// Says what there is to say, as far as the frontend has posted requests for it. If it has not, it is asked to tell
     /// when it has.
     /// - Returns: how many events were said, and whether the frontend wants to be notified.
-    mutating func announce(_ events: inout USBPortEvents) throws(RingFault) -> (count: Int, notify: Bool) {
+    mutating func announce(_ events: inout USBPortEvents) throws(Breakdown) -> (count: Int, notify: Bool) {
+        do throws(RingFault) { return try say(&events) } catch { throw .frontend("\(error)") }
+    }
+
+    private mutating func say(_ events: inout USBPortEvents) throws(RingFault) -> (count: Int, notify: Bool) {
         guard events.next() != nil else { return (0, false) }
         _ = try ring.poll()
         var count = 0

@@ -5,14 +5,14 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-extension USBWork {
+extension USBRingState {
     /// Adds copies of a part of an URB's buffer. The batch must have room for one for each segment.
     /// - Parameters:
     ///   - first: the first byte within the guest's buffer; `first + count` is at most the buffer's length.
     ///   - place: where the bytes are in our pages.
     mutating func addCopies(_ slot: Int, from first: Int, count: Int, at place: Int, intoGrant: Bool) {
         let request = urbs[slot].request
-        let bytes = journal.request(slot)
+        let bytes = ring.request(slot)
         var begin = 0
         for index in 0..<Int(request.segmentCount) {
             let segment = request.segment(index, in: bytes)
@@ -29,7 +29,7 @@ extension USBWork {
     /// Adds copies of all frame descriptors.
     mutating func addFrameCopies(_ slot: Int, intoGrant: Bool) {
         let request = urbs[slot].request
-        let bytes = journal.request(slot)
+        let bytes = ring.request(slot)
         var place = USBBuffers.frames(slot)
         for index in 0..<Int(request.frameSegmentCount) {
             let segment = request.frameSegment(index, in: bytes)
@@ -54,28 +54,21 @@ extension USBWork {
             pages: buffers.pages,
             privateOffset: place
         )
-        copyOwners.append(UInt8(truncatingIfNeeded: slot))
+        copyOwners.append(UInt16(truncatingIfNeeded: slot))
     }
 
     /// Runs the batch. An URB one of whose copies failed has its fault afterwards (XSA-361).
     mutating func runCopies() {
-        let count = facts.data.copies.count
-        guard count > 0 else { return }
-        defer {
-            facts.data.copies.clear()
-            copyOwners.removeAll(keepingCapacity: true)
+        let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { index, failure in
+            let slot = Int(copyOwners[index])
+            switch failure {
+            case .grant(let status): urbs[slot].fault = .grant(status)
+            case .hypervisor(let failure): urbs[slot].fault = .hypervisor("\(failure)")
+            }
         }
+        guard count > 0 else { return }
+        copyOwners.removeAll(keepingCapacity: true)
         metrics.copyBatches &+= 1
         metrics.copies &+= UInt64(truncatingIfNeeded: count)
-        do throws(HypervisorFailure) {
-            try facts.grants.copy(&facts.data.copies, with: facts.path.domain)
-        } catch {
-            for owner in copyOwners { urbs[Int(owner)].fault = .hypervisor("\(error)") }
-            return
-        }
-        for index in 0..<count {
-            let status = facts.data.copies.status(of: index)
-            if status != .okay { urbs[Int(copyOwners[index])].fault = .grant(status) }
-        }
     }
 }

@@ -5,7 +5,7 @@ internal import HostUSB
 internal import SharedRing
 internal import XenWire
 
-extension USBWork {
+extension USBRingState {
     /// An URB in the order of the ring.
     mutating func dispatch(_ slot: Int) {
         if let fault = urbs[slot].fault { return refuse(slot, fault) }
@@ -16,7 +16,7 @@ extension USBWork {
         if !waits, mayStart(slot, port, before: parked.count) { return start(slot, port) }
         metrics.parked &+= 1
         urbs[slot].stage = .parked
-        parked.append(UInt8(truncatingIfNeeded: slot))
+        parked.append(UInt16(truncatingIfNeeded: slot))
     }
 
     /// Starts all parked URBs that need not wait any longer, in ring order.
@@ -51,33 +51,33 @@ extension USBWork {
         return true
     }
 
-    // MARK: queues that stand still
+    // MARK: halted queues
 
-    /// Nothing more of these queues begins until the frontend has seen the response of that index.
+    /// Starts nothing more from these queues until the frontend has seen the response of that index.
     ///
-    /// A bulk or interrupt URB that fails, is taken back, or is short and should not have been lets its endpoint's queue
-    /// stand still until the driver has heard of it and has taken back what it does not want any more (Linux,
-    /// drivers/usb/core/urb.c, `usb_unlink_urb`). No message of usbif.h says that a driver has heard. But `rsp_event` moves
-    /// when it has, and what xen-hcd's drivers take back is in the ring by then.
+    /// When a bulk or interrupt URB fails, is unlinked, or is short and should not have been, its endpoint's queue is
+    /// halted until the driver has heard of it and has unlinked what it does not want any more (Linux,
+    /// drivers/usb/core/urb.c, `usb_unlink_urb`). usbif.h has no message for that. But `rsp_event` moves
+    /// when the driver has heard, and what xen-hcd's drivers unlink is in the ring by then.
     mutating func halt(_ port: RootPort, _ queues: UInt32, by response: UInt32) {
         port.halt(queues, by: response, now: now)
         isHalted = true
     }
 
-    /// Lets queues go on that stood still.
+    /// Resumes halted queues.
     /// - Parameter seen: `rsp_event`, read before all requests were taken.
-    /// - Returns: whether any does.
-    mutating func goOn(_ seen: UInt32) -> Bool {
-        var goesOn = false
+    /// - Returns: whether any was resumed.
+    mutating func resumeQueues(_ seen: UInt32) -> Bool {
+        var resumes = false
         isHalted = false
         for port in ports where port.halted != 0 {
-            goesOn = port.goOn(seen, now: now) || goesOn
+            resumes = port.resumeQueues(seen, now: now) || resumes
             isHalted = isHalted || port.halted != 0
         }
-        return goesOn
+        return resumes
     }
 
-    /// URBs wait for the frontend, which will not tell us.
+    /// URBs wait for the frontend, which will not send an event for it.
     var waitsForFrontend: Bool {
         isHalted
             && parked.contains { slot in
@@ -97,7 +97,7 @@ extension USBWork {
         }
         port.address = 0
         port.isUsed = false
-        port.rests = PacketRests()
+        port.remainders = PacketRemainders()
         isMemoryStale = true
         if port.resets.allow() == nil {
             metrics.resetsSkipped &+= 1
@@ -116,13 +116,13 @@ extension USBWork {
     // MARK: starting
 
     private mutating func start(_ slot: Int, _ port: RootPort) {
-        guard let device = port.device, let offer = port.offer else { return refuse(slot, .emptyPort) }
+        guard let device = port.device, let capabilities = port.capabilities else { return refuse(slot, .emptyPort) }
         let request = urbs[slot].request
         guard request.pipe.device == port.address else {
             return refuse(slot, .address(request.pipe.device, expected: port.address))
         }
         switch request.kind {
-        case .control(let setup) where request.pipe.endpoint == 0: control(slot, setup, port, device, offer)
+        case .control(let setup) where request.pipe.endpoint == 0: control(slot, setup, port, device, capabilities)
         case .control, .bulk, .interrupt, .isochronous:
             guard port.endpoints[request.endpoint] == request.pipe.type else {
                 return refuse(slot, .endpoint(request.endpoint))
@@ -137,8 +137,8 @@ extension USBWork {
         _ slot: Int,
         _ setup: SetupPacket,
         _ port: RootPort,
-        _ device: any USBDevice,
-        _ offer: USBOffer
+        _ device: any OpenUSBDevice,
+        _ capabilities: USBCapabilities
     ) {
         let request = USBControlRequest(setup)
         switch request {
@@ -161,11 +161,11 @@ extension USBWork {
             metrics.intercepted &+= 1
             answer(slot, .okay)
         case .clearHalt(let endpoint):
-            port.rests.forget(endpoint)
+            port.remainders.forget(endpoint)
             intercept(slot, .clearHalt, .clearHalt(endpoint: endpoint.rawValue), device)
         case .refused(let refusal): refuse(slot, .control(refusal))
         case .getDescriptor(let type, let index, _):
-            switch offer.answer(to: type, index: index, length: setup.length) {
+            switch capabilities.answer(to: type, index: index, length: setup.length) {
             case .forward: submit(slot, port, device)
             case .stall: end(slot, .stall, 0)
             case .bytes(let bytes): give(slot, bytes)
@@ -179,7 +179,7 @@ extension USBWork {
         _ slot: Int,
         _ interception: PendingURB.Interception,
         _ operation: USBOperation,
-        _ device: any USBDevice
+        _ device: any OpenUSBDevice
     ) {
         metrics.intercepted &+= 1
         urbs[slot].stage = .running
@@ -204,7 +204,7 @@ extension USBWork {
     }
 
     /// Gives an URB to the host.
-    private mutating func submit(_ slot: Int, _ port: RootPort, _ device: any USBDevice) {
+    private mutating func submit(_ slot: Int, _ port: RootPort, _ device: any OpenUSBDevice) {
         let request = urbs[slot].request
         let endpoint = request.endpoint.rawValue
         let data = USBBuffers.data(slot)
@@ -220,7 +220,7 @@ extension USBWork {
             )
         case .bulk:
             let byteCount = request.endsQueueIfShort ? join(slot, device) : request.byteCount
-            if port.offer?.splitsPackets ?? false, request.direction == .in, byteCount > 0 {
+            if port.capabilities?.splitsPackets ?? false, request.direction == .in, byteCount > 0 {
                 return receive(slot, port, device, byteCount)
             }
             transfer = USBTransfer(.bulk, endpoint: endpoint, offset: data, byteCount: byteCount)
@@ -272,12 +272,12 @@ extension USBWork {
     /// then ends the queue, so none could begin before the one in front of it has ended; of one transfer the host's
     /// controller knows that by itself.
     /// - Returns: bytes of all of them.
-    private mutating func join(_ slot: Int, _ device: any USBDevice) -> Int {
+    private mutating func join(_ slot: Int, _ device: any OpenUSBDevice) -> Int {
         let first = urbs[slot].request
         var total = first.byteCount
         var last = slot
         var place = 0
-        while place < parked.count, total & USBWork.packetMask == 0 {
+        while place < parked.count, total & USBRingState.packetMask == 0 {
             let other = Int(parked[place])
             let request = urbs[other].request
             guard request.pipe == first.pipe else {
@@ -316,7 +316,7 @@ extension USBWork {
             case .joined where !urbs[other].isUnlinked:
                 urbs[other].isUnlinked = true
                 urbs[other].device?.cancel(UInt32(urbs[other].head))
-            case .free, .taken, .running, .joined, .settled: continue
+            case .free, .taken, .running, .joined, .answered: continue
             }
             return answer(slot, .okay)
         }

@@ -1,10 +1,10 @@
-// Everything that can go wrong with an URB, whose fault it is, and the answer it becomes.
+// Everything that can go wrong with an URB, whose fault it is, and the answer it gets.
 
 internal import HostUSB
 internal import SharedRing
 internal import XenWire
 
-/// Why an URB does not end as it was asked for.
+/// Why an URB did not complete as asked.
 enum USBFault: Error, Hashable, Sendable {
     /// The URB itself is wrong.
     case request(URBFault)
@@ -29,10 +29,10 @@ enum USBFault: Error, Hashable, Sendable {
     /// A worker died while it was in flight.
     case lost
 
-    /// Whose wrong it is: decides how it is logged and counted.
+    /// Whose fault it is; decides how it is logged and counted.
     enum Origin: Sendable { case frontend, host, device, nobody }
 
-    /// The one place where wrongs become answers.
+    /// The one place where faults become answers.
     ///
     /// `shutdown` makes drivers stop: it is for devices that are gone. `ioError` makes them try again: usb-storage resets
     /// the device and repeats the command, usbhid waits and asks again, usb-audio goes on with the next packets.

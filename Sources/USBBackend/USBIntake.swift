@@ -6,25 +6,14 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-extension USBWork {
+extension USBRingState {
     /// Takes all requests that wait and dispatches them in ring order.
     ///
     /// The journal has a slot for each of the ring's, so nothing but the ring itself ever holds an unlink back.
     /// - Returns: how many were taken.
-    mutating func intake() throws(RingFault) -> Int {
-        let waiting = min(Int(try ring.poll()), journal.freeCount)
-        guard waiting > 0 else { return 0 }
+    mutating func intake() throws(Breakdown) -> Int {
         fresh.removeAll(keepingCapacity: true)
-        for _ in 0..<waiting {
-            guard let slot = journal.claim() else { break }
-            let index = ring.requestConsumer
-            ring.takeNext(into: journal.request(slot), count: USBWire.urbStride)
-            journal.markTaken(slot, ringIndex: index)
-            fresh.append(UInt8(truncatingIfNeeded: slot))
-        }
-        // Before any of them is run or answered: a response overwrites a slot of the ring.
-        journal.commit(consumed: ring.requestConsumer)
-        inFlight &+= fresh.count
+        guard try ring.take(into: &fresh) > 0 else { return 0 }
         for slot in fresh { admit(Int(slot)) }
         runCopies()
         for slot in fresh { dispatch(Int(slot)) }
@@ -32,9 +21,8 @@ extension USBWork {
     }
 
     /// Answers what a killed predecessor took and did not answer: what its transfers came to, nobody knows.
-    mutating func answerLost(_ slots: [Int]) {
-        inFlight &+= slots.count
-        for slot in slots {
+    mutating func answerLost() {
+        for slot in ring.unanswered {
             let raw = raw(slot)
             urbs[slot] = PendingURB(raw, takenAt: now)
             do throws(URBFault) {
@@ -71,7 +59,7 @@ extension USBWork {
 
     /// Reads the frame descriptors, and puts the packets of an URB to the device one behind the other.
     /// - Returns: bytes of all packets.
-    func arrange(_ slot: Int, _ device: any USBDevice) throws(URBFault) -> Int {
+    func arrange(_ slot: Int, _ device: any OpenUSBDevice) throws(URBFault) -> Int {
         let request = urbs[slot].request
         let frames = buffers.frames(slot, byteCount: max(request.frameByteCount, USBWire.packetDescriptorSize))
         let packets = try IsochronousPackets(validating: frames, of: request)
@@ -100,20 +88,6 @@ extension USBWork {
                 to: data &+ end
             )
             end &+= packet.byteCount
-        }
-    }
-}
-
-extension USBMetrics {
-    mutating func count(_ kind: URBRequest.Kind) {
-        switch kind {
-        case .control: control &+= 1
-        case .bulk: bulk &+= 1
-        case .interrupt: interrupt &+= 1
-        case .isochronous(_, _, let count):
-            isochronous &+= 1
-            packets &+= UInt64(truncatingIfNeeded: count)
-        case .unlink: unlinks &+= 1
         }
     }
 }

@@ -17,7 +17,7 @@ struct USBMetrics: Sendable {
     var intercepted: UInt64 = 0
     /// Resets of the host's device that the frontend's resets led to.
     var resets: UInt64 = 0
-    /// Resets of the frontend's that came too fast after one another to be done.
+    /// Resets of the frontend's that followed each other too fast to be carried out.
     var resetsSkipped: UInt64 = 0
     var unlinks: UInt64 = 0
     /// Unlinks of URBs that were in flight.
@@ -27,16 +27,16 @@ struct USBMetrics: Sendable {
     /// URBs that went to the host as a part of another's transfer.
     var joined: UInt64 = 0
     // Errors by cause.
-    /// URBs that the frontend made wrong.
+    /// Malformed URBs.
     var faults: UInt64 = 0
-    /// URBs to ports, addresses or endpoints where nobody is.
+    /// URBs to empty ports, unknown addresses or missing endpoints.
     var misdirected: UInt64 = 0
     var stalls: UInt64 = 0
     var overflows: UInt64 = 0
     var transactionErrors: UInt64 = 0
     /// URBs whose device went away, or whose backend did.
     var lost: UInt64 = 0
-    /// URBs that the host did not take.
+    /// URBs that the host refused.
     var refused: UInt64 = 0
     var connects: UInt64 = 0
     var disconnects: UInt64 = 0
@@ -50,6 +50,18 @@ struct USBMetrics: Sendable {
 
     mutating func notified(_ sent: Bool) {
         if sent { notificationsSent &+= 1 } else { notificationsSaved &+= 1 }
+    }
+
+    mutating func count(_ kind: URBRequest.Kind) {
+        switch kind {
+        case .control: control &+= 1
+        case .bulk: bulk &+= 1
+        case .interrupt: interrupt &+= 1
+        case .isochronous(_, _, let count):
+            isochronous &+= 1
+            packets &+= UInt64(truncatingIfNeeded: count)
+        case .unlink: unlinks &+= 1
+        }
     }
 
     /// Names and values in the order to show them.

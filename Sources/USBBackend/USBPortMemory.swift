@@ -5,7 +5,7 @@ internal import SharedRing
 internal import XenWire
 
 /// One port as the frontend knows it. Kept in the journal's state, ports one behind the other: speed, address, whether it
-/// was used, configuration, then the alternate settings of 32 interfaces in a byte each, two bytes of `rests`, then (from 40)
+/// was used, configuration, then the alternate settings of 32 interfaces in a byte each, two bytes of `remainders`, then (from 40)
 /// the device's identity in 8.
 struct USBPortMemory: Hashable, Sendable {
     /// Interfaces whose alternate setting is remembered.
@@ -24,7 +24,7 @@ struct USBPortMemory: Hashable, Sendable {
     var configuration: UInt8 = 0
     var alternates = [UInt8](repeating: 0, count: interfaces)
     /// Bits of endpoint numbers: of a packet the guest has had the first half only.
-    var rests: UInt16 = 0
+    var remainders: UInt16 = 0
     /// Which device it is.
     var identity: UInt64 = 0
 
@@ -47,7 +47,7 @@ struct USBPortMemory: Hashable, Sendable {
             let start = bytes.count
             bytes += [port.told.rawValue, port.address, port.isUsed ? 1 : 0, port.configuration]
             bytes += port.alternates.prefix(interfaces)
-            bytes += [UInt8(truncatingIfNeeded: port.rests), UInt8(port.rests >> 8)]
+            bytes += [UInt8(truncatingIfNeeded: port.remainders), UInt8(port.remainders >> 8)]
             while bytes.count < start + identityOffset { bytes.append(0) }
             for shift in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: port.identity >> UInt64(8 * shift))) }
         }
@@ -67,8 +67,8 @@ struct USBPortMemory: Hashable, Sendable {
             port.isUsed = bytes[start + 2] != 0
             port.configuration = bytes[start + 3]
             port.alternates = Array(bytes[start + 4..<start + 4 + interfaces])
-            let rests = start + 4 + interfaces
-            port.rests = UInt16(bytes[rests]) | UInt16(bytes[rests + 1]) << 8
+            let remainders = start + 4 + interfaces
+            port.remainders = UInt16(bytes[remainders]) | UInt16(bytes[remainders + 1]) << 8
             for shift in 0..<8 { port.identity |= UInt64(bytes[start + identityOffset + shift]) << UInt64(8 * shift) }
             return port
         }

@@ -1,4 +1,4 @@
-// Devices come into ports and go: as the toolstack wishes, as they are plugged in and out, as a predecessor had them.
+// Devices come into ports and go: as the toolstack assigns them, as they are plugged in and out, as a predecessor had them.
 
 internal import BackendCore
 internal import HostIO
@@ -8,9 +8,9 @@ internal import XenWire
 
 extension USBQueue {
     /// Begins to look after the ports.
-    /// - Parameter wishes: one for each port, as the toolstack wrote it; empty: none.
-    func start(_ wishes: [String]) {
-        guard !isStarted else { return want(wishes) }
+    /// - Parameter assignments: one for each port, as the toolstack wrote it; empty: none.
+    func start(_ assignments: [String]) {
+        guard !isStarted else { return assign(assignments) }
         isStarted = true
         target = facts.data.loop.attach(self)
         do throws(USBFailure) {
@@ -20,7 +20,7 @@ extension USBQueue {
         } catch {
             log.failure("cannot watch the host's buses: \(error)")
         }
-        want(wishes)
+        assign(assignments)
     }
 
     /// Gives all devices back to the host, and returns when it has them.
@@ -28,7 +28,7 @@ extension USBQueue {
         guard isStarted else { return }
         endWatching()
         for port in ports {
-            _ = port.want("")
+            _ = port.assign("")
             giveBack(port)
         }
         await withCheckedContinuation { continuation in
@@ -36,8 +36,8 @@ extension USBQueue {
         }
     }
 
-    /// Stops, and leaves the devices as they are: to a successor, which the host's drivers must not come before.
-    func forsake() {
+    /// Stops, and leaves the devices as they are: the host's drivers must not get them before the successor does.
+    func leaveDevices() {
         endWatching()
         for port in ports { port.lose() }
     }
@@ -50,11 +50,11 @@ extension USBQueue {
         target = nil
     }
 
-    /// The toolstack's wishes, one for each port.
-    func want(_ wishes: [String]) {
+    /// Takes the toolstack's assignments, one for each port.
+    func assign(_ assignments: [String]) {
         guard isStarted else { return }
-        for (port, wish) in zip(ports, wishes) where port.wish != wish {
-            if !port.want(wish) { giveBack(port) }
+        for (port, assignment) in zip(ports, assignments) where port.assignment != assignment {
+            if !port.assign(assignment) { giveBack(port) }
             if let refusal = port.refusal { log.failure("port \(port.port): \(refusal)") }
             if port.rule == nil { forget(port) }
             seek(port)
@@ -105,7 +105,7 @@ extension USBQueue {
         completionTurn()
     }
 
-    private func found(_ result: Result<any USBDevice, USBFailure>, _ rule: USBDeviceRule, _ port: RootPort) {
+    private func found(_ result: Result<any OpenUSBDevice, USBFailure>, _ rule: USBDeviceRule, _ port: RootPort) {
         switch result {
         case .success(let device):
             guard isStarted, port.rule == rule, port.device == nil else {
@@ -141,9 +141,9 @@ extension USBQueue {
     }
 
     /// A device is ours; whether the guest can have it depends on both.
-    private func admit(_ device: any USBDevice, _ port: RootPort) {
+    private func admit(_ device: any OpenUSBDevice, _ port: RootPort) {
         do throws(USBRefusal) {
-            let offer = try USBOffer(device.facts, device.descriptors, version: facts.shape.version)
+            let capabilities = try USBCapabilities(device.facts, device.descriptors, version: facts.shape.version)
             do throws(USBFailure) {
                 let plan = USBTransferPlan(
                     slots: USBWire.urbSlots + 1,
@@ -154,7 +154,7 @@ extension USBQueue {
             } catch {
                 throw USBRefusal(error.text)
             }
-            port.take(device, offer)
+            port.take(device, capabilities)
         } catch {
             if port.unfit.count >= 64 { port.unfit = [] }
             port.unfit.insert(USBPortMemory.identity(of: device.facts))
@@ -167,13 +167,13 @@ extension USBQueue {
             return
         }
         log.forget()
-        work?.isMemoryStale = true
+        rings?.isMemoryStale = true
         if let memory = port.memory {
             port.memory = nil
-            settle(port, memory)
-        } else if let offer = port.offer {
-            work?.events.plug(port.port, offer.speed)
-            work?.metrics.connects &+= 1
+            readopt(port, memory)
+        } else if let capabilities = port.capabilities {
+            rings?.events.plug(port.port, capabilities.speed)
+            rings?.metrics.connects &+= 1
         }
     }
 
@@ -187,7 +187,7 @@ extension USBQueue {
         giveBack(device, port)
     }
 
-    private func giveBack(_ device: any USBDevice, _ port: RootPort) {
+    private func giveBack(_ device: any OpenUSBDevice, _ port: RootPort) {
         let (loop, index) = (facts.data.loop, port.port.index)
         device.close { [weak self] in
             precondition(loop.isOnLoop)
@@ -210,28 +210,28 @@ extension USBQueue {
     /// There is no device in the port any more.
     private func empty(_ port: RootPort) {
         port.lose()
-        work?.dropParked(port.port)
-        work?.events.unplug(port.port)
-        work?.metrics.disconnects &+= 1
-        work?.isMemoryStale = true
+        rings?.dropParked(port.port)
+        rings?.events.unplug(port.port)
+        rings?.metrics.disconnects &+= 1
+        rings?.isMemoryStale = true
     }
 
     // MARK: a predecessor's devices
 
     /// A port of a predecessor's: what its frontend was told holds if the same device is there, or comes back.
-    func settle(_ port: RootPort, _ memory: USBPortMemory) {
+    func readopt(_ port: RootPort, _ memory: USBPortMemory) {
         if memory.told == .none {
-            if let offer = port.offer { work?.events.plug(port.port, offer.speed) }
+            if let capabilities = port.capabilities { rings?.events.plug(port.port, capabilities.speed) }
             return
         }
-        guard let device = port.device, let offer = port.offer else {
+        guard let device = port.device, let capabilities = port.capabilities else {
             port.memory = memory
             if port.rule == nil { forget(port) }
             return
         }
-        guard USBPortMemory.identity(of: device.facts) == memory.identity, offer.speed == memory.told else {
-            work?.dropParked(port.port)
-            work?.events.plug(port.port, offer.speed)
+        guard USBPortMemory.identity(of: device.facts) == memory.identity, capabilities.speed == memory.told else {
+            rings?.dropParked(port.port)
+            rings?.events.plug(port.port, capabilities.speed)
             return
         }
         if port.restore(memory), let first = port.operations.first {
@@ -254,26 +254,26 @@ extension USBQueue {
 
 // Results of devices, on the loop.
 extension USBQueue: USBDeviceClient {
-    nonisolated func completed(_ results: borrowing USBResultBatch, of device: any USBDevice) {
+    nonisolated func completed(_ results: borrowing USBResultBatch, of device: any OpenUSBDevice) {
         // The batch cannot enter the closure; its items are plain values on the stack of this call.
         assumeIsolated { $0.transfersEnded(results, device) }
     }
 
-    nonisolated func vanished(_ device: any USBDevice) { assumeIsolated { $0.unplugged(device) } }
+    nonisolated func vanished(_ device: any OpenUSBDevice) { assumeIsolated { $0.unplugged(device) } }
 
-    private func transfersEnded(_ results: borrowing USBResultBatch, _ device: any USBDevice) {
+    private func transfersEnded(_ results: borrowing USBResultBatch, _ device: any OpenUSBDevice) {
         for position in 0..<results.count {
             let result = results[position]
             if result.slot == USBQueue.operationSlot {
                 operationEnded(result.status, device)
             } else {
-                work?.transferEnded(result, of: device)
+                rings?.transferEnded(result, of: device)
             }
         }
         completionTurn()
     }
 
-    private func operationEnded(_ status: USBStatus, _ device: any USBDevice) {
+    private func operationEnded(_ status: USBStatus, _ device: any OpenUSBDevice) {
         guard let port = ports.first(where: { $0.device === device }), !port.operations.isEmpty else { return }
         let operation = port.operations.removeFirst()
         if status != .completed, status != .noDevice {
@@ -282,8 +282,8 @@ extension USBQueue: USBDeviceClient {
         if let next = port.operations.first { device.perform(next, slot: USBQueue.operationSlot) }
     }
 
-    /// Surprise removal: the guest hears of it at once, and the port is ready for the next device.
-    private func unplugged(_ device: any USBDevice) {
+    /// Surprise removal: the guest is told at once, and the port is ready for the next device.
+    private func unplugged(_ device: any OpenUSBDevice) {
         guard let port = ports.first(where: { $0.device === device }) else { return device.close {} }
         giveBack(port)
         completionTurn()

@@ -22,17 +22,16 @@ actor USBQueue {
     let buffers: USBBuffers
     var log: FaultLog
     /// nil while no frontend is connected.
-    var work: USBWork?
+    var rings: USBRingState?
     var target: TargetID?
     private var alarm: BreakdownAlarm?
-    private var port: EventChannelPort?
-    private var patience = EventPatience()
-    /// URBs wait for the frontend to see a response, and it is looked whether it has.
+    private var port: QueuePort?
+    private let gate = DrainGate()
+    /// URBs wait until the frontend has seen a response; a timer looks whether it has.
     private var isLooking = false
     private static let lookingPause = Duration.milliseconds(1)
     /// false while draining and after a fault.
     private var isTaking = false
-    private var drained: CheckedContinuation<Void, Never>?
     /// Counters of connections that are over.
     private var past = USBMetrics()
     var watch: (any USBWatch)?
@@ -49,6 +48,9 @@ actor USBQueue {
         /// Port number added.
         static let seek: UInt32 = 16
     }
+
+    /// A controller has one queue.
+    private nonisolated var crashMark: CrashMark { CrashMark(facts.mark, queue: 0) }
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe facts.data.loop.asUnownedSerialExecutor() }
 
@@ -72,74 +74,78 @@ actor USBQueue {
         let isTakeover: Bool
     }
 
-    /// Binds the port and begins to serve.
+    /// Binds the port and begins to serve. The ports are looked after already.
     func open(_ opening: Opening) async throws(BackendFailure) {
-        let port = try await facts.data.bind(opening.port, of: facts.path.domain, to: self, mark: facts.mark)
+        guard let target else { throw BackendFailure(.host, "the ports are not looked after") }
+        let port = try await QueuePort.bind(
+            opening.port,
+            of: facts.path.domain,
+            to: self,
+            on: facts.data,
+            wake: QueuePort.Wake(target, slot: Timer.unmask),
+            mark: facts.mark
+        )
         do throws(BackendFailure) {
-            try serve(opening, port)
+            rings = try makeRings(opening)
         } catch {
-            facts.data.unbind(port)
+            port.close()
             throw error
         }
-    }
-
-    private func serve(_ opening: Opening, _ port: EventChannelPort) throws(BackendFailure) {
-        var journal = opening.journal.queue(0)
-        let produced = opening.isTakeover ? BackRing.publishedResponses(in: opening.urbRing) : 0
-        var unanswered: [Int] = []
-        if opening.isTakeover {
-            do throws(JournalFault) {
-                unanswered = try journal.recover(published: produced)
-            } catch {
-                throw BackendFailure(.frontend, "ring and journal disagree (\(error))")
-            }
-        }
-        self.port = port
-        let said = opening.isTakeover ? BackRing.publishedResponses(in: opening.connectionRing) : 0
-        let state = opening.journal.state
-        work = USBWork(
-            facts,
-            ports: ports,
-            buffers: buffers,
-            ring: BackRing(
-                pages: opening.urbRing,
-                stride: USBWire.urbStride,
-                consumed: journal.consumed,
-                produced: produced
-            ),
-            connections: USBConnectionRing(
-                pages: opening.connectionRing,
-                slot: buffers.connection,
-                published: said
-            ),
-            journal: journal,
-            memory: state,
-            log: opening.log
-        )
+        self.port = consume port
         alarm = opening.alarm
         isTaking = true
         if opening.isTakeover {
-            takeOver(USBPortMemory.ports(ports.count, from: state.load()), unanswered)
+            takeOver(USBPortMemory.ports(ports.count, from: opening.journal.state.load()))
         } else {
             for port in ports {
                 port.disconnect()
-                if let offer = port.offer { work?.events.plug(port.port, offer.speed) }
+                if let capabilities = port.capabilities { rings?.events.plug(port.port, capabilities.speed) }
             }
         }
         eventTurn()
     }
 
-    private func takeOver(_ memories: [USBPortMemory], _ unanswered: [Int]) {
-        for (port, memory) in zip(ports, memories) {
-            work?.events.restore(port.port, memory.told)
-            settle(port, memory)
+    private func makeRings(_ opening: Opening) throws(BackendFailure) -> USBRingState {
+        let ring: SlotRing
+        do throws(JournalFault) {
+            ring = try SlotRing(
+                opening.urbRing,
+                SlotFormat(requestBytes: USBWire.urbStride, responseBytes: USBWire.urbResponseSize),
+                journal: opening.journal.queue(0),
+                isTakeover: opening.isTakeover
+            )
+        } catch {
+            throw BackendFailure(.frontend, "ring and journal disagree (\(error))")
         }
-        work?.beginTurn()
-        work?.answerLost(unanswered)
-        var notify = false
-        work?.deliver(notify: &notify)
+        let connections = USBConnectionRing(
+            pages: opening.connectionRing,
+            slot: buffers.connection,
+            published: opening.isTakeover ? BackRing.publishedResponses(in: opening.connectionRing) : 0
+        )
+        return USBRingState(
+            facts,
+            ports: ports,
+            buffers: buffers,
+            ring: ring,
+            connections: connections,
+            memory: opening.journal.state,
+            log: opening.log
+        )
+    }
+
+    private func takeOver(_ memories: [USBPortMemory]) {
+        for (port, memory) in zip(ports, memories) {
+            rings?.events.restore(port.port, memory.told)
+            readopt(port, memory)
+        }
+        facts.data.turn(crashMark) {
+            var notify = false
+            rings?.beginTurn()
+            rings?.answerLost()
+            rings?.deliver(notify: &notify)
+        }
         // The predecessor may have published without notifying.
-        if let port { facts.data.channels.notify(port) }
+        port?.notify()
         if ports.contains(where: { $0.memory != nil }), let target {
             facts.data.loop.after(USBQueue.returnTime, target: target, slot: Timer.returning)
         }
@@ -149,37 +155,34 @@ actor USBQueue {
     /// - Parameter lasts: a successor will go on: the frontend's drivers are to try again.
     func drain(lasts: Bool) async {
         isTaking = false
-        work?.beginTurn()
-        work?.cancelAll(lasts ? .lost : .gone)
-        completionTurn()
-        guard isBusy else { return }
-        // The body looks again: a turn may come before it.
-        await withCheckedContinuation { continuation in
-            if isBusy { drained = continuation } else { continuation.resume() }
+        facts.data.turn(crashMark) {
+            rings?.beginTurn()
+            rings?.cancelAll(lasts ? .lost : .gone)
         }
+        completionTurn()
+        await gate.wait { isBusy }
     }
 
-    private var isBusy: Bool { (work?.inFlight ?? 0) > 0 }
+    private var isBusy: Bool { (rings?.inFlight ?? 0) > 0 }
 
     /// Gives back port and rings. The devices stay. Nothing may be in flight.
     func close() {
         precondition(!isBusy)
-        if let port { facts.data.unbind(port) }
-        release()
+        port.take()?.close()
+        dropRings()
     }
 
     /// Drops everything as it is, for tests: what the death of the process does, between two turns.
     func abandon() {
         isTaking = false
-        if let port { facts.data.abandon(port) }
-        release()
-        forsake()
+        port.take()?.abandon()
+        dropRings()
+        leaveDevices()
     }
 
-    private func release() {
-        if work != nil { past.merge(work?.metrics ?? USBMetrics()) }
-        port = nil
-        work = nil
+    private func dropRings() {
+        if rings != nil { past.merge(rings?.metrics ?? USBMetrics()) }
+        rings = nil
         alarm = nil
         for port in ports { port.disconnect() }
     }
@@ -201,11 +204,11 @@ actor USBQueue {
         account.metrics = past
         account.lastFault = log.lastFault
         account.lastFailure = log.lastFailure
-        if work != nil {
-            account.metrics.merge(work?.metrics ?? USBMetrics())
-            account.inFlight = work?.inFlight ?? 0
-            account.lastFault = work?.log.lastFault ?? account.lastFault
-            account.lastFailure = work?.log.lastFailure ?? account.lastFailure
+        if rings != nil {
+            account.metrics.merge(rings?.metrics ?? USBMetrics())
+            account.inFlight = rings?.inFlight ?? 0
+            account.lastFault = rings?.log.lastFault ?? account.lastFault
+            account.lastFailure = rings?.log.lastFailure ?? account.lastFailure
         }
         account.ports = ports.compactMap { port in port.summary.map { (port.port, $0) } }
         return account
@@ -227,7 +230,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
         for position in 0..<completions.count {
             switch completions[position].slot {
             case Timer.nextTurn: eventTurn()
-            case Timer.unmask: if let port { facts.data.channels.unmask(port) }
+            case Timer.unmask: port?.unmask()
             case Timer.returning: giveUpReturning()
             case Timer.lookAgain: lookAgain()
             case let slot: seekAgain(Int(slot &- Timer.seek))
@@ -236,80 +239,54 @@ extension USBQueue: QueueTurns, CompletionTarget {
     }
 
     private func eventTurn() {
-        guard isTaking, work != nil else { return }
-        facts.mark?.begin(lane: 1)
-        defer { facts.mark?.end(lane: 1) }
-        var notify = false
-        work?.beginTurn()
-        let end = work?.turn(notify: &notify)
-        afterWork(notify: notify)
-        switch end {
-        case .idle(let worked)?: sleep(worked: worked)
-        case .more?:
-            if let target { facts.data.loop.soon(target: target, slot: Timer.nextTurn) }
-        case .fault(let fault)?: broken(fault)
-        case nil: break
+        guard isTaking else { return }
+        facts.data.turn(crashMark) {
+            var notify = false
+            rings?.beginTurn()
+            guard let end = rings?.turn(notify: &notify) else { return }
+            afterWork(notify: notify)
+            if let breakdown = port?.ended(end, again: Timer.nextTurn) { broken(breakdown) }
         }
     }
 
     /// After transfers ended, or ports changed.
     func completionTurn() {
-        guard work != nil else { return }
-        facts.mark?.begin(lane: 1)
-        defer { facts.mark?.end(lane: 1) }
-        var notify = false
-        work?.beginTurn()
-        work?.deliver(notify: &notify)
-        if isTaking {
-            do throws(RingFault) {
-                _ = try work?.announce(notify: &notify)
-            } catch {
-                broken(error)
+        guard rings != nil else { return }
+        facts.data.turn(crashMark) {
+            var notify = false
+            rings?.beginTurn()
+            rings?.deliver(notify: &notify)
+            if isTaking {
+                do throws(Breakdown) { _ = try rings?.announce(notify: &notify) } catch { broken(error) }
             }
+            afterWork(notify: notify)
         }
-        afterWork(notify: notify)
     }
 
-    /// Queues of endpoints stand still: the frontend may have seen why.
+    /// Queues of endpoints are halted: the frontend may have seen why.
     private func lookAgain() {
         isLooking = false
-        guard isTaking, work != nil else { return }
-        facts.mark?.begin(lane: 1)
-        defer { facts.mark?.end(lane: 1) }
-        var notify = false
-        work?.beginTurn()
-        do throws(RingFault) {
-            _ = try work?.takeAll(notify: &notify)
-        } catch {
-            broken(error)
+        guard isTaking, rings != nil else { return }
+        facts.data.turn(crashMark) {
+            var notify = false
+            rings?.beginTurn()
+            do throws(Breakdown) { _ = try rings?.takeAll(notify: &notify) } catch { broken(error) }
+            afterWork(notify: notify)
         }
-        afterWork(notify: notify)
     }
 
-    private func broken(_ fault: RingFault) {
+    private func broken(_ breakdown: Breakdown) {
         isTaking = false
-        alarm?.raise(.frontend("\(fault)"))
+        alarm?.raise(breakdown)
     }
 
     /// What every turn ends with.
     private func afterWork(notify: Bool) {
-        if notify, let port { facts.data.channels.notify(port) }
-        if isTaking, !isLooking, work?.waitsForFrontend ?? false, let target {
+        if notify { port?.notify() }
+        if isTaking, !isLooking, rings?.waitsForFrontend ?? false, let target {
             isLooking = true
             facts.data.loop.after(USBQueue.lookingPause, target: target, slot: Timer.lookAgain)
         }
-        if !isTaking, !isBusy, let drained {
-            self.drained = nil
-            drained.resume()
-        }
-    }
-
-    private func sleep(worked: Bool) {
-        guard let port else { return }
-        if let pause = patience.rest(worked: worked), let target {
-            facts.data.loop.after(pause, target: target, slot: Timer.unmask)
-        } else {
-            facts.data.channels.unmask(port)
-        }
+        if !isTaking, !isBusy { gate.pass() }
     }
 }

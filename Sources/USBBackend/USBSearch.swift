@@ -13,7 +13,7 @@ struct USBSearch: Sendable {
     let owner: String
 
     /// Opens the first device that fits the rule and can be had.
-    func run(_ host: any USBHost, _ loop: EventLoop) -> Result<any USBDevice, USBFailure> {
+    func run(_ host: any USBHost, _ loop: EventLoop) -> Result<any OpenUSBDevice, USBFailure> {
         do throws(USBFailure) {
             let all = try host.devices()
             if let address = rule.address, let hub = all.first(where: { $0.address == address && $0.isHub }) {

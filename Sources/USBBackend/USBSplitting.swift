@@ -1,25 +1,25 @@
-// Bulk packets of a SuperSpeed device, as a guest at high speed sees them: each is two.
+// Bulk packets of a SuperSpeed device, as a guest at high speed sees them: two for each.
 
 internal import HostUSB
 internal import SharedRing
 internal import XenWire
 
-extension USBWork {
+extension USBRingState {
     /// On the host's bus a packet has up to 1024 bytes (USB 3.2, 9.6.6), and what is asked for must have room for whole ones, or
     /// the device babbles. The guest believes in packets of 512 and may ask for any number of them. So it is asked for whole
-    /// packets, and of one that the guest wants the first half of, the second is kept for its next URB (`PacketRests`).
+    /// packets, and of one that the guest wants the first half of, the second is kept for its next URB (`PacketRemainders`).
     /// Meanwhile nothing else of the endpoint is under way.
     ///
     /// At the guest's end a packet of more than 512 bytes is a full one and what is left; one of exactly 512 is full, though
     /// it ended the device's transfer. An URB that ends within a packet of 512 overflows, as on a bus.
     ///
     /// - Parameter wanted: bytes of the URB, or of all that are joined with it.
-    mutating func receive(_ slot: Int, _ port: RootPort, _ device: any USBDevice, _ wanted: Int) {
+    mutating func receive(_ slot: Int, _ port: RootPort, _ device: any OpenUSBDevice, _ wanted: Int) {
         let endpoint = urbs[slot].request.endpoint
         let data = USBBuffers.data(slot)
         urbs[slot].stage = .running
         urbs[slot].device = device
-        guard let rest = port.rests.take(endpoint) else {
+        guard let rest = port.remainders.take(endpoint) else {
             isMemoryStale = true
             return finishAtOnce(slot, .transactionError, 0)
         }
@@ -28,12 +28,12 @@ extension USBWork {
             buffers.pages.write(rest, at: data)
             if rest.count > wanted { return finishAtOnce(slot, .overflow, wanted) }
             // A short packet, or all that is wanted.
-            if rest.count < USBWork.guestPacket || rest.count == wanted {
+            if rest.count < USBRingState.guestPacket || rest.count == wanted {
                 return finishAtOnce(slot, .completed, rest.count)
             }
         }
         let missing = wanted &- rest.count
-        let asked = (missing &+ USBWork.hostPacket &- 1) & ~(USBWork.hostPacket &- 1)
+        let asked = (missing &+ USBRingState.hostPacket &- 1) & ~(USBRingState.hostPacket &- 1)
         urbs[slot].lead = rest.count
         urbs[slot].wanted = wanted
         holdQueue(slot, alsoIf: asked != missing)
@@ -59,13 +59,13 @@ extension USBWork {
         case .completed, .short, .cancelled: break
         default: return (status, wanted)
         }
-        if wanted & (USBWork.guestPacket &- 1) != 0 { return (.overflow, wanted) }
+        if wanted & (USBRingState.guestPacket &- 1) != 0 { return (.overflow, wanted) }
         let request = urbs[slot].request
         let port = ports[request.port.index]
         guard port.device === urbs[slot].device else { return (status, wanted) }
         let place = USBBuffers.data(slot) &+ wanted
-        let rest = buffers.pages.slot(at: place, byteCount: min(total &- wanted, USBWork.guestPacket)).bytes
-        port.rests.keep(rest, of: request.endpoint)
+        let rest = buffers.pages.slot(at: place, byteCount: min(total &- wanted, USBRingState.guestPacket)).bytes
+        port.remainders.keep(rest, of: request.endpoint)
         isMemoryStale = true
         return (status, wanted)
     }

@@ -6,17 +6,7 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-extension USBWork {
-    /// How a turn ended.
-    enum TurnEnd: Equatable, Sendable {
-        /// Nothing waits; `worked` is false if nothing did at the beginning either (a needless event).
-        case idle(worked: Bool)
-        /// Requests keep coming: others of the loop first, then again.
-        case more
-        /// The frontend broke a ring; nothing is taken any more.
-        case fault(RingFault)
-    }
-
+extension USBRingState {
     /// Rounds before others get their turn.
     private static let roundLimit = 8
 
@@ -26,9 +16,9 @@ extension USBWork {
     /// After an event: says what is to be said, takes all URBs there are, starts them, answers what can be answered.
     mutating func turn(notify: inout Bool) -> TurnEnd {
         metrics.turns &+= 1
-        do throws(RingFault) {
+        do throws(Breakdown) {
             var worked = try announce(notify: &notify)
-            for _ in 0..<USBWork.roundLimit {
+            for _ in 0..<USBRingState.roundLimit {
                 if try takeAll(notify: &notify) {
                     worked = true
                     continue
@@ -40,25 +30,25 @@ extension USBWork {
             }
             return .more
         } catch {
-            return .fault(error)
+            return .broken(error)
         }
     }
 
     /// One round: takes all URBs there are, starts them and those whose queue goes on, answers what can be answered.
     /// - Returns: whether there were any.
-    mutating func takeAll(notify: inout Bool) throws(RingFault) -> Bool {
+    mutating func takeAll(notify: inout Bool) throws(Breakdown) -> Bool {
         // Before the requests are looked at: what the frontend took back because of a response, it took back before it said
         // that it has seen it.
         let seen = ring.responseEvent
         let count = try intake()
-        let goesOn = isHalted && goOn(seen)
-        if count > 0 || goesOn { deliver(notify: &notify) }
+        let resumes = isHalted && resumeQueues(seen)
+        if count > 0 || resumes { deliver(notify: &notify) }
         return count > 0
     }
 
     /// Tells the frontend of its ports.
     /// - Returns: whether there was anything to tell and it could be told.
-    mutating func announce(notify: inout Bool) throws(RingFault) -> Bool {
+    mutating func announce(notify: inout Bool) throws(Breakdown) -> Bool {
         let (count, asked) = try connections.announce(&events)
         guard count > 0 else { return false }
         metrics.notified(asked)
@@ -79,7 +69,7 @@ extension USBWork {
     /// Answers what has ended, starts what waited for it, publishes.
     mutating func deliver(notify: inout Bool) {
         repeat {
-            settle()
+            concludeEnded()
             resume()
         } while !ended.isEmpty
         // Before the frontend can build on it.
@@ -96,15 +86,12 @@ extension USBWork {
             startFrame: urbs[slot].startFrame,
             errorCount: UInt32(truncatingIfNeeded: errorCount)
         )
-        let index = ring.put(response.words, count: USBWire.urbResponseSize)
-        journal.markAnswered(slot, responseIndex: index)
-        urbs[slot].stage = .settled
-        urbs[slot].response = index
+        urbs[slot].response = ring.put(response.words, for: slot)
+        urbs[slot].stage = .answered
         urbs[slot].device = nil
-        settled.append(UInt8(truncatingIfNeeded: slot))
     }
 
-    /// Answers an URB that did not end as it was asked for, counts it and says whose wrong it was.
+    /// Answers an URB that did not complete as asked, counts it, and logs it if it is worth a line.
     mutating func refuse(_ slot: Int, _ fault: USBFault, byteCount: Int = 0, errorCount: Int = 0) {
         count(fault)
         let (status, origin) = fault.verdict
@@ -133,17 +120,14 @@ extension USBWork {
     /// Makes all answers visible; then their slots are free.
     /// - Returns: whether the frontend wants to be notified.
     mutating func publish() -> Bool {
-        guard !settled.isEmpty else { return false }
-        let asked = ring.publish()
-        metrics.notified(asked)
-        for slot in settled {
-            journal.release(Int(slot))
+        guard ring.hasAnswers else { return false }
+        let isAsked = ring.publish()
+        metrics.notified(isAsked)
+        for slot in ring.published {
             metrics.latency.add(nanoseconds: now &- urbs[Int(slot)].takenAt)
             urbs[Int(slot)].stage = .free
         }
-        inFlight &-= settled.count
-        settled.removeAll(keepingCapacity: true)
         facts.mark?.progressed()
-        return asked
+        return isAsked
     }
 }

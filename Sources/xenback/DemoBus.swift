@@ -85,7 +85,7 @@ final class DemoBus: USBHost {
         return watch
     }
 
-    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice {
+    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice {
         try bus.open(facts, owner: owner, on: loop)
     }
 

@@ -36,7 +36,7 @@ private final class ListedBus: USBHost {
         throw USBFailure(.host, "nothing changes here")
     }
 
-    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any HostUSB.USBDevice {
+    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice {
         throw USBFailure(.host, "nothing can be opened here")
     }
 }

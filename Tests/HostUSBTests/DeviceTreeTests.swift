@@ -107,7 +107,7 @@ import Testing
         for whole in [try disk(speed: .super).descriptors, SimulatedSound(.loudspeaker).descriptors] {
             let bytes = whole.configurations[0]
             for count in 0..<bytes.count {
-                let settings = USBConfiguration(Array(bytes[..<count]))?.settings ?? []
+                let settings = ConfigurationDescriptor(Array(bytes[..<count]))?.settings ?? []
                 #expect(settings.count <= 3)
             }
             let all = whole.device + bytes
@@ -119,12 +119,12 @@ import Testing
                     var changed = all
                     changed[position] = value
                     let parsed = USBDescriptors(changed)
-                    for configuration in parsed?.configurations ?? [] { _ = USBConfiguration(configuration) }
+                    for configuration in parsed?.configurations ?? [] { _ = ConfigurationDescriptor(configuration) }
                 }
             }
             #expect(USBDescriptors(all) == whole)
         }
-        #expect(USBConfiguration([9, 4, 0, 0, 0, 1, 0, 0, 0]) == nil)
+        #expect(ConfigurationDescriptor([9, 4, 0, 0, 0, 1, 0, 0, 0]) == nil)
     }
 
     @Test func setupPacketsAreBytes() throws {

@@ -23,7 +23,7 @@ private func withHost(_ body: (FakeTree, KernelUSB, EventLoop) async throws -> V
     try await body(fake, KernelUSB(places), loop)
 }
 
-private func failure(_ body: () throws(USBFailure) -> any USBDevice) -> USBFailure? {
+private func failure(_ body: () throws(USBFailure) -> any OpenUSBDevice) -> USBFailure? {
     do throws(USBFailure) {
         _ = try body()
         return nil

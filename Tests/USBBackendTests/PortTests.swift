@@ -19,11 +19,11 @@ extension SimulatedControllerTests {
             try scene.usb.plug(SimulatedDisk(try USBScene.medium(seed: 1)), at: PortTests.place)
             let port = USBPort(3)!
             for round in 0..<3 {
-                try await scene.want("1-1", in: 3)
+                try await scene.assign("1-1", in: 3)
                 let disk = try await GuestDevice(scene.frontend, port: 3)
                 try await disk.enumerate()
                 #expect(try await disk.read(block: round, count: 1) == USBScene.pattern(512 * round, 512, seed: 1))
-                try await scene.want("", in: 3)
+                try await scene.assign("", in: 3)
                 try await scene.frontend.waitForDevice(on: port, present: false)
                 #expect(await eventually { scene.usb.owner(at: PortTests.place) == nil })
                 #expect(try await scene.detail("port 3") == nil)
@@ -56,13 +56,13 @@ extension SimulatedControllerTests {
             ("class=09", "hubs"), ("1-1.1.1.1.1.1.1", "neither a place"), ("zzzz:0001", "cannot be understood"),
             ("2-1", "belongs to"), ("1-7", "hub"), ("9-9", "waiting for 9-9"),
         ])
-        func busIdsThatCannotBe(wish: String, says: String) async throws {
-            let scene = try await USBScene(ports: [1: wish], plugging: [("1-7", HubFunction())])
+        func busIdsThatCannotBe(assignment: String, says: String) async throws {
+            let scene = try await USBScene(ports: [1: assignment], plugging: [("1-7", HubFunction())])
             try await scene.says(says, of: 1)
             #expect(try await scene.backendKey("state") == "4")
             // The port is as good as ever.
             try scene.usb.plug(SimulatedKeyboard(), at: PortTests.place)
-            try await scene.want("1-1", in: 1)
+            try await scene.assign("1-1", in: 1)
             try await GuestDevice(scene.frontend, port: 1).enumerate()
             try await scene.end()
         }
@@ -96,7 +96,7 @@ extension SimulatedControllerTests {
             let head = try await disk.descriptor(2, length: 9).bytes
             #expect(head.count == 9)
             let whole = try await disk.descriptor(2, length: UInt16(head[2])).bytes
-            let parsed = XenWire.USBConfiguration(whole)
+            let parsed = USBConfiguration(whole)
             let configuration = try #require(parsed)
             #expect(configuration.interfaces.flatMap(\.endpoints).allSatisfy { $0.maxPacket == 512 })
             #expect(try await disk.descriptor(15, length: 5).status == .stall)

@@ -31,7 +31,7 @@ extension SimulatedControllerTests {
             return (stage, queue, sent)
         }
 
-        private func goesOn(_ stage: DeathStage, _ queue: USBQueue) async throws {
+        private func resumes(_ stage: DeathStage, _ queue: USBQueue) async throws {
             stage.rings.send([stage.receive(4, page: 5, 512)])
             #expect(await stage.sees(stage.pushed))
             #expect(stage.rings.answer(at: stage.pushed - 1).byteCount == 512)
@@ -49,7 +49,7 @@ extension SimulatedControllerTests {
                 Dictionary(answers.map { ($0.id, $0.status) }, uniquingKeysWith: { $1 }) == [2: .unlinked, 3: .okay]
             )
             #expect(stage.function.ledger.sent.count == sent)
-            try await goesOn(stage, queue)
+            try await resumes(stage, queue)
         }
 
         /// A driver that wants the next one all the same, or that asked for it when it knew.
@@ -61,14 +61,14 @@ extension SimulatedControllerTests {
             let answer = stage.rings.answer(at: stage.pushed - 1)
             #expect(answer.status == .okay && answer.byteCount == 512)
             #expect(stage.function.ledger.sent.count == sent + 1)
-            try await goesOn(stage, queue)
+            try await resumes(stage, queue)
         }
 
         /// A frontend that never says what it has seen waits, but not for ever.
         @Test func aFrontendThatSaysNothing() async throws {
             let (stage, queue, _) = try await standstill()
             #expect(await stage.hasAnswered(stage.pushed))
-            try await goesOn(stage, queue)
+            try await resumes(stage, queue)
         }
 
         /// What was in the ring before the short one was answered ends behind it, in order; an URB that does not belong to it
@@ -92,7 +92,7 @@ extension SimulatedControllerTests {
             #expect(stage.rings.urbs.responseProducer == first + 3)
             #expect(await stage.sees(first + 4))
             #expect(stage.rings.answer(at: first + 3).byteCount == 512)
-            try await goesOn(stage, queue)
+            try await resumes(stage, queue)
         }
     }
 }

@@ -43,7 +43,7 @@ internal import XenWire
     private static let keys = ["urb-ring-ref": "8", "conn-ring-ref": "9", "event-channel": "5"]
 
     private func connect(_ keys: [String: String]) -> Result<USBConnection, FrontendKeyFault> {
-        Result { () throws(FrontendKeyFault) in try USBConnection(FrontendKeys(keys)) }
+        Result { () throws(FrontendKeyFault) in try USBConnection(FrontendKeys(keys), ()) }
     }
 
     @Test(arguments: [nil, "x86_32-abi", "x86_64-abi", "arm-abi"])
@@ -158,7 +158,9 @@ internal import XenWire
 
     // MARK: offers
 
-    private func offer(_ function: any SimulatedFunction, _ version: USBVersion) throws(USBRefusal) -> USBOffer {
+    private func capabilities(_ function: any SimulatedFunction, _ version: USBVersion) throws(USBRefusal)
+        -> USBCapabilities
+    {
         let facts = USBDeviceFacts(
             address: USBBusAddress("1-1")!,
             busNumber: 1,
@@ -168,15 +170,15 @@ internal import XenWire
             deviceClass: 0,
             speed: function.speed
         )
-        return try USBOffer(facts, function.descriptors, version: version)
+        return try USBCapabilities(facts, function.descriptors, version: version)
     }
 
     @Test func devicesAreOfferedAtTheirSpeed() throws {
         let medium = try PrivatePages(byteCount: 4096)
-        #expect(try offer(SimulatedKeyboard(), .usb11).speed == .low)
-        #expect(try offer(SimulatedSound(.microphone), .usb20).speed == .full)
-        #expect(try offer(SimulatedDisk(medium, speed: .high), .usb20).speed == .high)
-        let disguised = try offer(SimulatedDisk(medium, speed: .super), .usb20)
+        #expect(try capabilities(SimulatedKeyboard(), .usb11).speed == .low)
+        #expect(try capabilities(SimulatedSound(.microphone), .usb20).speed == .full)
+        #expect(try capabilities(SimulatedDisk(medium, speed: .high), .usb20).speed == .high)
+        let disguised = try capabilities(SimulatedDisk(medium, speed: .super), .usb20)
         #expect(disguised.speed == .high)
         #expect("\(disguised)".contains("super"))
         guard case .bytes(let bytes) = disguised.answer(to: .device, index: 0, length: 18) else {
@@ -190,18 +192,18 @@ internal import XenWire
     @Test(arguments: [USBSpeed.high, .super])
     func whatUSB11CannotCarryIsRefused(speed: USBSpeed) throws {
         let disk = SimulatedDisk(try PrivatePages(byteCount: 4096), speed: speed)
-        let refusal = #expect(throws: USBRefusal.self) { try offer(disk, .usb11) }
+        let refusal = #expect(throws: USBRefusal.self) { try capabilities(disk, .usb11) }
         #expect(refusal?.text.contains("USB 1.1") ?? false)
     }
 
     @Test func endpointsFollowTheAlternateSettings() throws {
-        let offer = try offer(SimulatedSound(.microphone), .usb20)
+        let capabilities = try capabilities(SimulatedSound(.microphone), .usb20)
         let endpoint = USBEndpointAddress(1, .in)
         var alternates = [UInt8](repeating: 0, count: 32)
-        #expect(offer.endpoints(1, alternates)[endpoint] == nil)
+        #expect(capabilities.endpoints(1, alternates)[endpoint] == nil)
         alternates[1] = 1
-        #expect(offer.endpoints(1, alternates)[endpoint] == .isochronous)
-        #expect(offer.endpoints(0, alternates)[endpoint] == nil)
-        #expect(offer.endpoints(2, alternates)[endpoint] == nil)
+        #expect(capabilities.endpoints(1, alternates)[endpoint] == .isochronous)
+        #expect(capabilities.endpoints(0, alternates)[endpoint] == nil)
+        #expect(capabilities.endpoints(2, alternates)[endpoint] == nil)
     }
 }

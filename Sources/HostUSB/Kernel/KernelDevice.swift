@@ -13,7 +13,7 @@ internal import SharedRing
 /// does not answer; submitting, discarding and reaping need the same lock (drivers/usb/core/devio.c, `usbdev_do_ioctl`).
 /// So those run on a helper thread, and until they have ended this device's transfers are neither started nor looked at.
 @safe
-final class KernelDevice: USBDevice, CompletionTarget, @unchecked Sendable {
+final class KernelDevice: OpenUSBDevice, CompletionTarget, @unchecked Sendable {
     // SAFETY: everything that changes belongs to `loop`: its members are called there, as the protocol says, and libusb's
     // callbacks come from within `pump`.
     let facts: USBDeviceFacts

@@ -41,7 +41,8 @@ public final class KernelUSB: USBHost {
         try KernelWatch(loop: loop, udev: places.udev, changed)
     }
 
-    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice {
+    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice
+    {
         KernelDevice(try handle(facts, owner: owner), loop)
     }
 

@@ -93,7 +93,8 @@ public final class SimulatedUSB: USBHost {
         return watch
     }
 
-    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any USBDevice {
+    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice
+    {
         let result = state.withLock { state -> Result<SimulatedUSBDevice, USBFailure> in
             guard let plugged = state.plugged[facts.address], plugged.facts.deviceNumber == facts.deviceNumber else {
                 return .failure(USBFailure(.notFound, "\(facts.address) is not plugged in (any more)"))

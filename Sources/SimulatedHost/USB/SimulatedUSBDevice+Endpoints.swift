@@ -42,7 +42,7 @@ extension SimulatedUSBDevice {
     /// Sets up the endpoints of the active alternate settings. What waited on one that is gone is cancelled, as the
     /// kernel does it.
     func configure() {
-        var kinds: [Int: USBConfiguration.Endpoint] = [:]
+        var kinds: [Int: ConfigurationDescriptor.Endpoint] = [:]
         let settings = activeConfiguration.flatMap { descriptors.configuration($0) }?.settings ?? []
         for setting in settings where setting.alternate == alternates[setting.interface] ?? 0 {
             for endpoint in setting.endpoints { kinds[SimulatedUSBDevice.index(endpoint.address)] = endpoint }

@@ -7,7 +7,7 @@ internal import SharedRing
 
 /// Transfers wait in their endpoint's queue; the first of each queue is asked for until it has an answer.
 @safe
-final class SimulatedUSBDevice: USBDevice, CompletionTarget, @unchecked Sendable {
+final class SimulatedUSBDevice: OpenUSBDevice, CompletionTarget, @unchecked Sendable {
     // SAFETY: everything that changes belongs to `loop`: its members are called there, as the protocol says.
     let facts: USBDeviceFacts
     let loop: EventLoop

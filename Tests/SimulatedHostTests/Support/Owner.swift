@@ -22,14 +22,14 @@ final class Owner: USBDeviceClient {
         var resultsAfterVanished = 0
     }
     let loop: EventLoop
-    let device: any USBDevice
+    let device: any OpenUSBDevice
     let pages: PrivatePages
     let state = Mutex(State())
     let isWithinCall = Mutex(false)
     let onResult: @Sendable (Owner, USBResult) -> Void
 
     init(
-        _ device: any USBDevice,
+        _ device: any OpenUSBDevice,
         _ loop: EventLoop,
         onResult: @escaping @Sendable (Owner, USBResult) -> Void = { _, _ in }
     ) throws {
@@ -39,7 +39,7 @@ final class Owner: USBDeviceClient {
         pages = try PrivatePages(byteCount: 8 * Owner.slotBytes)
     }
 
-    func completed(_ results: borrowing USBResultBatch, of device: any USBDevice) {
+    func completed(_ results: borrowing USBResultBatch, of device: any OpenUSBDevice) {
         let run = (0..<results.count).map { results[$0] }
         let isOnLoop = loop.isOnLoop
         let isWithin = isWithinCall.withLock { $0 }
@@ -53,12 +53,12 @@ final class Owner: USBDeviceClient {
         for result in run { onResult(self, result) }
     }
 
-    func vanished(_ device: any USBDevice) { state.withLock { $0.vanished += 1 } }
+    func vanished(_ device: any OpenUSBDevice) { state.withLock { $0.vanished += 1 } }
 
     var results: [USBResult] { state.withLock { $0.results } }
 
     /// Runs `body` on the loop; nothing may be delivered from within.
-    func on<Value: Sendable>(_ body: @escaping @Sendable (any USBDevice) -> Value) async -> Value {
+    func on<Value: Sendable>(_ body: @escaping @Sendable (any OpenUSBDevice) -> Value) async -> Value {
         await loop.on {
             self.isWithinCall.withLock { $0 = true }
             defer { self.isWithinCall.withLock { $0 = false } }

@@ -138,7 +138,9 @@ final class USBScene: Sendable {
         try await host.store.write("\(nodes.backend)/\(key)", value)
     }
     /// What the toolstack writes to put a device into a port, or to empty it.
-    func want(_ wish: String, in port: Int) async throws { try await writeBackendKey("port/\(port)", wish) }
+    func assign(_ assignment: String, in port: Int) async throws {
+        try await writeBackendKey("port/\(port)", assignment)
+    }
     /// What the toolstack and people read when a device cannot go on.
     func errorNode() async throws -> String? { try await host.store.read(nodes.path.errorNode) }
 

@@ -8,7 +8,7 @@ public import SharedRing
 /// number has been delivered, exactly once, whatever happens; then it may be used again, from within the delivery too.
 /// Nothing is delivered from within a call of the owner's. A device that was unplugged completes every slot with
 /// `.noDevice`, and then says `vanished`, once; what is submitted later completes the same way.
-public protocol USBDevice: AnyObject, Sendable {
+public protocol OpenUSBDevice: AnyObject, Sendable {
     /// As they were when the device was opened.
     var facts: USBDeviceFacts { get }
     /// As the device gave them to the host.
@@ -42,9 +42,9 @@ public protocol USBDevice: AnyObject, Sendable {
 /// The owner of a device. Called on the device's loop.
 public protocol USBDeviceClient: AnyObject, Sendable {
     /// Slots that came to their end since the last call, in that order.
-    func completed(_ results: borrowing USBResultBatch, of device: any USBDevice)
+    func completed(_ results: borrowing USBResultBatch, of device: any OpenUSBDevice)
     /// The device is gone, all its slots are completed. It remains to be closed.
-    func vanished(_ device: any USBDevice)
+    func vanished(_ device: any OpenUSBDevice)
 }
 
 /// The descriptors of a device, as bytes (USB 2.0, 9.6).

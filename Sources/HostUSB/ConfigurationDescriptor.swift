@@ -6,7 +6,7 @@ public import SharedRing
 ///
 /// Devices write nonsense: a descriptor that ends early, is shorter than its type needs or has length 0 ends the list,
 /// and what came before it counts.
-public struct USBConfiguration: Hashable, Sendable {
+public struct ConfigurationDescriptor: Hashable, Sendable {
     /// One endpoint of an alternate setting.
     public struct Endpoint: Hashable, Sendable {
         /// Number and direction (bit 7: to the host).
@@ -90,8 +90,8 @@ package enum USBDescriptorType {
 
 extension USBDescriptors {
     /// The configuration with that value, parsed.
-    public func configuration(_ value: UInt8) -> USBConfiguration? {
-        configurations.lazy.compactMap { USBConfiguration($0) }.first { $0.value == value }
+    public func configuration(_ value: UInt8) -> ConfigurationDescriptor? {
+        configurations.lazy.compactMap { ConfigurationDescriptor($0) }.first { $0.value == value }
     }
 
     /// Takes apart what the kernel keeps of a device: its device descriptor and one configuration behind the other, as in

@@ -2,9 +2,9 @@
 
 internal import XenWire
 
-/// The guest takes a bulk packet of 1024 bytes for two of 512 (`USBWork.receive`), and may ask for the first alone. The second
+/// The guest takes a bulk packet of 1024 bytes for two of 512 (`USBRingState.receive`), and may ask for the first alone. The second
 /// is kept here, at most one for each endpoint, and is what the next URB of the endpoint begins with.
-struct PacketRests {
+struct PacketRemainders {
     private var kept = [[UInt8]](repeating: [], count: 16)
     /// Those that a predecessor kept: bits of endpoint numbers.
     var lost: UInt16 = 0

@@ -10,7 +10,7 @@ struct USBRefusal: Error, Hashable, Sendable {
 }
 
 /// A device as a controller offers it.
-struct USBOffer: Sendable, CustomStringConvertible {
+struct USBCapabilities: Sendable, CustomStringConvertible {
     /// What the connection event says.
     let speed: USBIFSpeed
     /// Bulk packets of 1024 bytes that the guest takes for two of 512.
@@ -19,7 +19,7 @@ struct USBOffer: Sendable, CustomStringConvertible {
     private let own: USBSpeed
     /// Of a SuperSpeed device: what it says of itself to the guest.
     private let disguise: HighSpeedDescriptors?
-    private let configurations: [XenWire.USBConfiguration]
+    private let configurations: [USBConfiguration]
 
     /// - Throws: why the device cannot be on this controller.
     init(_ facts: USBDeviceFacts, _ descriptors: USBDescriptors, version: USBVersion) throws(USBRefusal) {
@@ -43,7 +43,7 @@ struct USBOffer: Sendable, CustomStringConvertible {
         case (.high, .usb11): (speed, disguise) = (.full, nil)
         case (.super, .usb11): throw USBRefusal("a SuperSpeed device, and the controller is one of USB 1.1 (usb-ver 1)")
         }
-        self.configurations = configurations.compactMap { XenWire.USBConfiguration($0) }
+        self.configurations = configurations.compactMap { USBConfiguration($0) }
         if facts.speed == .high, version == .usb11 { try fitFullSpeed() }
     }
 
