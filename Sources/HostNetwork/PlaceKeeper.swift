@@ -66,7 +66,7 @@ final class LinkKeeper: PlaceKeeper {
         network: KernelNetwork = KernelNetwork()
     ) throws(NetworkFailure) {
         // First the watch: what changes after the look is told of.
-        let descriptor = netlink_watch_link(index)
+        let descriptor = HostDoor.enter(.networkConfiguration) { netlink_watch_link(index) }
         if descriptor < 0 { throw .system("changes of interfaces cannot be watched", -descriptor) }
         watch = OpenFile(adopting: descriptor)
         let netlink = try NetlinkSocket()
