@@ -3,27 +3,22 @@
 public import HostIO
 public import Hypervisor
 public import SharedRing
-internal import XenWire
+public import XenWire
 
 /// A block frontend on one loop. It behaves as Linux's blkfront does on the wire and in XenStore; its requests end with
 /// an error, not by themselves, when the connection goes away.
-public actor BlockFrontend: WokenFrontend {
+public actor BlockFrontend: PVFrontend {
     public nonisolated let loop: EventLoop
     public nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
     public nonisolated let bus: FrontendBus
-    private let hypervisor: any Hypervisor
+    public nonisolated let hypervisor: any Hypervisor
     public let options: BlockFrontendOptions
 
     /// nil while not connected.
     public private(set) var connection: BlockFrontendConnection?
-    /// What the ring told us that no backend may say.
-    public private(set) var lastFault: FrontendFailure?
+    public var link = FrontendLink()
     var queues: [BlockFrontQueue] = []
     private var nextQueue = 0
-    private var events: (any EventChannels)?
-    private var waker: FrontendWaker?
-    private var backendPath = ""
-    private var monitor: BackendMonitor?
 
     /// - Parameters:
     ///   - hypervisor: as seen from the guest.
@@ -37,45 +32,12 @@ public actor BlockFrontend: WokenFrontend {
 
     // MARK: connecting
 
-    /// Waits for the backend's state 2, sets the rings up, waits for 4, and goes to 4 itself.
-    /// - Throws: with all rings gone again.
-    public func connect(within limit: Duration = .seconds(10)) async throws(FrontendFailure) {
-        let backend = try await bus.backend()
-        backendPath = backend.path
-        do throws(FrontendFailure) {
-            try await connect(to: backend.domain, within: limit)
-        } catch {
-            await abandon()
-            throw error
-        }
-    }
+    public var isConnected: Bool { connection != nil }
 
-    private func connect(to backend: DomainID, within limit: Duration) async throws(FrontendFailure) {
-        _ = try await bus.wait(for: [.initWait], of: backendPath, within: limit)
-        let offer = try await BlockOffer(reading: bus, backendPath)
-        try await setUp(backend, offer)
-        try await bus.publish(keys(offer))
-        try await bus.publish(.initialised)
-        let state = try await bus.wait(for: [.connected, .closing, .closed], of: backendPath, within: limit)
-        guard state == .connected else { throw .timedOut(waitingFor: [.connected], saw: state) }
-        connection = try await BlockFrontendConnection(
-            reading: bus,
-            backendPath,
-            offer,
-            options,
-            backend: backend,
-            ringSize: queues[0].size
-        )
-        try await bus.publish(.connected)
-        monitor = try await BackendMonitor.start(self, bus.store, backendPath)
-    }
-
-    private func setUp(_ backend: DomainID, _ offer: BlockOffer) async throws(FrontendFailure) {
-        let hypervisor = hypervisor
-        let events = try FrontendDrivers.hypervisor { () throws(HypervisorFailure) in
-            try hypervisor.openEventChannels()
-        }
-        self.events = events
+    /// State 2 of the backend, our 3 with the rings, its 4, ours.
+    public func establish(with backend: DomainID, within limit: Duration) async throws(FrontendFailure) {
+        let offer = try await BlockOffer(reading: bus, link.backendPath)
+        let events = try openEvents()
         for _ in 0..<offer.queueCount(options) {
             queues.append(
                 try BlockFrontQueue(
@@ -88,9 +50,18 @@ public actor BlockFrontend: WokenFrontend {
                 )
             )
         }
-        let waker = FrontendWaker(self)
-        waker.start(loop, events.descriptor)
-        self.waker = waker
+        try await bus.publish(keys(offer))
+        try await bus.publish(.initialised)
+        try await awaitConnected(within: limit)
+        connection = try await BlockFrontendConnection(
+            reading: bus,
+            link.backendPath,
+            offer,
+            options,
+            backend: backend,
+            ringSize: queues[0].size
+        )
+        try await bus.publish(.connected)
     }
 
     private func keys(_ offer: BlockOffer) -> [(String, String?)] {
@@ -186,78 +157,22 @@ public actor BlockFrontend: WokenFrontend {
         return queues[nextQueue]
     }
 
-    // MARK: events
+    // MARK: what happens to it
 
-    /// The event channels' descriptor is readable.
-    func eventsPending() {
-        guard let events else { return }
-        while let port = events.takePending() {
-            do throws(FrontendFailure) {
-                try queues.first { $0.port == port }?.takeAnswers()
-            } catch {
-                lastFault = error
-            }
-            events.unmask(port)
-        }
+    public func eventArrived(on port: EventChannelPort) throws(FrontendFailure) {
+        try queues.first { $0.port == port }?.takeAnswers()
     }
 
-    /// The backend's state node changed: a resize, or the end (xen-blkfront.c, `blkback_changed`).
-    func backendChanged() async {
-        guard let keys = try? await bus.read([BusKeys.state, BlockKeys.sectors], of: backendPath),
-            connection != nil
-        else { return }
-        switch keys[BusKeys.state].flatMap({ XenbusState(text: $0) }) {
-        case .connected:
-            if let sectors = keys[BlockKeys.sectors].flatMap({ UInt64(decimal: $0) }) { connection?.sectors = sectors }
-        case .closing, .closed, nil:
-            dropRings()
-            try? await bus.publish(.closed)
-        default: break
-        }
+    public static var watchedKeys: [String] { [BlockKeys.sectors] }
+
+    /// A resize (xen-blkfront.c, `blkback_changed`).
+    public func backendRepublished(_ keys: [String: String]) {
+        if let sectors = keys[BlockKeys.sectors].flatMap({ UInt64(decimal: $0) }) { connection?.sectors = sectors }
     }
 
-    // MARK: ending
-
-    /// Forgets rings, ports and grants without a word, as a guest kernel that crashed into another one does.
-    public func abandon() async {
-        await monitor?.stop()
-        monitor = nil
-        dropRings()
-    }
-
-    private func dropRings() {
+    public func releaseRings() {
         connection = nil
         for queue in queues { queue.close() }
         queues = []
-        waker?.stop()
-        waker = nil
-        events = nil
-    }
-
-    /// Unloads the driver: state 5, wait for the backend to close, 6.
-    public func close(within limit: Duration = .seconds(10)) async throws(FrontendFailure) {
-        await monitor?.stop()
-        monitor = nil
-        try await bus.publish(.closing)
-        _ = try await bus.wait(for: [.closing, .closed], of: backendPath, within: limit)
-        dropRings()
-        try await bus.publish(.closed)
-    }
-
-    /// Loads the driver again after `close` or `abandon`: state 1, then as `connect`.
-    public func reconnect(within limit: Duration = .seconds(10)) async throws(FrontendFailure) {
-        try await bus.publish(.initialising)
-        try await connect(within: limit)
-    }
-
-    /// What the kernel that kexec started does with a device it finds connected (xenbus_probe_frontend.c,
-    /// `xenbus_reset_frontend`): 5, wait for 5; 6, wait for 6; 1, wait for 2. Then as `connect`.
-    public func resetAndConnect(within limit: Duration = .seconds(10)) async throws(FrontendFailure) {
-        await abandon()
-        try await bus.publish(.closing)
-        _ = try await bus.wait(for: [.closing, .closed], of: backendPath, within: limit)
-        try await bus.publish(.closed)
-        _ = try await bus.wait(for: [.closed, .initWait], of: backendPath, within: limit)
-        try await reconnect(within: limit)
     }
 }

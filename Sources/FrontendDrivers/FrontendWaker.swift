@@ -4,18 +4,9 @@ internal import HostIO
 internal import Hypervisor
 internal import XenWire
 
-/// A frontend that lives on one loop and is woken there.
-protocol WokenFrontend: Actor {
-    nonisolated var loop: EventLoop { get }
-    /// The event channels' descriptor is readable.
-    func eventsPending()
-    /// The backend's state node changed.
-    func backendChanged() async
-}
-
 /// Enters the frontend, on its loop, when an event channel has fired.
 final class FrontendWaker: CompletionTarget {
-    private weak let frontend: (any WokenFrontend)?
+    private weak let frontend: (any PVFrontend)?
     private let loop: EventLoop
     private let registration = Registration()
 
@@ -25,7 +16,7 @@ final class FrontendWaker: CompletionTarget {
         var descriptor: CInt = -1
     }
 
-    init(_ frontend: any WokenFrontend) {
+    init(_ frontend: any PVFrontend) {
         self.frontend = frontend
         loop = frontend.loop
     }
@@ -51,7 +42,7 @@ final class FrontendWaker: CompletionTarget {
         wake(frontend)
     }
 
-    private func wake<Frontend: WokenFrontend>(_ frontend: Frontend) {
+    private func wake<Frontend: PVFrontend>(_ frontend: Frontend) {
         frontend.assumeIsolated { $0.eventsPending() }
     }
 }
@@ -63,7 +54,7 @@ final class BackendMonitor: Sendable {
     private let task: Task<Void, Never>
 
     static func start(
-        _ frontend: some WokenFrontend,
+        _ frontend: some PVFrontend,
         _ store: any XenStore,
         _ backend: String
     ) async throws(FrontendFailure) -> BackendMonitor {
@@ -74,7 +65,7 @@ final class BackendMonitor: Sendable {
         return BackendMonitor(frontend, watch, signal)
     }
 
-    private init(_ frontend: some WokenFrontend, _ watch: any Watch, _ signal: WatchSignal) {
+    private init(_ frontend: some PVFrontend, _ watch: any Watch, _ signal: WatchSignal) {
         self.watch = watch
         self.signal = signal
         task = Task(executorPreference: frontend.loop) { [weak frontend] in
