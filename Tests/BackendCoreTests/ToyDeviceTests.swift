@@ -66,10 +66,12 @@ internal import XenWire
     // MARK: waiting
 
     /// What the host cannot do at a takeover for as long as a fault lasts.
-    @Test(arguments: [
-        (SimulatedCall.bind, Errno.invalidArgument), (.bind, .noMemory), (.map, .noMemory), (.map, .invalidArgument),
+    static let late: [(SimulatedCall, Errno)] = [
+        (.bind, .invalidArgument), (.bind, .noMemory), (.map, .noMemory), (.map, .invalidArgument),
         (.identity, .resourceTemporarilyUnavailable),
-    ])
+    ]
+
+    @Test(arguments: late)
     func aTakeoverWaitsForAHostThatIsLate(call: SimulatedCall, errno: Errno) async throws {
         let scene = try await ToyScene()
         try fill(scene)
