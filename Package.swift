@@ -93,7 +93,7 @@ let package = Package(
         // 5
         .target(
             name: "ControlProtocol",
-            dependencies: ["HostIO", system],
+            dependencies: ["HostIO", "XenWire", system],
             resources: [.embedInCode("org.xenback.control.varlink")],
             swiftSettings: house
         ),
@@ -188,17 +188,17 @@ let package = Package(
                 "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
-        tests("ControlProtocol", ["ControlProtocol", "HostIO", system]),
+        tests("ControlProtocol", ["ControlProtocol", "HostIO", "XenWire", system]),
         tests(
             "BackendServer",
             [
                 "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "ControlProtocol", "FrontendDrivers",
-                "HostNetwork", "HostUSB", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing", "XenWire",
-                "DiskImages",
+                "HostNetwork", "HostUSB", "SimulatedHost", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing",
+                "XenWire", "DiskImages",
                 log, system,
             ]
         ),
-        tests("xenback", ["xenback", "ControlProtocol", "HostIO", system]),
+        tests("xenback", ["xenback", "ControlProtocol", "HostIO", "XenWire", system]),
         tests("Package", [system]),
     ],
     swiftLanguageModes: [.v6]

@@ -2,7 +2,7 @@
 
 public import XenWire
 
-/// A snapshot of one device. Texts are for people, counters and buckets for programs.
+/// A snapshot of one device, as data; what people read is derived from it.
 public struct DeviceReport: Sendable {
     public var path: DevicePath
     /// As XenStore has them; nil where the node is missing or not a state.
@@ -10,8 +10,8 @@ public struct DeviceReport: Sendable {
     public var frontendState: XenbusState?
     /// What the device is doing, in a few words: `waiting for hotplug`, `connected`, `waiting for the image's lock` …
     public var phase: String
-    /// Facts in the order to show them: image, mode, features, abi, queues …
-    public var details: [Detail]
+    /// The facts of its class; nil where the class has not told any.
+    public var body: Body?
     /// Counters, in the order to show them; they only grow while the device exists.
     public var counters: [Counter]
     /// Time from taking a request to publishing its response; nil where that is not measured.
@@ -20,6 +20,23 @@ public struct DeviceReport: Sendable {
     public var lastFault: String?
     /// The last thing that went wrong on our side.
     public var lastFailure: String?
+
+    /// What only devices of one class have.
+    public enum Body: Hashable, Sendable {
+        case disk(DiskReport)
+        case card(CardReport)
+        case controller(ControllerReport)
+    }
+
+    /// The body in words, in the order to show it.
+    public var details: [Detail] {
+        switch body {
+        case .disk(let disk): disk.details
+        case .card(let card): card.details
+        case .controller(let controller): controller.details
+        case nil: []
+        }
+    }
 
     public struct Detail: Hashable, Sendable {
         public let name: String
@@ -41,7 +58,6 @@ public struct DeviceReport: Sendable {
     public init(path: DevicePath, phase: String) {
         self.path = path
         self.phase = phase
-        details = []
         counters = []
     }
 }

@@ -2,9 +2,6 @@
 
 public import XenWire
 
-/// What the hotplug script asks for (xl's `script=`: `add` or `remove`).
-public enum HotplugEvent: Hashable, Sendable { case add, remove }
-
 /// The keys of one backend directory, read in one go.
 public struct BackendKeys: Sendable {
     public let path: DevicePath

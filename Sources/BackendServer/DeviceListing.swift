@@ -1,9 +1,7 @@
 // What XenStore says there is: one consistent look at the backend directories of our own domain.
 
 internal import BackendCore
-internal import HostUSB
 internal import Hypervisor
-internal import USBBackend
 internal import XenWire
 
 /// One backend directory, as far as broker and worker care.
@@ -30,39 +28,12 @@ extension DevicePath {
     var shortName: String { "\(kind)/\(domain)/\(index)" }
 }
 
-/// The device classes of this build, asked who owns a directory.
-struct DeviceClasses: Sendable {
-    let all: [any DeviceClass]
-
-    var kinds: [DeviceKind] {
-        var kinds: [DeviceKind] = []
-        for kind in all.flatMap(\.kinds) where !kinds.contains(kind) { kinds.append(kind) }
-        return kinds
-    }
-
-    func owner(of keys: BackendKeys) -> (any DeviceClass)? {
-        all.first { $0.kinds.contains(keys.path.kind) && $0.owns(keys) }
-    }
-}
-
-/// A device class whose devices are made of what is plugged into the host.
-protocol USBServing: DeviceClass {
-    var host: any USBHost { get }
-}
-
-extension USBClass: USBServing {}
-
-extension DeviceClasses {
-    /// Where USB devices are plugged in; nil where no class serves them.
-    var usbHost: (any USBHost)? { all.lazy.compactMap { ($0 as? any USBServing)?.host }.first }
-}
-
 /// All devices found by one scan.
 struct DeviceListing: Hashable, Sendable {
     var devices: [DevicePath: ListedDevice] = [:]
 
     /// What decides about ownership and life; a backend directory holds some twenty more.
-    static let keys = ["state", "online", "script", "frontend", "type", "device-type", "params"]
+    static let keys = [BusKeys.frontend, BusKeys.state, BusKeys.online, BusKeys.script]
 
     /// The domains that have devices of ours, over or not.
     var domains: Set<DomainID> { Set(devices.values.lazy.filter(\.isOurs).map(\.path.domain)) }
@@ -87,10 +58,10 @@ struct DeviceListing: Hashable, Sendable {
             if let domain {
                 domains = [domain]
             } else {
-                domains = try (store.directory("backend/\(kind)") ?? []).compactMap { DomainID(text: $0) }
+                domains = try (store.directory(DevicePath.folder(of: kind)) ?? []).compactMap { DomainID(text: $0) }
             }
             for domain in domains {
-                for name in try store.directory("backend/\(kind)/\(domain)") ?? [] {
+                for name in try store.directory(DevicePath.folder(of: kind, for: domain)) ?? [] {
                     guard let index = UInt32(decimal: name) else { continue }
                     let path = DevicePath(kind: kind, domain: domain, index: index)
                     if let device = try read(store, path, classes: classes, own: own) { listing.devices[path] = device }
@@ -108,13 +79,13 @@ struct DeviceListing: Hashable, Sendable {
         own: DomainID
     ) throws(HypervisorFailure) -> ListedDevice? {
         var values: [String: String] = [:]
-        for key in keys { values[key] = try store.read("\(path)/\(key)") }
-        guard values["frontend"] != nil else { return nil }
+        for key in keys { values[key] = try store.read(path.key(key)) }
+        guard values[BusKeys.frontend] != nil else { return nil }
         let keys = BackendKeys(path: path, own: own, values: values)
         return ListedDevice(
             path: path,
-            state: values["state"].flatMap { XenbusState(text: $0) },
-            online: values["online"] != "0",
+            state: values[BusKeys.state].flatMap { XenbusState(text: $0) },
+            online: BusKeys.isOnline(values[BusKeys.online]),
             isOurs: classes.owner(of: keys) != nil
         )
     }

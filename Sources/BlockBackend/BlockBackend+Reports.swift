@@ -23,24 +23,24 @@ extension BlockBackend {
             report.lastFailure = account.lastFailure ?? report.lastFailure
         }
         report.latency = metrics.latency
-        report.counters = metrics.counters
+        report.counters = metrics.counters()
         report.counters.append(.init("in-flight", UInt64(inFlight)))
         report.counters.append(.init("mapped-grants", UInt64(mapped)))
-        report.details = details
+        report.body = .disk(facts)
         return report
     }
 
-    private var details: [DeviceReport.Detail] {
-        var details: [DeviceReport.Detail] = []
-        details.append(.init("image", keys?.target?.path ?? "(empty drive)"))
-        details.append(.init("mode", isReadOnly ? "read-only" : "read-write"))
+    private var facts: DiskReport {
+        var disk = DiskReport(
+            target: keys?.target?.path,
+            isReadOnly: isReadOnly,
+            isCDROM: keys?.isCDROM ?? false
+        )
         if let facts = medium?.image.facts {
-            details.append(.init("size", "\(facts.byteCount) bytes"))
-            details.append(.init("sector-size", "\(facts.logicalBlockSize)"))
+            disk.sectorCount = facts.sectorCount
+            disk.logicalBlockSize = facts.logicalBlockSize
         }
-        if let connection {
-            details.append(.init("connection", connection.summary))
-        }
-        return details
+        disk.connection = connection?.summary
+        return disk
     }
 }

@@ -4,7 +4,7 @@ internal import BackendCore
 internal import XenWire
 
 /// One queue's counters; they only grow.
-struct BlockMetrics: Sendable {
+struct BlockMetrics: DeviceMetrics {
     var reads: UInt64 = 0
     var writes: UInt64 = 0
     var flushes: UInt64 = 0
@@ -57,44 +57,15 @@ struct BlockMetrics: Sendable {
         }
     }
 
-    /// Names and values in the order to show them.
-    var counters: [DeviceReport.Counter] {
-        [
-            .init("reads", reads), .init("writes", writes), .init("flushes", flushes), .init("barriers", barriers),
-            .init("discards", discards), .init("sectors-read", sectorsRead),
-            .init("sectors-written", sectorsWritten), .init("sectors-discarded", sectorsDiscarded),
-            .init("frontend-faults", faults), .init("host-failures", failures), .init("merged", merged),
-            .init("split", split), .init("resubmitted", resubmitted), .init("parked", parked),
-            .init("starved", starved), .init("copy-batches", copyBatches), .init("copies", copies),
-            .init("persistent-segments", persistentSegments), .init("turns", turns),
-            .init("idle-turns", idleTurns), .init("notifications-sent", notificationsSent),
-            .init("notifications-saved", notificationsSaved),
-        ]
-    }
+    static let names: [(String, any WritableKeyPath<BlockMetrics, UInt64> & Sendable)] = [
+        ("reads", \.reads), ("writes", \.writes), ("flushes", \.flushes), ("barriers", \.barriers),
+        ("discards", \.discards), ("sectors-read", \.sectorsRead), ("sectors-written", \.sectorsWritten),
+        ("sectors-discarded", \.sectorsDiscarded), ("frontend-faults", \.faults), ("host-failures", \.failures),
+        ("merged", \.merged), ("split", \.split), ("resubmitted", \.resubmitted), ("parked", \.parked),
+        ("starved", \.starved), ("copy-batches", \.copyBatches), ("copies", \.copies),
+        ("persistent-segments", \.persistentSegments), ("turns", \.turns), ("idle-turns", \.idleTurns),
+        ("notifications-sent", \.notificationsSent), ("notifications-saved", \.notificationsSaved),
+    ]
 
-    mutating func merge(_ other: BlockMetrics) {
-        reads &+= other.reads
-        writes &+= other.writes
-        flushes &+= other.flushes
-        barriers &+= other.barriers
-        discards &+= other.discards
-        sectorsRead &+= other.sectorsRead
-        sectorsWritten &+= other.sectorsWritten
-        sectorsDiscarded &+= other.sectorsDiscarded
-        faults &+= other.faults
-        failures &+= other.failures
-        merged &+= other.merged
-        split &+= other.split
-        resubmitted &+= other.resubmitted
-        parked &+= other.parked
-        starved &+= other.starved
-        copyBatches &+= other.copyBatches
-        copies &+= other.copies
-        persistentSegments &+= other.persistentSegments
-        turns &+= other.turns
-        idleTurns &+= other.idleTurns
-        notificationsSent &+= other.notificationsSent
-        notificationsSaved &+= other.notificationsSaved
-        latency.merge(other.latency)
-    }
+    static let latencies: (any WritableKeyPath<BlockMetrics, LatencyHistogram> & Sendable)? = \BlockMetrics.latency
 }

@@ -3,7 +3,7 @@
 /// The daemon's table of verbs.
 ///
 /// ```swift
-/// var dispatch = ControlDispatch(version: "1.0")
+/// var dispatch = ControlDispatch(product: "xenbackd", version: "1.0", process: 4711)
 /// dispatch.on(List.self) { _ in List.Reply(devices: await broker.devices()) }
 /// …
 /// let bytes = await dispatch.answer(call)      // nil: the caller wants no answer

@@ -5,6 +5,10 @@ public enum ControlInterface {
     /// The interface's name.
     public static let name = "org.xenback.control"
 
+    /// Counts what was added to the interface: 1 had reports in words only, 2 has them as data, too. Nothing is taken
+    /// away or changes its meaning within a name, so that an older client goes on as before.
+    public static let version = 2
+
     /// The interface that every Varlink service has beside its own (varlink.org, "Service Interface").
     public static let serviceName = "org.varlink.service"
 

@@ -81,7 +81,11 @@ public struct Report: Codable, Equatable, Sendable {
     }
 
     public var device: Device
-    /// Image, mode, negotiated features: in the order to show them in.
+    /// The facts of the device's class, as data: one of the three, or none where no worker told.
+    public var disk: DiskFacts?
+    public var card: CardFacts?
+    public var controller: ControllerFacts?
+    /// The same in words: image, mode, negotiated features, in the order to show them in.
     public var facts: [Fact]
     public var counters: [Counter]
     public var latencies: [Histogram]
@@ -107,6 +111,32 @@ public struct Report: Codable, Equatable, Sendable {
     }
 }
 
+/// What only a disk has (`DiskFacts` of the interface).
+public struct DiskFacts: Codable, Equatable, Sendable {
+    /// The image; nil in an empty CD-ROM drive.
+    public var target: String?
+    public var readOnly: Bool
+    public var cdrom: Bool
+    /// Sectors of 512 bytes, always; nil while no image is open.
+    public var sectors: Int64?
+    /// Bytes.
+    public var logicalBlockSize: Int?
+
+    public init(
+        target: String? = nil,
+        readOnly: Bool,
+        cdrom: Bool,
+        sectors: Int64? = nil,
+        logicalBlockSize: Int? = nil
+    ) {
+        self.target = target
+        self.readOnly = readOnly
+        self.cdrom = cdrom
+        self.sectors = sectors
+        self.logicalBlockSize = logicalBlockSize
+    }
+}
+
 /// One disk in a list (`Disk` of the interface).
 public struct Disk: Codable, Equatable, Sendable {
     public var device: Device
@@ -119,19 +149,12 @@ public struct Disk: Codable, Equatable, Sendable {
     /// Bytes.
     public var logicalBlockSize: Int?
 
-    public init(
-        device: Device,
-        target: String?,
-        readOnly: Bool,
-        cdrom: Bool,
-        sectors: Int64? = nil,
-        logicalBlockSize: Int? = nil
-    ) {
+    public init(device: Device, _ facts: DiskFacts) {
         self.device = device
-        self.target = target
-        self.readOnly = readOnly
-        self.cdrom = cdrom
-        self.sectors = sectors
-        self.logicalBlockSize = logicalBlockSize
+        target = facts.target
+        readOnly = facts.readOnly
+        cdrom = facts.cdrom
+        sectors = facts.sectors
+        logicalBlockSize = facts.logicalBlockSize
     }
 }

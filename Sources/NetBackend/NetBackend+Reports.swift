@@ -27,22 +27,29 @@ extension NetBackend {
         if let interface { report.counters.append(.init("host-dropped", interface.droppedByHost)) }
         report.counters.append(.init("interface-repairs", placeRepairs))
         report.counters += each
-        report.details = details
+        report.body = .card(facts(total))
         return report
     }
 
-    private var details: [DeviceReport.Detail] {
-        var details: [DeviceReport.Detail] = []
-        if let mac = keys?.mac { details.append(.init("mac", mac)) }
-        if let name = keys?.interface { details.append(.init("interface", name)) }
-        if let bridge = keys?.bridge { details.append(.init("bridge", bridge)) }
-        details.append(.init("mtu", keys?.mtu ?? "1500"))
-        if let rate = shared?.rateText { details.append(.init("rate", rate)) }
-        if let connection {
-            details.append(.init("queues", "\(connection.queues.count)"))
-            details.append(.init("connection", connection.summary))
-        }
-        if let shared, shared.isFiltering { details.append(.init("multicast", "\(shared.multicastCount) addresses")) }
-        return details
+    private func facts(_ total: NetMetrics) -> CardReport {
+        var card = CardReport(mtu: keys?.mtu.flatMap { UInt32(decimal: $0) } ?? 1500)
+        card.mac = keys?.mac
+        card.interface = keys?.interface
+        card.bridge = keys?.bridge
+        card.rate = shared?.rateText
+        card.queueCount = connection?.queues.count
+        card.connection = connection?.summary
+        if let shared, shared.isFiltering { card.multicastCount = shared.multicastCount }
+        card.transmitted = CardReport.Traffic(
+            packets: total.transmitPackets,
+            bytes: total.transmitBytes,
+            dropped: total.transmitDropped
+        )
+        card.received = CardReport.Traffic(
+            packets: total.receivePackets,
+            bytes: total.receiveBytes,
+            dropped: total.receiveDropped
+        )
+        return card
     }
 }

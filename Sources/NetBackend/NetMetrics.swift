@@ -4,7 +4,7 @@ internal import BackendCore
 internal import XenWire
 
 /// One queue's counters; they only grow. Transmit and receive as the frontend sees them.
-struct NetMetrics: Sendable {
+struct NetMetrics: DeviceMetrics {
     var transmitPackets: UInt64 = 0
     var transmitBytes: UInt64 = 0
     var transmitSegmented: UInt64 = 0
@@ -49,7 +49,6 @@ struct NetMetrics: Sendable {
         if sent { notificationsSent &+= 1 } else { notificationsSaved &+= 1 }
     }
 
-    /// Names and values in the order to show them.
     static let names: [(String, any WritableKeyPath<NetMetrics, UInt64> & Sendable)] = [
         ("tx-packets", \.transmitPackets), ("tx-bytes", \.transmitBytes), ("tx-gso", \.transmitSegmented),
         ("tx-frontend-faults", \.transmitFaults), ("tx-host-refused", \.transmitRefused),
@@ -61,13 +60,4 @@ struct NetMetrics: Sendable {
         ("tx-turns", \.transmitTurns), ("rx-turns", \.receiveTurns), ("idle-turns", \.idleTurns),
         ("notifications-sent", \.notificationsSent), ("notifications-saved", \.notificationsSaved),
     ]
-
-    mutating func merge(_ other: NetMetrics) {
-        for (_, path) in NetMetrics.names { self[keyPath: path] &+= other[keyPath: path] }
-    }
-
-    /// - Parameter prefix: before each name, for one queue's own.
-    func counters(prefix: String = "") -> [DeviceReport.Counter] {
-        NetMetrics.names.map { DeviceReport.Counter(prefix + $0.0, self[keyPath: $0.1]) }
-    }
 }

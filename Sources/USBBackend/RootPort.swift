@@ -215,14 +215,15 @@ final class RootPort {
         return !operations.isEmpty
     }
 
-    // MARK: for people
+    // MARK: for reports
 
     /// nil: nothing is assigned and nothing is there.
-    var summary: String? {
+    var report: PortReport? {
         if let device, let capabilities {
-            return "\(device.facts), \(capabilities)" + (address == 0 ? "" : ", address \(address)")
+            let text = "\(device.facts), \(capabilities)" + (address == 0 ? "" : ", address \(address)")
+            return PortReport(Int(port.number), .device(bus: "\(device.facts.address)", description: text))
         }
-        if let refusal { return "failed: \(refusal)" }
-        return assignment.isEmpty ? nil : "waiting for \(assignment)"
+        if let refusal { return PortReport(Int(port.number), .failed(refusal)) }
+        return assignment.isEmpty ? nil : PortReport(Int(port.number), .waiting(for: assignment))
     }
 }

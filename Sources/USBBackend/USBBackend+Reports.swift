@@ -12,14 +12,14 @@ extension USBBackend {
         report.lastFault = account.lastFault ?? life.log.lastFault
         report.lastFailure = account.lastFailure ?? life.log.lastFailure
         report.latency = account.metrics.latency
-        report.counters = account.metrics.counters
+        report.counters = account.metrics.counters()
         report.counters.append(.init("in-flight", UInt64(account.inFlight)))
-        if let shape {
-            report.details.append(.init("version", "\(shape.version.rawValue)"))
-            report.details.append(.init("ports", "\(shape.portCount)"))
-        }
-        if let connection { report.details.append(.init("connection", connection.summary)) }
-        report.details += account.ports.map { .init("port \($0.0)", $0.1) }
+        var controller = ControllerReport()
+        controller.version = shape?.version.rawValue
+        controller.portCount = shape?.portCount
+        controller.connection = connection?.summary
+        controller.ports = account.ports
+        report.body = .controller(controller)
         return report
     }
 }

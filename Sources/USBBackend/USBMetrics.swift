@@ -4,7 +4,7 @@ internal import BackendCore
 internal import XenWire
 
 /// One controller's counters; they only grow.
-struct USBMetrics: Sendable {
+struct USBMetrics: DeviceMetrics {
     var control: UInt64 = 0
     var bulk: UInt64 = 0
     var interrupt: UInt64 = 0
@@ -64,7 +64,6 @@ struct USBMetrics: Sendable {
         }
     }
 
-    /// Names and values in the order to show them.
     static let names: [(String, any WritableKeyPath<USBMetrics, UInt64> & Sendable)] = [
         ("control", \.control), ("bulk", \.bulk), ("interrupt", \.interrupt), ("isochronous", \.isochronous),
         ("bytes-in", \.bytesIn), ("bytes-out", \.bytesOut), ("iso-packets", \.packets),
@@ -78,12 +77,5 @@ struct USBMetrics: Sendable {
         ("notifications-sent", \.notificationsSent), ("notifications-saved", \.notificationsSaved),
     ]
 
-    mutating func merge(_ other: USBMetrics) {
-        for (_, path) in USBMetrics.names { self[keyPath: path] &+= other[keyPath: path] }
-        latency.merge(other.latency)
-    }
-
-    var counters: [DeviceReport.Counter] {
-        USBMetrics.names.map { DeviceReport.Counter($0.0, self[keyPath: $0.1]) }
-    }
+    static let latencies: (any WritableKeyPath<USBMetrics, LatencyHistogram> & Sendable)? = \USBMetrics.latency
 }

@@ -194,7 +194,7 @@ actor USBQueue {
         var metrics = USBMetrics()
         var inFlight = 0
         /// By port, those that have something to tell.
-        var ports: [(USBPort, String)] = []
+        var ports: [PortReport] = []
         var lastFault: String?
         var lastFailure: String?
     }
@@ -210,7 +210,7 @@ actor USBQueue {
             account.lastFault = rings?.log.lastFault ?? account.lastFault
             account.lastFailure = rings?.log.lastFailure ?? account.lastFailure
         }
-        account.ports = ports.compactMap { port in port.summary.map { (port.port, $0) } }
+        account.ports = ports.compactMap(\.report)
         return account
     }
 }

@@ -19,6 +19,8 @@ import XenWire
 /// What both are told. Not for people: `xenback demo` and the tests start them.
 struct DemoServiceOptions: ParsableArguments {
     @Option var machine: String
+    /// The domain that the service runs in: another than 0 is a driver domain.
+    @Option var ownDomain: String = "0"
     @Option var runDirectory: String
     @Option var logLevel: String = "warning"
     /// A settings file, for tests of its being read again.
@@ -41,7 +43,7 @@ struct DemoServiceOptions: ParsableArguments {
     /// The arguments again, for a worker.
     /// - Parameter settings: where the broker's are.
     func words(_ settings: FilePath?) -> [String] {
-        ["--machine", machine, "--run-directory", runDirectory, "--log-level", logLevel]
+        ["--machine", machine, "--own-domain", ownDomain, "--run-directory", runDirectory, "--log-level", logLevel]
             + (poison.map { ["--poison", $0] } ?? [])
             + (settings.map { ["--settings", $0.string] } ?? [])
             + (network.map { ["--network", $0] } ?? [])
@@ -50,7 +52,8 @@ struct DemoServiceOptions: ParsableArguments {
 
     /// Broker and workers end with the machine: nobody else would end them.
     func hypervisor() throws -> SimulatedHypervisor {
-        let hypervisor = try SimulatedHypervisor(attaching: machine, as: .initial)
+        guard let own = DomainID(text: ownDomain) else { throw ValidationError("there is no domain \(ownDomain)") }
+        let hypervisor = try SimulatedHypervisor(attaching: machine, as: own)
         try hypervisor.whenMachineEnds { Glibc.exit(3) }
         return hypervisor
     }

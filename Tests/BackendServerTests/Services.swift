@@ -24,11 +24,24 @@ final class Services: @unchecked Sendable {
     private let poison: String?
     private let hasSettings: Bool
     private let program: String
+    private let own: DomainID
+    private let hasNetwork: Bool
 
-    /// - Parameter settings: the text of a settings file.
-    init(poison: String? = nil, settings: String? = nil) throws {
+    /// - Parameters:
+    ///   - settings: the text of a settings file.
+    ///   - own: the domain that they run in; made here when it is not 0.
+    ///   - hasNetwork: cards are sockets in `network`.
+    init(
+        poison: String? = nil,
+        settings: String? = nil,
+        own: DomainID = .initial,
+        hasNetwork: Bool = false
+    ) throws {
         host = try SimulatedHost()
         self.poison = poison
+        self.own = own
+        self.hasNetwork = hasNetwork
+        if own != .initial { try host.machine.createDomain(own) }
         hasSettings = settings != nil
         program = Services.xenback
         try host.machine.listen(at: machine)
@@ -58,12 +71,17 @@ final class Services: @unchecked Sendable {
     /// The simulated bus: a file for each device (xenback/DemoBus).
     var bus: FilePath { host.directory.appending("usb") }
 
+    /// Where a `PacketExchange` is to listen.
+    var network: FilePath { host.directory }
+
     private var machine: String { host.directory.appending("machine").string }
 
     func startBroker(program: String? = nil) throws {
         var words = [program ?? self.program, "demo-broker", "--machine", machine]
         words += ["--run-directory", host.run.path.string, "--usb", bus.string]
         words += ["--log-level", unsafe getenv("TEST_LOG") == nil ? "critical" : "debug"]
+        if own != .initial { words += ["--own-domain", "\(own)"] }
+        if hasNetwork { words += ["--network", network.string] }
         if let poison { words += ["--poison", poison] }
         if hasSettings { words += ["--settings", settingsFile.string] }
         broker = try ChildProcess(spawning: words)

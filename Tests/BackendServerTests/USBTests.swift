@@ -87,7 +87,7 @@ struct USBTests {
     private func call<Verb: ControlVerb>(_ broker: Broker, _ verb: Verb) async throws -> Verb.Reply {
         let bytes = try await Task(executorPreference: broker.loop) {
             let call = try ControlCall(message: ControlMessage.call(verb).dropLast())
-            return await broker.dispatch().answer(call)
+            return await BrokerVerbs(broker).dispatch().answer(call)
         }.value
         return try ControlMessage.decodeReply(to: Verb.self, from: try #require(bytes).dropLast())
     }
@@ -408,26 +408,5 @@ struct USBTests {
             let text = resolved(text)
             #expect(text.hasPrefix("refused: ") && text.contains(reason), "\(text)")
         }
-    }
-
-    @Test func reportsTellWhatIsInAPort() {
-        let device = Device(
-            path: "backend/vusb/1/0",
-            kind: "vusb",
-            domain: 1,
-            index: 0,
-            backendState: "connected",
-            frontendState: "connected",
-            phase: "serving"
-        )
-        let facts = [
-            ("port 1", "1-1.4: ID 0781:5581 Stick, high speed"), ("port 2", "failed: belongs to somebody: else"),
-            ("port 31", "waiting for 0781:5581"), ("port 4", "10-1"), ("port", "1-1"),
-        ]
-        let report = Report(device: device, facts: facts.map { .init(name: $0.0, value: $0.1) })
-        #expect(report.port(1) == .device(USBBusAddress("1-1.4")!) && report.portAddress(4) == USBBusAddress("10-1"))
-        #expect(report.port(2) == .failed("belongs to somebody: else"))
-        #expect(report.portProblem(2) == "belongs to somebody: else" && report.portProblem(1) == nil)
-        #expect(report.port(31) == .waiting && report.port(3) == nil && report.portAddress(31) == nil)
     }
 }

@@ -46,28 +46,20 @@ import Testing
     func sizes(_ sectors: Int64, _ text: String) {
         let disk = Disk(
             device: Self.device(7, nil, "xvda"),
-            target: "/a",
-            readOnly: true,
-            cdrom: false,
-            sectors: sectors
+            DiskFacts(target: "/a", readOnly: true, cdrom: false, sectors: sectors)
         )
         #expect(BlockList.Reply(disks: [disk]).text.contains("  \(text)  "))
     }
 
-    @Test func cardsAreListedFromTheirReports() {
+    @Test func cardsAreListedFromTheirFacts() {
         var device = Self.device(7, "web1", nil)
         device.kind = "vif"
         device.index = 0
-        let names = ["tx-packets", "tx-bytes", "tx-dropped", "rx-packets", "rx-bytes"]
-        let report = Report(
-            device: device,
-            facts: [
-                .init(name: "mac", value: "00:16:3e:01:02:03"), .init(name: "interface", value: "vif7.0"),
-                .init(name: "mtu", value: "1500"), .init(name: "queues", value: "4"),
-            ],
-            counters: names.enumerated().map { .init(name: $1, value: Int64($0) + 1) }
-        )
-        let text = NetworkList.Reply(cards: [NetworkCard(report, bridge: "xenbr0")]).text
+        var facts = CardFacts()
+        (facts.mac, facts.interface, facts.bridge) = ("00:16:3e:01:02:03", "vif7.0", "xenbr0")
+        (facts.mtu, facts.queues) = (1500, 4)
+        (facts.txPackets, facts.txBytes, facts.txDropped, facts.rxPackets, facts.rxBytes) = (1, 2, 3, 4, 5)
+        let text = NetworkList.Reply(cards: [NetworkCard(device: device, facts)]).text
         let lines = text.split(separator: "\n").map { $0.split(separator: " ").map(String.init) }
         #expect(lines.count == 2)
         #expect(
@@ -77,9 +69,6 @@ import Testing
             ]
         )
         #expect(NetworkList.Reply(cards: []).text == "no network cards\n")
-        // A card that has not connected yet.
-        let bare = NetworkCard(Report(device: device))
-        #expect(bare.mac == nil && bare.queues == nil && bare.rxDropped == 0)
     }
 
     @Test func aHistogramShowsItsShape() {

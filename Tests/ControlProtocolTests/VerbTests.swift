@@ -1,6 +1,7 @@
 // Verbs and errors survive the wire, and the shipped interface file names them all.
 
 import Testing
+import XenWire
 
 @testable import ControlProtocol
 
@@ -32,7 +33,7 @@ import Testing
     }
 
     @Test func everyVerbSurvivesTheWire() async throws {
-        let report = Report(
+        var report = Report(
             device: Self.device,
             facts: [.init(name: "image", value: "/a/\u{0}ü.img")],
             counters: [.init(name: "reads", value: Int64.max)],
@@ -40,7 +41,11 @@ import Testing
             lastFault: "a\nb",
             lastFailure: nil
         )
-        let disk = Disk(device: Self.device, target: "/a.img", readOnly: false, cdrom: false, sectors: 1 << 40)
+        let facts = DiskFacts(target: "/a.img", readOnly: false, cdrom: false, sectors: 1 << 40)
+        let disk = Disk(device: Self.device, facts)
+        report.disk = facts
+        report.card = CardFacts()
+        report.controller = ControllerFacts(ports: [.init(number: 3, state: .failed, text: "a\nb")])
         try await Self.roundTrip(Ping(), Nothing())
         try await Self.roundTrip(GetVersion(), .init(version: "1", process: 3))
         try await Self.roundTrip(List(), .init(devices: [Self.device, Self.device]))
@@ -49,7 +54,7 @@ import Testing
         try await Self.roundTrip(BlockAttach(domain: "7", disk: "/a b.img,,xvda"), .init(device: Self.device))
         try await Self.roundTrip(BlockDetach(domain: "7", device: "xvda", force: true), Nothing())
         try await Self.roundTrip(BlockList(domain: "7"), .init(disks: [disk]))
-        let card = NetworkCard(report, bridge: "xenbr0")
+        let card = NetworkCard(device: Self.device, CardFacts())
         try await Self.roundTrip(NetworkList(domain: "7"), .init(cards: [card]))
         try await Self.roundTrip(BlockResize(domain: "7", device: "xvda"), .init(sectors: 9))
         try await Self.roundTrip(MediaInsert(domain: "7", device: "hdc", target: "/é.iso"), Nothing())

@@ -26,7 +26,7 @@ private let plan: [String: Set<String>] = [
     "USBBackend": [
         "BackendCore", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
     ],
-    "ControlProtocol": ["HostIO", "SystemPackage", "FoundationEssentials"],
+    "ControlProtocol": ["HostIO", "XenWire", "SystemPackage", "FoundationEssentials"],
     "FrontendDrivers": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
     "SimulatedHost": [
         "FrontendDrivers", "HostNetwork", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", "CLinux",
@@ -53,7 +53,7 @@ private let unsafeTargets: Set<String> = [
 /// Modules of the toolchain that anybody may import.
 private let toolchain: Set<String> = ["Glibc", "Synchronization", "Swift", "_Concurrency", "Musl", "Dispatch"]
 
-private let root = URL(fileURLWithPath: #filePath)
+let root = URL(fileURLWithPath: #filePath)
     .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
 
 private struct SourceFile {

@@ -66,7 +66,12 @@ public enum BrokerProgram {
             case .reload: reload(broker, options, classes, run, log)
             }
         } body: {
-            let server = ControlServer(at: run.controlSocket, on: loop, dispatch: broker.dispatch(), log: log)
+            let server = ControlServer(
+                at: run.controlSocket,
+                on: loop,
+                dispatch: BrokerVerbs(broker).dispatch(),
+                log: log
+            )
             server.begin()
             log.notice("xenbackd \(Release.version) serves domain \(hypervisor.domains.own)'s backends")
             try? ServiceManager.ready()

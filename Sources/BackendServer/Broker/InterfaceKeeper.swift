@@ -102,8 +102,3 @@ extension DevicePath {
         self.init(text: interfaceOwner.dropFirst(KernelNetwork.ownerPrefix.count))
     }
 }
-
-extension DeviceKind {
-    /// Whether the host has an interface for each device of this kind.
-    var hasInterface: Bool { self == .vif || self == .vif2 }
-}

@@ -34,8 +34,3 @@ struct DeviceName: Hashable {
         throw .ambiguousDevice(domain: "\(domain)", device: text, candidates: found.map(\.nameInDomain))
     }
 }
-
-extension DeviceKind {
-    /// A disk to its guest, whoever may serve it.
-    var isDisk: Bool { frontendKind == DeviceKind.vbd.rawValue }
-}

@@ -21,8 +21,8 @@ extension ControlProtocol.Device {
             domainName: context.domainName,
             index: Int(report.path.index),
             node: context.node,
-            backendState: report.backendState.headerName,
-            frontendState: report.frontendState.headerName,
+            backendState: report.backendState?.headerName ?? "none",
+            frontendState: report.frontendState?.headerName ?? "none",
             phase: report.phase,
             worker: context.worker.map(Int.init),
             problem: report.lastFailure ?? report.lastFault
@@ -40,30 +40,68 @@ extension Report {
             lastFault: report.lastFault,
             lastFailure: report.lastFailure
         )
+        switch report.body {
+        case .disk(let facts): disk = DiskFacts(facts)
+        case .card(let facts): card = CardFacts(facts)
+        case .controller(let facts): controller = ControllerFacts(facts)
+        case nil: break
+        }
+    }
+}
+
+extension DiskFacts {
+    init(_ report: DiskReport) {
+        self.init(
+            target: report.target,
+            readOnly: report.isReadOnly,
+            cdrom: report.isCDROM,
+            sectors: report.sectorCount.map { Int64(clamping: $0) },
+            logicalBlockSize: report.logicalBlockSize
+        )
+    }
+}
+
+extension CardFacts {
+    init(_ report: CardReport) {
+        self.init()
+        mac = report.mac
+        interface = report.interface
+        bridge = report.bridge
+        mtu = Int(report.mtu)
+        queues = report.queueCount
+        rate = report.rate
+        txPackets = Int64(clamping: report.transmitted.packets)
+        txBytes = Int64(clamping: report.transmitted.bytes)
+        txDropped = Int64(clamping: report.transmitted.dropped)
+        rxPackets = Int64(clamping: report.received.packets)
+        rxBytes = Int64(clamping: report.received.bytes)
+        rxDropped = Int64(clamping: report.received.dropped)
+    }
+}
+
+extension ControllerFacts {
+    init(_ report: ControllerReport) {
+        self.init(
+            version: report.version.map { Int($0) },
+            portCount: report.portCount,
+            ports: report.ports.map { Port($0) }
+        )
+    }
+}
+
+extension ControllerFacts.Port {
+    init(_ report: PortReport) {
+        switch report.state {
+        case .device(let bus, let text): self.init(number: report.number, state: .device, bus: bus, text: text)
+        case .waiting(let wanted): self.init(number: report.number, state: .waiting, text: wanted)
+        case .failed(let reason): self.init(number: report.number, state: .failed, text: reason)
+        }
     }
 }
 
 extension Report.Histogram {
     fileprivate init(_ name: String, _ histogram: LatencyHistogram) {
         self.init(name: name, buckets: histogram.buckets.map { Int64(clamping: $0) })
-    }
-}
-
-extension XenbusState? {
-    /// As public/io/xenbus.h spells it: `initWait`.
-    var headerName: String {
-        switch self {
-        case nil: "none"
-        case .unknown: "unknown"
-        case .initialising: "initialising"
-        case .initWait: "initWait"
-        case .initialised: "initialised"
-        case .connected: "connected"
-        case .closing: "closing"
-        case .closed: "closed"
-        case .reconfiguring: "reconfiguring"
-        case .reconfigured: "reconfigured"
-        }
     }
 }
 

@@ -37,7 +37,7 @@ struct DeviceNodes: Sendable {
         _ device: some DeviceSpecification,
         to store: any XenStoreOperations
     ) throws(HypervisorFailure) -> Bool {
-        if try store.read("\(frontend)/backend") != nil { return false }
+        if try store.read("\(frontend)/\(BusKeys.backend)") != nil { return false }
         try store.remove(frontend)
         try store.remove(backend)
         try store.remove(toolstack)
@@ -54,8 +54,8 @@ struct DeviceNodes: Sendable {
         )
         for (name, value) in keys { try store.write("\(backend)/\(name)", value) }
         for (name, value) in commonFrontendKeys + device.frontendKeys { try store.write("\(frontend)/\(name)", value) }
-        try store.write("\(toolstack)/frontend", frontend)
-        try store.write("\(toolstack)/backend", backend)
+        try store.write("\(toolstack)/\(BusKeys.frontend)", frontend)
+        try store.write("\(toolstack)/\(BusKeys.backend)", backend)
         for (name, value) in keys where name != BusKeys.frontend { try store.write("\(toolstack)/\(name)", value) }
         return true
     }
@@ -74,9 +74,9 @@ struct DeviceNodes: Sendable {
     /// - Returns: false if there is no such backend any more.
     func requestClose(_ store: any XenStoreOperations, force: Bool = false) throws(HypervisorFailure) -> Bool {
         if force { try store.remove(frontend) }
-        guard let state = try store.read("\(backend)/state") else { return false }
-        try store.write("\(backend)/online", "0")
-        if state != XenbusState.closed.text { try store.write("\(backend)/state", XenbusState.closing.text) }
+        guard let state = try store.read("\(backend)/\(BusKeys.state)") else { return false }
+        try store.write("\(backend)/\(BusKeys.online)", "0")
+        if state != XenbusState.closed.text { try store.write("\(backend)/\(BusKeys.state)", XenbusState.closing.text) }
         return true
     }
 

@@ -16,7 +16,7 @@ struct DeviceToolstack: Sendable {
     let loop: EventLoop
     let log: Logger
     /// The hotplug script's work, done by the device's worker.
-    let hotplug: @Sendable (DevicePath, Hotplug.Event) async throws(ControlError) -> Void
+    let hotplug: WorkerHotplug
 
     /// Writes the nodes, and waits as `serve` does.
     func attach(_ device: some DeviceSpecification) async throws(ControlError) {
@@ -61,7 +61,7 @@ struct DeviceToolstack: Sendable {
         case .closing, .closed: throw await failure(nodes, "the backend closed the device")
         default:
             let guest = try await told { () async throws(HypervisorFailure) in
-                try await store.read("\(nodes.frontend)/state").flatMap { XenbusState(text: $0) }
+                try await store.read("\(nodes.frontend)/\(BusKeys.state)").flatMap { XenbusState(text: $0) }
             }
             throw .timedOut(
                 reason: "\(device.name) is attached, but the guest's driver did not connect within 10 s"
@@ -106,7 +106,7 @@ struct DeviceToolstack: Sendable {
         try await told { () async throws(HypervisorFailure) in
             try await StateWait.wait(
                 for: wanted,
-                at: "\(nodes.backend)/state",
+                at: "\(nodes.backend)/\(BusKeys.state)",
                 in: store,
                 on: loop,
                 within: DeviceToolstack.stateTime
@@ -117,7 +117,7 @@ struct DeviceToolstack: Sendable {
     /// The backend's own words, where it left some.
     private func failure(_ nodes: DeviceNodes, _ otherwise: String) async -> ControlError {
         let text = try? await store.perform { (store) throws(HypervisorFailure) in
-            if let text = try store.read("\(nodes.backend)/hotplug-error") { return text }
+            if let text = try store.read("\(nodes.backend)/\(BusKeys.hotplugError)") { return text }
             return try store.read(nodes.path.errorNode)
         }
         return .deviceFailed(reason: text.flatMap { $0 } ?? otherwise)

@@ -24,7 +24,7 @@ struct RememberedPorts: Sendable {
 
     /// The UUID, as the toolstack writes it: `/vm/<UUID>`.
     static func guest(of domain: DomainID, _ store: any XenStoreOperations) throws(HypervisorFailure) -> String? {
-        guard let text = try store.read("/local/domain/\(domain)/vm"), let name = text.split(separator: "/").last,
+        guard let text = try store.read("\(domain.home)/vm"), let name = text.split(separator: "/").last,
             name.utf8.allSatisfy({ UInt8(ascii: "-") == $0 || Character(UnicodeScalar($0)).isHexDigit })
         else { return nil }
         return String(name)

@@ -9,8 +9,11 @@ internal import XenWire
 
 /// The toolstack's half of USB, for domains of the host we run on.
 struct USBToolstack: Sendable {
-    let devices: DeviceToolstack
+    let store: any XenStore
+    /// We, the backend's domain.
+    let own: DomainID
     let host: any USBHost
+    let loop: EventLoop
 
     /// Ports whose rules have found a device, by where that is.
     typealias Held = [USBBusAddress: USBAssignments.Entry]
@@ -18,7 +21,7 @@ struct USBToolstack: Sendable {
     /// All devices of the host.
     func hostDevices() async throws(ControlError) -> [USBDeviceFacts] {
         let host = host
-        let found = await devices.loop.blocking { Result { () throws(USBFailure) in try host.devices() } }
+        let found = await loop.blocking { Result { () throws(USBFailure) in try host.devices() } }
         do throws(USBFailure) {
             return try found.get()
         } catch {
@@ -30,12 +33,13 @@ struct USBToolstack: Sendable {
         try await transaction { (store) throws(HypervisorFailure) in .success(try USBAssignments.read(store)) }
     }
 
-    /// Makes a controller with devices in its ports.
-    /// - Returns: its path.
-    /// - Throws: as `DeviceToolstack.attach`; `.badUSBLine` for a device that cannot be in a port, with its place.
-    func create(_ line: USBLine, for domain: DomainID, held: Held) async throws(ControlError) -> DevicePath {
-        let (found, own) = (try await hostDevices(), devices.own)
-        let controller = try await transaction {
+    /// Writes a controller with devices in its ports; `DeviceToolstack.serve` waits for what becomes of it.
+    /// - Throws: `.badUSBLine` for a device that cannot be in a port, with its place.
+    func create(_ line: USBLine, for domain: DomainID, held: Held) async throws(ControlError)
+        -> USBControllerSpecification
+    {
+        let (found, own) = (try await hostDevices(), own)
+        return try await transaction {
             (store) throws(HypervisorFailure) -> Result<USBControllerSpecification, ControlError> in
             let assignments = try USBAssignments.read(store)
             if let error = assignments.objection(to: line, among: found, held: held) { return .failure(error) }
@@ -55,14 +59,10 @@ struct USBToolstack: Sendable {
             }
             return .success(controller)
         }
-        try await devices.serve(controller)
-        return controller.path
     }
 
-    /// Takes a controller away, and what its ports were for.
-    /// - Throws: as `DeviceToolstack.detach`.
-    func destroy(_ path: DevicePath, force: Bool) async throws(ControlError) {
-        try await devices.detach(path, force: force)
+    /// Of a controller that was taken away: what its ports were for.
+    func forget(_ path: DevicePath) async throws(ControlError) {
         try await transaction { (store) throws(HypervisorFailure) -> Result<Void, ControlError> in
             try RememberedPorts.forget(path, store)
             return .success(())
@@ -112,7 +112,7 @@ struct USBToolstack: Sendable {
     ) async throws(ControlError) -> R {
         let result: Result<R, ControlError>
         do throws(HypervisorFailure) {
-            result = try await devices.store.transaction(body)
+            result = try await store.transaction(body)
         } catch {
             throw .deviceFailed(reason: "XenStore: \(error)")
         }

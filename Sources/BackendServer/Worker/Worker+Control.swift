@@ -34,8 +34,9 @@ extension Worker {
         dispatch.on(BlockList.self) { _ in BlockList.Reply(disks: await self.disks()) }
         dispatch.on(NetworkList.self) { _ in NetworkList.Reply(cards: await self.cards()) }
         dispatch.on(BlockResize.self) { call throws(ControlError) in
-            let path = try await self.command(call.device) { (disk) throws(BackendFailure) in try await disk.resize() }
-            return BlockResize.Reply(sectors: await self.number(path, "sectors") ?? 0)
+            let disk = try await self.command(call.device) { (disk) throws(BackendFailure) in try await disk.resize() }
+            guard case .disk(let facts) = await disk.report().body else { return BlockResize.Reply(sectors: 0) }
+            return BlockResize.Reply(sectors: Int64(clamping: facts.sectorCount ?? 0))
         }
         dispatch.on(MediaInsert.self) { call throws(ControlError) in
             _ = try await self.command(call.device) { (disk) throws(BackendFailure) in
@@ -54,7 +55,7 @@ extension Worker {
         return dispatch
     }
 
-    private func hotplug(_ text: String, _ event: Hotplug.Event) async throws(ControlError) {
+    private func hotplug(_ text: String, _ event: HotplugEvent) async throws(ControlError) {
         guard let path = DevicePath(text: text), path.domain == environment.domain else {
             throw .invalidParameter("path")
         }
@@ -62,7 +63,7 @@ extension Worker {
             throw noDevice(path.shortName)
         }
         do throws(BackendFailure) {
-            try await backend.hotplug(event == .add ? .add : .remove)
+            try await backend.hotplug(event)
         } catch {
             throw error.answer(path)
         }
@@ -72,14 +73,14 @@ extension Worker {
     private func command(
         _ device: String,
         _ command: (any LiveDisk) async throws(BackendFailure) -> Void
-    ) async throws(ControlError) -> DevicePath {
+    ) async throws(ControlError) -> any LiveDisk {
         guard let disk = try await selected(device, { $0.isDisk }) as? any LiveDisk else { throw noDevice(device) }
         do throws(BackendFailure) {
             try await command(disk)
         } catch {
             throw error.answer(disk.path)
         }
-        return disk.path
+        return disk
     }
 
     private func noDevice(_ device: String) -> ControlError {
@@ -91,7 +92,7 @@ extension Worker {
     private typealias Shown = (report: DeviceReport, context: DeviceContext)
 
     private func reports(_ isWanted: (DevicePath) -> Bool) async -> [Shown] {
-        let name = await value("/local/domain/\(environment.domain)/name")
+        let name = await value(environment.domain.nameNode)
         var shown: [Shown] = []
         for backend in await devices() where isWanted(backend.path) {
             let context = DeviceContext(domainName: name, node: await node(of: backend.path), worker: getpid())
@@ -114,43 +115,20 @@ extension Worker {
     }
 
     private func disks() async -> [Disk] {
-        var disks: [Disk] = []
-        for (report, context) in await reports({ $0.kind.isDisk }) {
-            let path = report.path
-            let target = await value("\(path)/params").map(Worker.image) ?? nil
-            disks.append(
-                Disk(
-                    device: Device(report, context),
-                    target: target,
-                    readOnly: await value("\(path)/mode")?.first != "w",
-                    cdrom: await value("\(path)/device-type") == "cdrom",
-                    sectors: await number(path, "sectors"),
-                    logicalBlockSize: await number(path, "sector-size").map(Int.init(clamping:))
-                )
-            )
+        await reports { $0.kind.isDisk }.compactMap { report, context in
+            guard case .disk(let disk) = report.body else { return nil }
+            return Disk(device: Device(report, context), DiskFacts(disk))
         }
-        return disks
-    }
-
-    /// The path in `params`, or `params` itself where it names no image of ours; nil for an empty drive.
-    private static func image(_ params: String) -> String? {
-        do throws(DiskTargetFault) { return try DiskTarget(parsing: params)?.path } catch { return params }
     }
 
     private func cards() async -> [NetworkCard] {
-        var cards: [NetworkCard] = []
-        for (report, context) in await reports({ $0.kind.hasInterface }) {
-            let bridge = await value("\(report.path)/bridge").flatMap { $0.isEmpty ? nil : $0 }
-            cards.append(NetworkCard(Report(report, context), bridge: bridge))
+        await reports { $0.kind.hasInterface }.compactMap { report, context in
+            guard case .card(let card) = report.body else { return nil }
+            return NetworkCard(device: Device(report, context), CardFacts(card))
         }
-        return cards
     }
 
-    private func node(of path: DevicePath) async -> String? { await value("\(path)/dev") }
-
-    private func number(_ path: DevicePath, _ key: String) async -> Int64? {
-        await value("\(path)/\(key)").flatMap { Int64(decimal: $0) }
-    }
+    private func node(of path: DevicePath) async -> String? { await value(path.key(BlockKeys.device)) }
 
     /// nil also where XenStore fails: a list with a gap is better than none.
     private func value(_ node: String) async -> String? {

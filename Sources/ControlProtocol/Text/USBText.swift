@@ -1,5 +1,7 @@
 // USB controllers and devices as text, in the form that xm 4.0 gave them.
 
+internal import XenWire
+
 extension USBListAssignable.Reply {
     /// `1-1.4        : ID 0781:5567 SanDisk Cruzer`
     public var text: String {
@@ -21,7 +23,7 @@ extension USBController {
         let version = version.map { $0 == 1 ? "USB1.1" : "USB2.0" } ?? "?"
         let cells = [
             "\(device.index)".padded(3), "\(backend)".padded(3), device.stateNumber.padded(5), version.padded(7),
-            "/local/domain/\(backend)/\(device.path)",
+            "\(DomainID.homes)/\(backend)/\(device.path)",
         ]
         return cells.joined(separator: " ").printable + "\n" + ports.map(\.text).joined()
     }
@@ -56,10 +58,6 @@ extension USBDevice {
 extension Device {
     /// The state as public/io/xenbus.h numbers it, which is what xm printed.
     fileprivate var stateNumber: String {
-        let names = [
-            "unknown", "initialising", "initWait", "initialised", "connected", "closing", "closed", "reconfiguring",
-            "reconfigured",
-        ]
-        return names.firstIndex(of: backendState).map(String.init) ?? "?"
+        XenbusState(headerName: backendState)?.text ?? "?"
     }
 }

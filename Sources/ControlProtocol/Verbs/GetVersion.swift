@@ -9,10 +9,13 @@ public struct GetVersion: ControlVerb {
         public var version: String
         /// Its process id.
         public var process: Int
+        /// The interface's version (`ControlInterface.version`); nil from a daemon that is older than the number.
+        public var interface: Int?
 
-        public init(version: String, process: Int) {
+        public init(version: String, process: Int, interface: Int? = ControlInterface.version) {
             self.version = version
             self.process = process
+            self.interface = interface
         }
     }
 

@@ -40,22 +40,37 @@ public struct NetworkCard: Codable, Equatable, Sendable {
     public var rxBytes: Int64
     public var rxDropped: Int64
 
-    /// Picks a card's line from its report: the facts `mac`, `interface`, `mtu`, `queues` and the counters `tx-packets`,
-    /// `tx-bytes`, `tx-dropped`, `rx-packets`, `rx-bytes`, `rx-dropped`. A counter that is not there is 0.
-    public init(_ report: Report, bridge: String? = nil) {
-        func fact(_ name: String) -> String? { report.facts.first { $0.name == name }?.value }
-        func counter(_ name: String) -> Int64 { report.counters.first { $0.name == name }?.value ?? 0 }
-        device = report.device
-        mac = fact("mac")
-        interface = fact("interface")
-        self.bridge = bridge
-        mtu = fact("mtu").flatMap { Int($0) }
-        queues = fact("queues").flatMap { Int($0) }
-        txPackets = counter("tx-packets")
-        txBytes = counter("tx-bytes")
-        txDropped = counter("tx-dropped")
-        rxPackets = counter("rx-packets")
-        rxBytes = counter("rx-bytes")
-        rxDropped = counter("rx-dropped")
+    public init(device: Device, _ facts: CardFacts) {
+        self.device = device
+        mac = facts.mac
+        interface = facts.interface
+        bridge = facts.bridge
+        mtu = facts.mtu
+        queues = facts.queues
+        txPackets = facts.txPackets
+        txBytes = facts.txBytes
+        txDropped = facts.txDropped
+        rxPackets = facts.rxPackets
+        rxBytes = facts.rxBytes
+        rxDropped = facts.rxDropped
     }
+}
+
+/// What only a network card has (`CardFacts` of the interface).
+public struct CardFacts: Codable, Equatable, Sendable {
+    public var mac: String?
+    public var interface: String?
+    public var bridge: String?
+    public var mtu: Int?
+    public var queues: Int?
+    /// The limit that is in force: bytes and microseconds, or bytes per second, in words.
+    public var rate: String?
+    public var txPackets: Int64 = 0
+    public var txBytes: Int64 = 0
+    public var txDropped: Int64 = 0
+    public var rxPackets: Int64 = 0
+    public var rxBytes: Int64 = 0
+    public var rxDropped: Int64 = 0
+
+    public init() {}
 }

@@ -55,3 +55,41 @@ public struct USBController: Codable, Equatable, Sendable {
         self.ports = ports
     }
 }
+
+/// What only a USB controller has (`ControllerFacts` of the interface).
+public struct ControllerFacts: Codable, Equatable, Sendable {
+    /// What a worker tells of one port (`PortFacts` of the interface).
+    public struct Port: Codable, Equatable, Sendable {
+        public enum State: String, Codable, Sendable { case device, waiting, failed }
+
+        /// From 1.
+        public var number: Int
+        public var state: State
+        /// Where the device that is in it is plugged in: `1-1.4`; nil without one.
+        public var bus: String?
+        /// All about the device, what is waited for, or why there is nothing.
+        public var text: String
+
+        public init(number: Int, state: State, bus: String? = nil, text: String) {
+            self.number = number
+            self.state = state
+            self.bus = bus
+            self.text = text
+        }
+    }
+
+    /// 1 or 2.
+    public var version: Int?
+    public var portCount: Int?
+    /// Those that are not empty or are to have something in them.
+    public var ports: [Port]
+
+    public init(version: Int? = nil, portCount: Int? = nil, ports: [Port] = []) {
+        self.version = version
+        self.portCount = portCount
+        self.ports = ports
+    }
+
+    /// What the worker tells of a port; nil: it is empty and is to be.
+    public func port(_ number: Int) -> Port? { ports.first { $0.number == number } }
+}

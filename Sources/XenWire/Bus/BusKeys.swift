@@ -4,7 +4,7 @@
 public enum BusKeys {
     /// Both halves: a `XenbusState`.
     public static let state = "state"
-    /// Backend: 1 while the toolstack wants the device to exist; missing means 0, as in Linux.
+    /// Backend: 1 while the toolstack wants the device to exist; see `isOnline`.
     public static let online = "online"
     /// Backend: the frontend's path, written by the toolstack.
     public static let frontend = "frontend"
@@ -26,6 +26,9 @@ public enum BusKeys {
     public static let multiQueueMaxQueues = "multi-queue-max-queues"
     /// Frontend: how many queues it has; 1 … the backend's maximum.
     public static let multiQueueNumQueues = "multi-queue-num-queues"
+
+    /// What `online` says: nil is a missing node and means 0, as in Linux (xenbus_read_unsigned(…, "online", 0)).
+    public static func isOnline(_ text: String?) -> Bool { text.flatMap { UInt32(decimal: $0) } ?? 0 != 0 }
 
     /// Frontend: the folder of queue `index`, where there is more than one.
     public static func queue(_ index: Int) -> String { "queue-\(index)" }

@@ -25,6 +25,13 @@ public enum DeviceKind: String, Sendable, CaseIterable, CustomStringConvertible 
         }
     }
 
+    /// A disk to its guest, whoever may serve it.
+    public var isDisk: Bool { frontendKind == DeviceKind.vbd.rawValue }
+    /// A controller whose devices are in its ports.
+    public var isUSB: Bool { frontendKind == DeviceKind.vusb.rawValue }
+    /// A card whose host end is an interface.
+    public var hasInterface: Bool { self == .vif || self == .vif2 }
+
     public var description: String { rawValue }
 }
 
@@ -63,10 +70,10 @@ public struct DevicePath: Hashable, Comparable, Sendable, CustomStringConvertibl
     public var relative: String { "\(DevicePath.folder(of: kind, for: domain))/\(index)" }
 
     /// From the root of XenStore: `/local/domain/0/backend/vbd/7/51712`.
-    public func absolute(in backend: DomainID) -> String { "/local/domain/\(backend)/\(relative)" }
+    public func absolute(in backend: DomainID) -> String { "\(backend.home)/\(relative)" }
 
     /// Where the frontend's half is expected: `/local/domain/7/device/vbd/51712`.
-    public var frontend: String { "/local/domain/\(domain)/device/\(kind.frontendKind)/\(index)" }
+    public var frontend: String { "\(domain.home)/device/\(kind.frontendKind)/\(index)" }
 
     /// The node that says what went wrong, as Linux's `xenbus_dev_error` names it: `error/backend/vbd/7/51712/error`.
     public var errorNode: String { "error/\(relative)/error" }

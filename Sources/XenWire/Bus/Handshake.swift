@@ -118,13 +118,12 @@ public struct HandshakeSnapshot: Hashable, Sendable {
         self.isHotplugConnected = isHotplugConnected
     }
 
-    /// From the nodes' texts, nil where a node is missing. A state that is no state is `unknown`, which moves nothing;
-    /// a missing `online` is 0, as in Linux.
+    /// From the nodes' texts, nil where a node is missing. A state that is no state is `unknown`, which moves nothing.
     public init(backendState: String?, frontendState: String?, online: String?, hotplugStatus: String?) {
         self.init(
             backend: backendState.map { XenbusState(text: $0) ?? .unknown },
             frontend: frontendState.map { XenbusState(text: $0) ?? .unknown },
-            isOnline: online == "1",
+            isOnline: BusKeys.isOnline(online),
             isHotplugConnected: hotplugStatus == "connected"
         )
     }

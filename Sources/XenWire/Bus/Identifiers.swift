@@ -31,6 +31,15 @@ public struct DomainID: Hashable, Comparable, Sendable, CustomStringConvertible 
     public var description: String { String(rawValue) }
 }
 
+extension DomainID {
+    /// One child for each domain: `/local/domain`.
+    public static let homes = "/local/domain"
+    /// Where the domain's nodes are: `/local/domain/7`. Others but dom0 may not read it.
+    public var home: String { "\(DomainID.homes)/\(self)" }
+    /// The node with the name that its administrator gave it.
+    public var nameNode: String { "\(home)/name" }
+}
+
 /// A grant reference: an index into the granting domain's grant table (public/grant_table.h, `grant_ref_t`).
 public struct GrantReference: Hashable, Sendable {
     public let rawValue: UInt32

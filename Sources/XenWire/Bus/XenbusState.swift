@@ -23,6 +23,15 @@ public enum XenbusState: UInt8, Hashable, Sendable, CaseIterable, CustomStringCo
     /// What is written into the node.
     public var text: String { String(rawValue) }
 
+    /// As public/io/xenbus.h spells it: `initWait`.
+    public var headerName: String { self == .initWait ? "initWait" : description }
+
+    /// From `headerName`; nil for any other text.
+    public init?(headerName: String) {
+        guard let state = XenbusState.allCases.first(where: { $0.headerName == headerName }) else { return nil }
+        self = state
+    }
+
     public var description: String {
         switch self {
         case .unknown: "unknown"

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import ControlProtocol
+import XenWire
 
 #if canImport(Glibc)
     import Glibc
@@ -17,7 +18,7 @@ struct HotplugCommand: ParsableCommand {
     enum Kind: String, ExpressibleByArgument { case block }
 
     @Argument var kind: Kind
-    @Argument(help: "add or remove", transform: HotplugCommand.event) var event: Hotplug.Event
+    @Argument(help: "add or remove", transform: HotplugCommand.event) var event: HotplugEvent
     @Argument(help: "The script's XENBUS_PATH: backend/vbd3/7/51712.") var path: String
     @Option(help: "Seconds to wait for the device.") var timeout = 30
     @OptionGroup var options: CallOptions
@@ -49,8 +50,8 @@ struct HotplugCommand: ParsableCommand {
     /// A broker that is being restarted is back within this time; asking again does no harm.
     private static let restartTime: Duration = .seconds(5)
 
-    private static func event(_ text: String) throws -> Hotplug.Event {
-        guard let event = Hotplug.Event(rawValue: text) else { throw ValidationError("add or remove, not '\(text)'") }
+    private static func event(_ text: String) throws -> HotplugEvent {
+        guard let event = HotplugEvent(rawValue: text) else { throw ValidationError("add or remove, not '\(text)'") }
         return event
     }
 }
