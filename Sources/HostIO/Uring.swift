@@ -30,7 +30,7 @@ struct Uring: ~Copyable {
     }
 
     /// Sets up a ring, with the best flags that this kernel knows. It is `enable`d on the thread that will use it.
-    /// - Throws: `ENOSYS` or `EPERM` where io_uring is missing or forbidden, `EOPNOTSUPP` where it is too old (5.6).
+    /// - Throws: `ENOSYS` or `EPERM` where io_uring is missing or forbidden, `EOPNOTSUPP` below Linux 5.7 (IORING_FEAT_FAST_POLL).
     init(entries: UInt32) throws(Errno) {
         unsafe ring = .allocate(capacity: 1)
         unsafe vectors = .allocate(capacity: Uring.vectorCapacity)
