@@ -1,5 +1,6 @@
 // What is asked of a device, by whom, and how it is refused.
 
+public import HostIO
 public import XenWire
 
 /// The keys of one backend directory, read in one go.
@@ -51,4 +52,19 @@ public struct BackendFailure: Error, Hashable, Sendable, CustomStringConvertible
         self.mayPass = mayPass ?? (kind == .busy || kind == .host)
     }
     public var description: String { text }
+}
+
+extension BackendFailure {
+    /// What went wrong on the host, as the device's owner is told.
+    public init(_ failure: HostFailure) {
+        let kind: Kind =
+            switch failure.kind {
+            case .notFound: .notFound
+            case .busy: .busy
+            case .denied: .denied
+            case .invalid: .invalid
+            case .host: .host
+            }
+        self.init(kind, failure.text)
+    }
 }

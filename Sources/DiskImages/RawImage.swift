@@ -64,9 +64,7 @@ public final class RawImage: Sendable {
 
     /// Does `measuredAgain` on a helper thread.
     public func measuredAgain(on loop: EventLoop) async throws(ImageFailure) -> RawImage {
-        try await loop.blocking { () -> Result<RawImage, ImageFailure> in
-            Result { () throws(ImageFailure) in try self.measuredAgain() }
-        }.get()
+        try await loop.blocking { () throws(ImageFailure) in try self.measuredAgain() }
     }
 }
 

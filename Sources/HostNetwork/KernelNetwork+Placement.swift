@@ -5,7 +5,7 @@ internal import SystemPackage
 
 extension KernelNetwork {
     /// Puts an interface in its place and brings it up. May be done again to one that is there already.
-    func place(_ link: Link, _ plan: InterfacePlan, _ netlink: borrowing NetlinkSocket) throws(NetworkFailure) {
+    func place(_ link: Link, _ plan: InterfacePlan, _ netlink: borrowing NetlinkSocket) throws(HostFailure) {
         switch plan.placement {
         case nil: return
         case .bridge(let name, let vlan): try bridge(link, name, vlan, netlink)
@@ -24,18 +24,18 @@ extension KernelNetwork {
         _ name: String,
         _ vlan: UInt16?,
         _ netlink: borrowing NetlinkSocket
-    ) throws(NetworkFailure) {
+    ) throws(HostFailure) {
         guard let bridge = try netlink.link(named: name) else {
             let text = "there is no bridge \(name); make it (ip link add name \(name) type bridge) or name another one"
-            throw NetworkFailure(.notFound, text)
+            throw HostFailure(.notFound, text)
         }
         if bridge.kind == "openvswitch" {
-            throw NetworkFailure(.invalid, "\(name) is a bridge of Open vSwitch: use script=vif-openvswitch")
+            throw HostFailure(.invalid, "\(name) is a bridge of Open vSwitch: use script=vif-openvswitch")
         }
-        if bridge.kind != "bridge" { throw NetworkFailure(.invalid, "interface \(name) is no bridge") }
+        if bridge.kind != "bridge" { throw HostFailure(.invalid, "interface \(name) is no bridge") }
         if vlan != nil, try !netlink.filtersVLANs(bridge) {
             let cure = "ip link set \(name) type bridge vlan_filtering 1"
-            throw NetworkFailure(
+            throw HostFailure(
                 .invalid,
                 "bridge \(name) takes no notice of VLANs; let it (\(cure)) or leave out vlan"
             )
@@ -52,21 +52,21 @@ extension KernelNetwork {
         _ addresses: [String],
         _ gateway: String?,
         _ netlink: borrowing NetlinkSocket
-    ) throws(NetworkFailure) {
+    ) throws(HostFailure) {
         let gateway = gateway ?? "eth0"
         guard let uplink = try netlink.link(named: gateway) else {
-            throw NetworkFailure(.notFound, "there is no gateway device \(gateway); name another one with gatewaydev")
+            throw HostFailure(.notFound, "there is no gateway device \(gateway); name another one with gatewaydev")
         }
         guard let own = try netlink.firstAddress(of: uplink) else {
             let text = "gateway device \(gateway) has no IPv4 address; give it one or name another with gatewaydev"
-            throw NetworkFailure(.notFound, text)
+            throw HostFailure(.notFound, text)
         }
         if link.master != 0 { try netlink.change(link, LinkChange(master: 0)) }
         try netlink.addAddress(own, to: link)
         try netlink.change(link, LinkChange(isUp: true))
         do throws(Errno) { try Files.write("1", to: FilePath("/proc/sys/net/ipv4/conf/\(link.name)/proxy_arp")) } catch
         {
-            throw NetworkFailure(.host, "proxy ARP of interface \(link.name): \(error)")
+            throw HostFailure(.host, "proxy ARP of interface \(link.name): \(error)")
         }
         for address in addresses { try netlink.setRoute(to: address, through: link, source: own, metric: 2) }
     }

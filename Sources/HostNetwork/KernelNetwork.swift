@@ -1,5 +1,7 @@
 // TAP interfaces of the running kernel: made, taken over from a predecessor, put in place, taken away.
 
+public import HostIO
+
 /// The network of the host, in the namespace of the thread that calls.
 ///
 /// An interface outlives the process that made it, and is told from a stranger's by its alias: the plan's `owner`. It
@@ -23,12 +25,12 @@ public struct KernelNetwork: NetworkHost {
     /// the first, which Linux before 6.2 refuses once it is up, and has set up the second.
     /// - Throws: `.busy` if the name is somebody else's, `.notFound` if the bridge is not there, `.invalid` for names and
     ///   numbers that cannot be, `.host` for what the kernel says.
-    public func open(_ plan: InterfacePlan) throws(NetworkFailure) -> any PacketDevice {
+    public func open(_ plan: InterfacePlan) throws(HostFailure) -> any PacketDevice {
         try InterfaceName.check(plan)
         let netlink = try NetlinkSocket()
         let found = try KernelNetwork.find(plan, netlink)
         let link = if let found { found } else { try KernelNetwork.create(plan, netlink) }
-        do throws(NetworkFailure) {
+        do throws(HostFailure) {
             if found == nil || plan.placement != nil {
                 try netlink.change(link, LinkChange(address: KernelNetwork.address, mtu: plan.mtu))
             }
@@ -40,7 +42,7 @@ public struct KernelNetwork: NetworkHost {
         return TapDevice(link, netlink: netlink)
     }
 
-    public func remove(_ plan: InterfacePlan) throws(NetworkFailure) {
+    public func remove(_ plan: InterfacePlan) throws(HostFailure) {
         try InterfaceName.check(plan)
         let netlink = try NetlinkSocket()
         guard let link = try KernelNetwork.own(plan.owner, netlink) else { return }
@@ -49,18 +51,18 @@ public struct KernelNetwork: NetworkHost {
     }
 
     /// Takes away what a predecessor left for that owner; no error if it is gone.
-    public static func remove(owner: String) throws(NetworkFailure) {
+    public static func remove(owner: String) throws(HostFailure) {
         let netlink = try NetlinkSocket()
         if let link = try own(owner, netlink) { try netlink.delete(link) }
     }
 
     /// The interface of an owner, under whatever name.
-    static func own(_ owner: String, _ netlink: borrowing NetlinkSocket) throws(NetworkFailure) -> Link? {
+    static func own(_ owner: String, _ netlink: borrowing NetlinkSocket) throws(HostFailure) -> Link? {
         try netlink.links().first { $0.alias == owner && $0.kind == "tun" }
     }
 
     /// The interfaces of this service, of living devices and of dead ones.
-    public static func leftovers() throws(NetworkFailure) -> [(name: String, owner: String)] {
+    public static func leftovers() throws(HostFailure) -> [(name: String, owner: String)] {
         try NetlinkSocket().links()
             .filter { $0.alias.hasPrefix(ownerPrefix) && $0.kind == "tun" }
             .map { ($0.name, $0.alias) }
@@ -70,21 +72,21 @@ public struct KernelNetwork: NetworkHost {
     private static func find(
         _ plan: InterfacePlan,
         _ netlink: borrowing NetlinkSocket
-    ) throws(NetworkFailure) -> Link? {
+    ) throws(HostFailure) -> Link? {
         let links = try netlink.links()
         if let own = links.first(where: { $0.alias == plan.owner && $0.kind == "tun" }) { return own }
         guard let other = links.first(where: { $0.name == plan.name }) else { return nil }
-        throw NetworkFailure(.busy, taken: plan.name, by: other)
+        throw HostFailure(.busy, taken: plan.name, by: other)
     }
 
     /// Makes a persistent interface that is marked as ours before it can outlive us.
     private static func create(
         _ plan: InterfacePlan,
         _ netlink: borrowing NetlinkSocket
-    ) throws(NetworkFailure) -> Link {
+    ) throws(HostFailure) -> Link {
         let file = try TapQueue.create(plan.name)
         guard var link = try netlink.link(named: plan.name) else {
-            throw NetworkFailure(.notFound, "interface \(plan.name) is gone: somebody deleted it")
+            throw HostFailure(.notFound, "interface \(plan.name) is gone: somebody deleted it")
         }
         try netlink.change(link, LinkChange(alias: plan.owner))
         link.alias = plan.owner
@@ -93,7 +95,7 @@ public struct KernelNetwork: NetworkHost {
     }
 }
 
-extension NetworkFailure {
+extension HostFailure {
     /// The name of an interface is another's.
     init(_ kind: Kind, taken name: String, by other: Link) {
         let cure =

@@ -2,10 +2,11 @@
 
 internal import CNetlink
 internal import Glibc
+internal import HostIO
 
 extension NetlinkSocket {
     /// Makes a Linux bridge and brings it up, without STP, so that it forwards from its ports' first packet on.
-    func addBridge(_ name: String, filtersVLANs: Bool = false) throws(NetworkFailure) {
+    func addBridge(_ name: String, filtersVLANs: Bool = false) throws(HostFailure) {
         try unsafe send("bridge \(name) cannot be made", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL) { message in
             var header = ifinfomsg()
             header.ifi_family = UInt8(AF_UNSPEC)
@@ -22,7 +23,7 @@ extension NetlinkSocket {
     }
 
     /// Whether a bridge looks at VLAN tags at all. Kernels without CONFIG_BRIDGE_VLAN_FILTERING say nothing of it.
-    func filtersVLANs(_ bridge: Link) throws(NetworkFailure) -> Bool {
+    func filtersVLANs(_ bridge: Link) throws(HostFailure) -> Bool {
         // libnl reads a link's own facts of a bridge from 3.8 on only.
         unsafe nl_socket_disable_auto_ack(socket)
         defer { unsafe nl_socket_enable_auto_ack(socket) }
@@ -36,7 +37,7 @@ extension NetlinkSocket {
         let count = unsafe sent < 0 ? sent : nl_recv(socket, &source, &answer, nil)
         defer { unsafe free(answer) }
         guard count > 0, let answer = unsafe answer else {
-            throw NetworkFailure(.host, "bridge \(bridge.name): \(NetlinkSocket.text(count))")
+            throw HostFailure(.host, "bridge \(bridge.name): \(NetlinkSocket.text(count))")
         }
         return unsafe answer.withMemoryRebound(to: nlmsghdr.self, capacity: 1) { message in
             guard unsafe nlmsg_ok(message, count) != 0, unsafe message.pointee.nlmsg_type == RTM_NEWLINK,
@@ -56,7 +57,7 @@ extension NetlinkSocket {
 
     /// Makes a VLAN the port's own: untagged on the port's side, tagged inside the bridge (`bridge vlan add dev PORT vid N
     /// pvid untagged`), in place of the default one.
-    func setVLAN(_ vlan: UInt16, ofPort port: Link) throws(NetworkFailure) {
+    func setVLAN(_ vlan: UInt16, ofPort port: Link) throws(HostFailure) {
         let flags = UInt16(NETLINK_BRIDGE_VLAN_PVID | NETLINK_BRIDGE_VLAN_UNTAGGED)
         try changeVLAN(vlan, flags, of: port, RTM_SETLINK)
         if vlan == 1 { return }
@@ -64,7 +65,7 @@ extension NetlinkSocket {
         try? changeVLAN(1, 0, of: port, RTM_DELLINK)
     }
 
-    private func changeVLAN(_ vlan: UInt16, _ flags: UInt16, of port: Link, _ type: Int) throws(NetworkFailure) {
+    private func changeVLAN(_ vlan: UInt16, _ flags: UInt16, of port: Link, _ type: Int) throws(HostFailure) {
         try unsafe send("VLAN \(vlan) of bridge port \(port.name)", type, 0) { message in
             var header = ifinfomsg()
             header.ifi_family = UInt8(AF_BRIDGE)
@@ -84,13 +85,13 @@ extension NetlinkSocket {
         _ type: Int,
         _ flags: CInt,
         _ fill: (OpaquePointer) -> Void
-    ) throws(NetworkFailure) {
+    ) throws(HostFailure) {
         guard let message = unsafe nlmsg_alloc_simple(CInt(type), flags) else {
-            throw NetworkFailure(.host, "\(what): no memory")
+            throw HostFailure(.host, "\(what): no memory")
         }
         // SAFETY: a page-sized message, larger than any made here; nl_send_sync frees it.
         unsafe fill(message)
         let status = unsafe nl_send_sync(socket, message)
-        if status < 0 { throw NetworkFailure(.host, "\(what): \(NetlinkSocket.text(status))") }
+        if status < 0 { throw HostFailure(.host, "\(what): \(NetlinkSocket.text(status))") }
     }
 }

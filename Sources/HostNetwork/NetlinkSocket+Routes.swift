@@ -2,15 +2,16 @@
 
 internal import CNetlink
 internal import Glibc
+internal import HostIO
 
 extension NetlinkSocket {
     /// The first IPv4 address of an interface, in its text form, or nil.
-    func firstAddress(of link: Link) throws(NetworkFailure) -> String? {
+    func firstAddress(of link: Link) throws(HostFailure) -> String? {
         var cache: OpaquePointer?
         // SAFETY: libnl makes the cache, which is freed below; its objects live as long.
         let status = unsafe rtnl_addr_alloc_cache(socket, &cache)
         guard status == 0, let cache = unsafe cache else {
-            throw NetworkFailure(.host, "the addresses of \(link.name): \(NetlinkSocket.text(status))")
+            throw HostFailure(.host, "the addresses of \(link.name): \(NetlinkSocket.text(status))")
         }
         defer { unsafe nl_cache_free(cache) }
         var object = unsafe nl_cache_get_first(cache)
@@ -27,28 +28,28 @@ extension NetlinkSocket {
     }
 
     /// Gives an interface an address, which it may have already: `10.0.0.1` for itself alone, or with a prefix length.
-    func addAddress(_ text: String, to link: Link) throws(NetworkFailure) {
+    func addAddress(_ text: String, to link: Link) throws(HostFailure) {
         let address = try NetlinkAddress(text)
-        guard let object = unsafe rtnl_addr_alloc() else { throw NetworkFailure(.host, "no memory for an address") }
+        guard let object = unsafe rtnl_addr_alloc() else { throw HostFailure(.host, "no memory for an address") }
         // SAFETY: a new object, put back here.
         defer { unsafe rtnl_addr_put(object) }
         unsafe rtnl_addr_set_ifindex(object, link.index)
         unsafe rtnl_addr_set_local(object, address.object)
         let status = unsafe rtnl_addr_add(socket, object, 0)
         if status < 0, status != -NLE_EXIST {
-            throw NetworkFailure(.host, "address \(text) for interface \(link.name): \(NetlinkSocket.text(status))")
+            throw HostFailure(.host, "address \(text) for interface \(link.name): \(NetlinkSocket.text(status))")
         }
     }
 
     /// Sends packets for a host or a network (`10.0.0.5`, `10.0.5.0/24`, `fd00::5`) out of an interface that is up; a
     /// route that is there already is replaced.
     /// - Parameter source: the host's own address for them, of the same family; nil: as the kernel likes.
-    func setRoute(to text: String, through link: Link, source: String?, metric: UInt32) throws(NetworkFailure) {
+    func setRoute(to text: String, through link: Link, source: String?, metric: UInt32) throws(HostFailure) {
         let destination = try NetlinkAddress(text)
         let preferred: NetlinkAddress?
         if let source, destination.isIPv4 { preferred = try NetlinkAddress(source) } else { preferred = nil }
         guard let route = unsafe rtnl_route_alloc(), let hop = unsafe rtnl_route_nh_alloc() else {
-            throw NetworkFailure(.host, "no memory for a route")
+            throw HostFailure(.host, "no memory for a route")
         }
         // SAFETY: a new route, put back here; the hop belongs to it once it was added.
         defer { unsafe rtnl_route_put(route) }
@@ -60,7 +61,7 @@ extension NetlinkSocket {
         unsafe rtnl_route_set_scope(route, UInt8(RT_SCOPE_LINK.rawValue))
         let status = unsafe rtnl_route_add(socket, route, NLM_F_REPLACE)
         if status < 0 {
-            throw NetworkFailure(.host, "route to \(text) through \(link.name): \(NetlinkSocket.text(status))")
+            throw HostFailure(.host, "route to \(text) through \(link.name): \(NetlinkSocket.text(status))")
         }
     }
 }
@@ -71,11 +72,11 @@ private struct NetlinkAddress: ~Copyable {
     // SAFETY: an object of libnl's with one reference, put back in deinit.
     let object: OpaquePointer
 
-    init(_ text: String) throws(NetworkFailure) {
+    init(_ text: String) throws(HostFailure) {
         var made: OpaquePointer?
         let status = unsafe nl_addr_parse(text, AF_UNSPEC, &made)
         guard status == 0, let made = unsafe made else {
-            throw NetworkFailure(
+            throw HostFailure(
                 .invalid,
                 "'\(text)' is no IP address or network; write 10.0.0.5, 10.0.5.0/24 or fd00::5"
             )
@@ -83,7 +84,7 @@ private struct NetlinkAddress: ~Copyable {
         let family = unsafe nl_addr_get_family(made)
         guard family == AF_INET || family == AF_INET6 else {
             unsafe nl_addr_put(made)
-            throw NetworkFailure(
+            throw HostFailure(
                 .invalid,
                 "'\(text)' is no IP address or network; write 10.0.0.5, 10.0.5.0/24 or fd00::5"
             )

@@ -12,13 +12,13 @@ struct NetlinkSocket: ~Copyable, @unchecked Sendable {
     // it may move between threads.
     let socket: OpaquePointer
 
-    init() throws(NetworkFailure) {
-        guard let made = unsafe nl_socket_alloc() else { throw NetworkFailure(.host, "no memory for a netlink socket") }
+    init() throws(HostFailure) {
+        guard let made = unsafe nl_socket_alloc() else { throw HostFailure(.host, "no memory for a netlink socket") }
         let status = HostDoor.enter(.networkConfiguration) { unsafe nl_connect(made, NETLINK_ROUTE) }
         guard status == 0 else {
             let text = NetlinkSocket.text(status)
             unsafe nl_socket_free(made)
-            throw NetworkFailure(.host, "the kernel's network configuration cannot be reached: \(text)")
+            throw HostFailure(.host, "the kernel's network configuration cannot be reached: \(text)")
         }
         unsafe socket = made
     }
@@ -26,31 +26,31 @@ struct NetlinkSocket: ~Copyable, @unchecked Sendable {
     deinit { unsafe nl_socket_free(socket) }
 
     /// The interface of that name, or nil.
-    func link(named name: String) throws(NetworkFailure) -> Link? { try link(0, name) }
+    func link(named name: String) throws(HostFailure) -> Link? { try link(0, name) }
 
     /// The interface of that index, or nil.
-    func link(index: CInt) throws(NetworkFailure) -> Link? { try link(index, nil) }
+    func link(index: CInt) throws(HostFailure) -> Link? { try link(index, nil) }
 
-    private func link(_ index: CInt, _ name: String?) throws(NetworkFailure) -> Link? {
+    private func link(_ index: CInt, _ name: String?) throws(HostFailure) -> Link? {
         var object: OpaquePointer?
         // SAFETY: libnl gives one reference to a new object, which is put back below.
         let status = unsafe rtnl_link_get_kernel(socket, index, name, &object)
         // A kernel that knows no such interface says ENODEV, or EINVAL to an impossible name.
         if status == -NLE_OBJ_NOTFOUND || status == -NLE_NODEV { return nil }
         guard status == 0, let object = unsafe object else {
-            throw NetworkFailure(.host, "interface \(name ?? "number \(index)"): \(NetlinkSocket.text(status))")
+            throw HostFailure(.host, "interface \(name ?? "number \(index)"): \(NetlinkSocket.text(status))")
         }
         defer { unsafe rtnl_link_put(object) }
         return unsafe NetlinkSocket.facts(object)
     }
 
     /// All interfaces.
-    func links() throws(NetworkFailure) -> [Link] {
+    func links() throws(HostFailure) -> [Link] {
         var cache: OpaquePointer?
         // SAFETY: libnl makes the cache, which is freed below; its objects live as long.
         let status = unsafe rtnl_link_alloc_cache(socket, AF_UNSPEC, &cache)
         guard status == 0, let cache = unsafe cache else {
-            throw NetworkFailure(.host, "the list of interfaces: \(NetlinkSocket.text(status))")
+            throw HostFailure(.host, "the list of interfaces: \(NetlinkSocket.text(status))")
         }
         defer { unsafe nl_cache_free(cache) }
         var links: [Link] = []
@@ -63,13 +63,13 @@ struct NetlinkSocket: ~Copyable, @unchecked Sendable {
     }
 
     /// Changes an interface.
-    func change(_ link: Link, _ change: LinkChange) throws(NetworkFailure) {
+    func change(_ link: Link, _ change: LinkChange) throws(HostFailure) {
         // SAFETY: two new objects, put back below; the texts and bytes passed live for the calls, which copy them.
         // libnl sends all flags, the present ones with the change: so they must be the kernel's own.
         var current: OpaquePointer?
         let found = unsafe rtnl_link_get_kernel(socket, link.index, nil, &current)
         guard found == 0, let current = unsafe current, let wanted = unsafe rtnl_link_alloc() else {
-            throw NetworkFailure(.notFound, "interface \(link.name): \(NetlinkSocket.text(found))")
+            throw HostFailure(.notFound, "interface \(link.name): \(NetlinkSocket.text(found))")
         }
         defer {
             unsafe rtnl_link_put(current)
@@ -87,26 +87,26 @@ struct NetlinkSocket: ~Copyable, @unchecked Sendable {
         }
         if let address = change.address {
             guard let object = unsafe nl_addr_build(AF_LLC, address, address.count) else {
-                throw NetworkFailure(.host, "no memory to change interface \(link.name)")
+                throw HostFailure(.host, "no memory to change interface \(link.name)")
             }
             unsafe rtnl_link_set_addr(wanted, object)
             unsafe nl_addr_put(object)
         }
         let status = unsafe rtnl_link_change(socket, current, wanted, 0)
-        if status < 0 { throw NetworkFailure(.host, "interface \(link.name): \(NetlinkSocket.text(status))") }
+        if status < 0 { throw HostFailure(.host, "interface \(link.name): \(NetlinkSocket.text(status))") }
     }
 
     /// Takes an interface away; no error if it is gone.
-    func delete(_ link: Link) throws(NetworkFailure) {
+    func delete(_ link: Link) throws(HostFailure) {
         guard let object = unsafe rtnl_link_alloc() else {
-            throw NetworkFailure(.host, "no memory to delete interface \(link.name)")
+            throw HostFailure(.host, "no memory to delete interface \(link.name)")
         }
         // SAFETY: a new object, put back here.
         defer { unsafe rtnl_link_put(object) }
         unsafe rtnl_link_set_ifindex(object, link.index)
         let status = unsafe rtnl_link_delete(socket, object)
         if status < 0, status != -NLE_NODEV, status != -NLE_OBJ_NOTFOUND {
-            throw NetworkFailure(.host, "interface \(link.name) cannot be deleted: \(NetlinkSocket.text(status))")
+            throw HostFailure(.host, "interface \(link.name) cannot be deleted: \(NetlinkSocket.text(status))")
         }
     }
 

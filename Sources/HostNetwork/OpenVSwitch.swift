@@ -12,8 +12,8 @@ struct OpenVSwitchPort: Hashable {
     var tag: UInt16?
     var trunks: [UInt16]
 
-    init(_ text: String) throws(NetworkFailure) {
-        let refused = NetworkFailure(
+    init(_ text: String) throws(HostFailure) {
+        let refused = HostFailure(
             .invalid,
             "'\(text)' names no Open vSwitch bridge: write name, name.VLAN or name[.VLAN]:TRUNK[:TRUNK…], VLANs 0…4095"
         )
@@ -22,7 +22,7 @@ struct OpenVSwitchPort: Hashable {
         guard names.count == 1 || names.count == 2, let name = names.first, !name.isEmpty,
             name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }), !name.hasPrefix("-")
         else { throw refused }
-        func vlan(_ digits: Substring) throws(NetworkFailure) -> UInt16 {
+        func vlan(_ digits: Substring) throws(HostFailure) -> UInt16 {
             guard digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = UInt16(digits), number < 4096
             else { throw refused }
             return number
@@ -50,36 +50,36 @@ struct OpenVSwitch: Sendable {
     var milliseconds: CInt = 35_000
 
     /// Makes an interface a port, in place of whatever port it was.
-    func add(_ interface: String, _ port: OpenVSwitchPort) throws(NetworkFailure) {
+    func add(_ interface: String, _ port: OpenVSwitchPort) throws(HostFailure) {
         try run(["--", "--if-exists", "del-port", interface, "--", "add-port"] + port.arguments(interface: interface))
     }
 
     /// Takes a port out of whatever bridge it is in.
-    func remove(_ interface: String) throws(NetworkFailure) {
+    func remove(_ interface: String) throws(HostFailure) {
         try run(["--", "--if-exists", "del-port", interface])
     }
 
-    private func run(_ arguments: [String]) throws(NetworkFailure) {
+    private func run(_ arguments: [String]) throws(HostFailure) {
         guard let program = paths.first(where: { unsafe access($0, X_OK) == 0 }) else {
             let text = "Open vSwitch's ovs-vsctl is not in \(paths.joined(separator: ", ")); install openvswitch-switch"
-            throw NetworkFailure(.notFound, text)
+            throw HostFailure(.notFound, text)
         }
         let words = [program, "--timeout=30"] + arguments
         let shown = words.joined(separator: " ")
         let process: ChildProcess
         do throws(Errno) { process = try ChildProcess(spawning: words) } catch {
-            throw NetworkFailure(.host, "\(program) cannot be started: \(error)")
+            throw HostFailure(.host, "\(program) cannot be started: \(error)")
         }
         guard linux_is_readable(process.descriptor, milliseconds) else {
             process.signal(SIGKILL)
             _ = linux_is_readable(process.descriptor, 1000)
             _ = process.takeEnd()
-            throw NetworkFailure(.host, "'\(shown)' did not end within \(milliseconds / 1000) s")
+            throw HostFailure(.host, "'\(shown)' did not end within \(milliseconds / 1000) s")
         }
         let end = process.takeEnd()
         if end != .exited(0) {
             let how = end.map { "\($0)" } ?? "did not end"
-            throw NetworkFailure(.host, "'\(shown)' \(how); what it said is in the log of this service")
+            throw HostFailure(.host, "'\(shown)' \(how); what it said is in the log of this service")
         }
     }
 }

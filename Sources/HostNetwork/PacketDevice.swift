@@ -31,11 +31,11 @@ public protocol PacketDevice: AnyObject, Sendable {
     var name: String { get }
     /// Opens `count` queues (1 … 16) of a device that has none open, or whose former queues are all closed by the release of
     /// their last reference.
-    func openQueues(_ count: Int) throws(NetworkFailure) -> [PacketQueue]
+    func openQueues(_ count: Int) throws(HostFailure) -> [PacketQueue]
     /// What the host may leave undone in packets that it gives us. Nothing, before the first call.
-    func setOffloads(_ offloads: PacketOffloads) throws(NetworkFailure)
+    func setOffloads(_ offloads: PacketOffloads) throws(HostFailure)
     /// Whether the host sees a link. Without one it sends nothing our way.
-    func setCarrier(_ isUp: Bool) throws(NetworkFailure)
+    func setCarrier(_ isUp: Bool) throws(HostFailure)
     /// Counts packets that were dropped before they came to a queue, if the device knows.
     var droppedByHost: UInt64 { get }
     /// Keeps the interface where it is now, and as it is, against whoever changes it.
@@ -49,29 +49,7 @@ public protocol PacketDevice: AnyObject, Sendable {
         named name: String?,
         _ placement: InterfacePlan.Placement?,
         mtu: UInt32?
-    ) throws(NetworkFailure) -> (any PlaceKeeper)?
-}
-
-/// Something of the host's network did not work; `text` is for the person who must mend it.
-public struct NetworkFailure: Error, Hashable, Sendable, CustomStringConvertible {
-    /// What kind of thing is wrong.
-    public enum Kind: Hashable, Sendable {
-        /// The interface, bridge or switch that was named does not exist.
-        case notFound
-        /// The name is taken by something that is not ours.
-        case busy
-        /// A name or number makes no sense.
-        case invalid
-        /// The kernel refused.
-        case host
-    }
-    public let kind: Kind
-    public let text: String
-    public init(_ kind: Kind, _ text: String) {
-        self.kind = kind
-        self.text = text
-    }
-    public var description: String { text }
+    ) throws(HostFailure) -> (any PlaceKeeper)?
 }
 
 /// What an interface is to be.
@@ -107,7 +85,7 @@ public struct InterfacePlan: Hashable, Sendable {
 /// Makes and removes packet devices. Calls may block for a while: make them off the loops.
 public protocol NetworkHost: Sendable {
     /// Makes the interface, or takes over the one a predecessor left (same name, same owner), and brings it up as planned.
-    func open(_ plan: InterfacePlan) throws(NetworkFailure) -> any PacketDevice
+    func open(_ plan: InterfacePlan) throws(HostFailure) -> any PacketDevice
     /// Takes the interface away for good; no error if it is gone.
-    func remove(_ plan: InterfacePlan) throws(NetworkFailure)
+    func remove(_ plan: InterfacePlan) throws(HostFailure)
 }

@@ -1,7 +1,7 @@
 // A queue that is out of service and keeps an interface's link up.
 
 internal import CLinux
-internal import HostIO
+public import HostIO
 
 /// A descriptor at a TAP whose queue is detached: no packets come to it.
 ///
@@ -18,10 +18,10 @@ public final class ParkedQueue: Sendable {
 
     /// Parks a queue at the interface of that owner. Makes none where there is none.
     /// - Throws: `.notFound` if there is no such interface.
-    public init(owner: String) throws(NetworkFailure) {
+    public init(owner: String) throws(HostFailure) {
         let netlink = try NetlinkSocket()
         guard let link = try KernelNetwork.own(owner, netlink) else {
-            throw NetworkFailure(.notFound, "there is no interface of '\(owner)'")
+            throw HostFailure(.notFound, "there is no interface of '\(owner)'")
         }
         file = try TapQueue.attach(link, netlink)
         name = link.name

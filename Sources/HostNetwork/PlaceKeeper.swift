@@ -3,7 +3,7 @@
 internal import CLinux
 internal import CNetlink
 internal import Glibc
-internal import HostIO
+public import HostIO
 internal import Synchronization
 
 /// Keeps an interface in its place: its name, its bridge, its MTU, and that it is up.
@@ -39,7 +39,7 @@ extension PacketDevice {
         named name: String?,
         _ placement: InterfacePlan.Placement?,
         mtu: UInt32?
-    ) throws(NetworkFailure) -> (any PlaceKeeper)? { nil }
+    ) throws(HostFailure) -> (any PlaceKeeper)? { nil }
 }
 
 /// The keeper of an interface of the kernel.
@@ -64,14 +64,14 @@ final class LinkKeeper: PlaceKeeper {
         _ placement: InterfacePlan.Placement?,
         mtuIsGiven: Bool,
         network: KernelNetwork = KernelNetwork()
-    ) throws(NetworkFailure) {
+    ) throws(HostFailure) {
         // First the watch: what changes after the look is told of.
         let descriptor = HostDoor.enter(.networkConfiguration) { netlink_watch_link(index) }
         if descriptor < 0 { throw .system("changes of interfaces cannot be watched", -descriptor) }
         watch = OpenFile(adopting: descriptor)
         let netlink = try NetlinkSocket()
         guard let link = try netlink.link(index: index) else {
-            throw NetworkFailure(.notFound, "the interface is gone: somebody deleted it")
+            throw HostFailure(.notFound, "the interface is gone: somebody deleted it")
         }
         let place = try LinkKeeper.place(of: link, netlink).place
         self.index = index
@@ -97,7 +97,7 @@ final class LinkKeeper: PlaceKeeper {
                     reports.append(PlaceReport(.left, "\(change) again and again: it is left so"))
                     continue
                 }
-                do throws(NetworkFailure) {
+                do throws(HostFailure) {
                     try putBack(aspect, link, state.rules.wanted, state.netlink)
                     reports.append(PlaceReport(.putBack, "\(change): put back"))
                 } catch {
@@ -111,7 +111,7 @@ final class LinkKeeper: PlaceKeeper {
     private static func place(
         of link: Link,
         _ netlink: borrowing NetlinkSocket
-    ) throws(NetworkFailure) -> (place: LinkPlace, bridgeMTU: UInt32?) {
+    ) throws(HostFailure) -> (place: LinkPlace, bridgeMTU: UInt32?) {
         let bridge = link.master == 0 ? nil : try netlink.link(index: link.master)
         return (LinkPlace(name: link.name, bridge: bridge?.name, isUp: link.isUp, mtu: link.mtu), bridge?.mtu)
     }
@@ -140,7 +140,7 @@ final class LinkKeeper: PlaceKeeper {
         _ link: Link,
         _ wanted: LinkPlace,
         _ netlink: borrowing NetlinkSocket
-    ) throws(NetworkFailure) {
+    ) throws(HostFailure) {
         switch aspect {
         case .name: try rename(link, to: wanted.name, netlink)
         case .mtu: try netlink.change(link, LinkChange(mtu: wanted.mtu))
@@ -159,7 +159,7 @@ final class LinkKeeper: PlaceKeeper {
     }
 
     /// Linux before 6.2 renames no interface that is up.
-    private func rename(_ link: Link, to name: String, _ netlink: borrowing NetlinkSocket) throws(NetworkFailure) {
+    private func rename(_ link: Link, to name: String, _ netlink: borrowing NetlinkSocket) throws(HostFailure) {
         if (try? netlink.change(link, LinkChange(name: name))) != nil { return }
         guard link.isUp else { return try netlink.change(link, LinkChange(name: name)) }
         try netlink.change(link, LinkChange(isUp: false))
@@ -172,15 +172,15 @@ final class LinkKeeper: PlaceKeeper {
         _ link: Link,
         _ own: String,
         _ netlink: borrowing NetlinkSocket
-    ) throws(NetworkFailure) {
+    ) throws(HostFailure) {
         guard let name else { return try netlink.change(link, LinkChange(master: 0)) }
         guard let bridge = try netlink.link(named: name) else {
-            throw NetworkFailure(.notFound, "there is no bridge \(name) any more")
+            throw HostFailure(.notFound, "there is no bridge \(name) any more")
         }
         // All of Open vSwitch's ports have one master, which is none of its bridges.
         if bridge.kind == "openvswitch" {
             guard case .openVSwitch(let text) = placement else {
-                throw NetworkFailure(.notFound, "its port in Open vSwitch is not known")
+                throw HostFailure(.notFound, "its port in Open vSwitch is not known")
             }
             return try network.openVSwitch.add(own, OpenVSwitchPort(text))
         }

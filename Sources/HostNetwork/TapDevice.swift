@@ -2,7 +2,7 @@
 
 internal import CLinux
 internal import Glibc
-internal import HostIO
+package import HostIO
 internal import Synchronization
 internal import SystemPackage
 
@@ -43,11 +43,11 @@ final class TapDevice: PacketDevice {
         state.withLock { state in (try? state.netlink.link(index: index))?.counters }
     }
 
-    func openQueues(_ count: Int) throws(NetworkFailure) -> [PacketQueue] {
+    func openQueues(_ count: Int) throws(HostFailure) -> [PacketQueue] {
         precondition(count >= 1 && count <= 16)
-        return try state.withLock { (state) throws(NetworkFailure) in
+        return try state.withLock { (state) throws(HostFailure) in
             if state.queues.contains(where: { $0.file != nil }) {
-                throw NetworkFailure(.busy, "interface \(state.name): its queues are still open")
+                throw HostFailure(.busy, "interface \(state.name): its queues are still open")
             }
             let link = try present(&state)
             var files: [OpenFile] = []
@@ -60,15 +60,15 @@ final class TapDevice: PacketDevice {
         }
     }
 
-    func setOffloads(_ offloads: PacketOffloads) throws(NetworkFailure) {
-        try state.withLock { (state) throws(NetworkFailure) in
+    func setOffloads(_ offloads: PacketOffloads) throws(HostFailure) {
+        try state.withLock { (state) throws(HostFailure) in
             state.offloads = offloads
             try apply(offloads, to: &state)
         }
     }
 
-    func setCarrier(_ isUp: Bool) throws(NetworkFailure) {
-        try state.withLock { (state) throws(NetworkFailure) in
+    func setCarrier(_ isUp: Bool) throws(HostFailure) {
+        try state.withLock { (state) throws(HostFailure) in
             state.hasCarrier = isUp
             // Without queues there is none, and the next ones bring what was asked for here.
             if isUp, !state.queues.contains(where: { $0.file != nil }) { return }
@@ -80,17 +80,17 @@ final class TapDevice: PacketDevice {
         named name: String?,
         _ placement: InterfacePlan.Placement?,
         mtu: UInt32?
-    ) throws(NetworkFailure) -> (any PlaceKeeper)? {
-        try state.withLock { (state) throws(NetworkFailure) in
+    ) throws(HostFailure) -> (any PlaceKeeper)? {
+        try state.withLock { (state) throws(HostFailure) in
             let link = try present(&state)
             if let name, link.name != name, let other = try state.netlink.link(named: name) {
-                throw NetworkFailure(.busy, taken: name, by: other)
+                throw HostFailure(.busy, taken: name, by: other)
             }
         }
         return try LinkKeeper(index, placement, mtuIsGiven: mtu != nil)
     }
 
-    private func apply(_ offloads: PacketOffloads, to state: inout State) throws(NetworkFailure) {
+    private func apply(_ offloads: PacketOffloads, to state: inout State) throws(HostFailure) {
         guard let file = state.queues.lazy.compactMap(\.file).first else { return }
         var flags: UInt32 = 0
         if offloads.contains(.checksum) {
@@ -102,9 +102,9 @@ final class TapDevice: PacketDevice {
         if status != 0 { throw .system("interface \(state.name): offloads cannot be set", status) }
     }
 
-    private func present(_ state: inout State) throws(NetworkFailure) -> Link {
+    private func present(_ state: inout State) throws(HostFailure) -> Link {
         guard let link = try state.netlink.link(index: index) else {
-            throw NetworkFailure(.notFound, "interface \(state.name) is gone: somebody deleted it")
+            throw HostFailure(.notFound, "interface \(state.name) is gone: somebody deleted it")
         }
         state.name = link.name
         return link
@@ -114,46 +114,46 @@ final class TapDevice: PacketDevice {
 /// Descriptors of a TAP.
 enum TapQueue {
     /// Attaches another queue to an interface that exists.
-    static func attach(_ link: Link, _ netlink: borrowing NetlinkSocket) throws(NetworkFailure) -> OpenFile {
+    static func attach(_ link: Link, _ netlink: borrowing NetlinkSocket) throws(HostFailure) -> OpenFile {
         let file = try open(link.name, isNew: false)
         // Had it gone just now, the kernel would have made a new one, which goes with its only descriptor.
         guard try netlink.link(named: link.name)?.index == link.index else {
-            throw NetworkFailure(.notFound, "interface \(link.name) is gone: somebody deleted it")
+            throw HostFailure(.notFound, "interface \(link.name) is gone: somebody deleted it")
         }
         return file
     }
 
     /// Makes an interface, which lives as long as the descriptor.
-    static func create(_ name: String) throws(NetworkFailure) -> OpenFile { try open(name, isNew: true) }
+    static func create(_ name: String) throws(HostFailure) -> OpenFile { try open(name, isNew: true) }
 
     /// Lets an interface outlive its descriptors.
-    static func keep(_ file: OpenFile, _ name: String) throws(NetworkFailure) {
+    static func keep(_ file: OpenFile, _ name: String) throws(HostFailure) {
         let status = tun_set_persistent(file.descriptor, 1)
         if status != 0 { throw .system("interface \(name) cannot be kept", status) }
     }
 
-    private static func open(_ name: String, isNew: Bool) throws(NetworkFailure) -> OpenFile {
+    private static func open(_ name: String, isNew: Bool) throws(HostFailure) -> OpenFile {
         // SAFETY: the name lives, NUL-terminated, until the call returns.
         let descriptor = HostDoor.enter(.tap(name)) {
             unsafe tun_open_queue(name, isNew ? 1 : 0, CInt(PacketQueue.headerBytes))
         }
         switch -descriptor {
         case ENOENT, ENODEV, ENXIO:
-            throw NetworkFailure(.host, "interface \(name): the kernel has no /dev/net/tun; load the module tun")
+            throw HostFailure(.host, "interface \(name): the kernel has no /dev/net/tun; load the module tun")
         case EBUSY where isNew:
-            throw NetworkFailure(.busy, "interface \(name) exists already and is not ours")
+            throw HostFailure(.busy, "interface \(name) exists already and is not ours")
         case EINVAL where !isNew, EBUSY where !isNew:
-            throw NetworkFailure(.busy, "interface \(name) exists and is no multi-queue TAP")
+            throw HostFailure(.busy, "interface \(name) exists and is no multi-queue TAP")
         case 1...: throw .system("interface \(name) cannot be opened", -descriptor)
         default: return OpenFile(adopting: descriptor)
         }
     }
 }
 
-extension NetworkFailure {
+extension HostFailure {
     /// A failed system call.
-    package static func system(_ what: String, _ number: CInt) -> NetworkFailure {
-        let hint = number == EPERM || number == EACCES ? " (this needs CAP_NET_ADMIN)" : ""
-        return NetworkFailure(.host, "\(what): \(Errno(rawValue: number))\(hint)")
+    package static func system(_ what: String, _ number: CInt) -> HostFailure {
+        let advice = number == EPERM || number == EACCES ? "this needs CAP_NET_ADMIN" : nil
+        return HostFailure(what, Errno(rawValue: number), advice: advice)
     }
 }

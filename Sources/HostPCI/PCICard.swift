@@ -2,7 +2,7 @@
 
 internal import CLinux
 internal import Glibc
-internal import HostIO
+public import HostIO
 public import SystemPackage
 
 /// A card with one owner, until the last reference is gone or the process dies. Calls may block: off the loops.

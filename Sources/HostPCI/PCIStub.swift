@@ -1,6 +1,6 @@
 // Cards taken from the host's drivers, and given back to them.
 
-internal import HostIO
+public import HostIO
 public import SystemPackage
 
 /// Binds cards to a driver that does nothing, and remembers whose they were.

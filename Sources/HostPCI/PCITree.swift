@@ -1,6 +1,6 @@
 // The kernel's list of cards: /sys/bus/pci, read by ourselves.
 
-internal import HostIO
+public import HostIO
 public import SystemPackage
 
 /// What sysfs says (Linux, Documentation/ABI/testing/sysfs-bus-pci).

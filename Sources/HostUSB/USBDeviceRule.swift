@@ -1,5 +1,7 @@
 // Which device a port is for: by its place, or by what it is.
 
+public import HostIO
+
 /// What is written into `port/N` and into configurations.
 ///
 /// | text | means |

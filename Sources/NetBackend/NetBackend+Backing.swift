@@ -10,11 +10,8 @@ extension NetBackend {
     func openBacking(isTakeover: Bool) async throws(BackendFailure) {
         let plan = try plan()
         let host = host
-        let result = await environment.controlLoop.blocking { () -> Result<any PacketDevice, NetworkFailure> in
-            do throws(NetworkFailure) { return .success(try host.open(plan)) } catch { return .failure(error) }
-        }
-        do throws(NetworkFailure) {
-            interface = try result.get()
+        do throws(HostFailure) {
+            interface = try await environment.controlLoop.blocking { () throws(HostFailure) in try host.open(plan) }
         } catch {
             throw BackendFailure(error)
         }
@@ -28,22 +25,18 @@ extension NetBackend {
         interface = nil
         guard !life.isDraining, let plan = try? plan() else { return }
         let host = host
-        let failure = await environment.controlLoop.blocking { () -> NetworkFailure? in
-            do throws(NetworkFailure) {
-                try host.remove(plan)
-                return nil
-            } catch {
-                return error
-            }
+        do throws(HostFailure) {
+            try await environment.controlLoop.blocking { () throws(HostFailure) in try host.remove(plan) }
+        } catch {
+            life.log.failure("the interface stays: \(error)")
         }
-        if let failure { life.log.failure("the interface stays: \(failure)") }
     }
 
     /// Once the script is done: what it made of the interface is what it is to stay.
     /// - Parameter isTakeover: the interface may have another name by an administrator's wish.
     func watchPlace(_ interface: any PacketDevice, isTakeover: Bool) throws(BackendFailure) {
         guard placeWatch == nil, let keys else { return }
-        do throws(NetworkFailure) {
+        do throws(HostFailure) {
             let keeper = try interface.keepPlace(
                 named: isTakeover ? nil : keys.interface,
                 keys.scriptedPlacement,
@@ -78,18 +71,5 @@ extension NetBackend {
     private func plan() throws(BackendFailure) -> InterfacePlan {
         guard let keys else { throw BackendFailure(.host, "no keys yet") }
         return try keys.plan(owner: "xenback \(path)", isNative: isPlacedNatively)
-    }
-}
-
-extension BackendFailure {
-    init(_ failure: NetworkFailure) {
-        let kind: Kind =
-            switch failure.kind {
-            case .notFound: .notFound
-            case .busy: .busy
-            case .invalid: .invalid
-            case .host: .host
-            }
-        self.init(kind, failure.text)
     }
 }

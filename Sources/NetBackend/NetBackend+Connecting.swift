@@ -46,7 +46,7 @@ extension NetBackend {
         self.shared = shared
         await applyRate()
         let devices: [PacketQueue]
-        do throws(NetworkFailure) {
+        do throws(HostFailure) {
             devices = try interface.openQueues(connection.queues.count)
             try interface.setOffloads(connection.offloads)
             try interface.setCarrier(true)
@@ -126,7 +126,7 @@ extension NetBackend {
     func disconnect() async {
         await close(abandons: false)
         guard !life.isDraining, let interface else { return }
-        do throws(NetworkFailure) {
+        do throws(HostFailure) {
             try interface.setCarrier(false)
         } catch {
             // It is gone already or about to be; nobody depends on it.

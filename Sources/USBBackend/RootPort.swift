@@ -1,6 +1,7 @@
 // One port of the virtual root hub: which device is to be in it, which is, and what the guest made of it.
 
 internal import BackendCore
+internal import HostIO
 internal import HostUSB
 internal import XenWire
 

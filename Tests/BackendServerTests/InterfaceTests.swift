@@ -46,21 +46,21 @@ private final class FakeInterfaces: InterfaceKeeper {
         deinit { _ = interfaces.state.withLock { $0.parked.remove(owner) } }
     }
 
-    func park(_ owner: String) throws(NetworkFailure) -> any Sendable {
+    func park(_ owner: String) throws(HostFailure) -> any Sendable {
         let isThere = state.withLock { state in
             state.asked.append(owner)
             if !state.refuses { state.parked.insert(owner) }
             return !state.refuses
         }
-        if !isThere { throw NetworkFailure(.notFound, "none") }
+        if !isThere { throw HostFailure(.notFound, "none") }
         return Parked(owner, self)
     }
 
     func forgetOthers(than owners: Set<String>) { state.withLock { $0.kept.append(owners) } }
 
-    func owners() throws(NetworkFailure) -> [String] { state.withLock { Array($0.owners) } }
+    func owners() throws(HostFailure) -> [String] { state.withLock { Array($0.owners) } }
 
-    func remove(_ owner: String) throws(NetworkFailure) { _ = state.withLock { $0.owners.remove(owner) } }
+    func remove(_ owner: String) throws(HostFailure) { _ = state.withLock { $0.owners.remove(owner) } }
 
     var owned: Set<String> { state.withLock { $0.owners } }
     var parked: Set<String> { state.withLock { $0.parked } }

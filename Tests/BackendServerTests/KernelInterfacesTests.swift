@@ -13,9 +13,9 @@ private struct FakeQueue: KeptDescriptor {
     let file: OpenFile
     var descriptor: CInt { file.descriptor }
 
-    init() throws(NetworkFailure) {
+    init() throws(HostFailure) {
         let number = unsafe open("/dev/null", O_RDONLY | O_CLOEXEC)
-        if number < 0 { throw NetworkFailure(.host, "no /dev/null") }
+        if number < 0 { throw HostFailure(.host, "no /dev/null") }
         file = OpenFile(adopting: number)
     }
 }
@@ -68,7 +68,7 @@ private final class Manager {
         let stored = try names.map { name in
             ServiceManager.Stored(name: name, file: try FakeQueue().file)
         }
-        return KernelInterfaces(stored: stored) { (_) throws(NetworkFailure) in try FakeQueue() }
+        return KernelInterfaces(stored: stored) { (_) throws(HostFailure) in try FakeQueue() }
     }
 
     @Test func aParkedQueueHasACopyAsLongAsItIsParked() throws {
@@ -105,10 +105,10 @@ private final class Manager {
     @Test func aRefusalLosesNothing() throws {
         let manager = try Manager()
         let stored = [ServiceManager.Stored(name: "\(Self.owner)#1.1", file: try FakeQueue().file)]
-        let interfaces = KernelInterfaces(stored: stored) { (_) throws(NetworkFailure) in
-            throw NetworkFailure(.notFound, "none")
+        let interfaces = KernelInterfaces(stored: stored) { (_) throws(HostFailure) in
+            throw HostFailure(.notFound, "none")
         }
-        #expect(throws: NetworkFailure.self) { try interfaces.park(Self.owner) }
+        #expect(throws: HostFailure.self) { try interfaces.park(Self.owner) }
         interfaces.forgetOthers(than: [Self.owner])
         #expect(manager.told().isEmpty)
     }

@@ -153,7 +153,7 @@ import Testing
         try await inNamespace {
             let placed = try Placed()
             let second = try KernelNetwork().open(plan("vif8.0", bridge: nil))
-            let refusal = failure { () throws(NetworkFailure) in try second.keepPlace(named: "web1", nil, mtu: nil) }
+            let refusal = failure { () throws(HostFailure) in try second.keepPlace(named: "web1", nil, mtu: nil) }
             #expect(refusal?.kind == .busy)
             #expect(refusal?.text.contains("web1 exists already and belongs to 'xenback test vif7.0'") == true)
             #expect(try placed.link.name == "web1")

@@ -30,7 +30,7 @@ import Testing
     @Test func bridgeThatTakesNoNoticeOfVLANsIsNamed() async throws {
         try await inNamespace {
             try NetlinkSocket().addBridge("bridge0")
-            let refusal = failure { () throws(NetworkFailure) in try KernelNetwork().open(plan("a", vlan: 10)) }
+            let refusal = failure { () throws(HostFailure) in try KernelNetwork().open(plan("a", vlan: 10)) }
             #expect(refusal?.kind == .invalid)
             #expect(refusal?.text.contains("ip link set bridge0 type bridge vlan_filtering 1") == true)
             #expect(try interface("a") == nil, "nothing half made is left")
@@ -39,12 +39,12 @@ import Testing
 
     @Test func missingBridgeIsNamed() async throws {
         try await inNamespace {
-            let refusal = failure { () throws(NetworkFailure) in try KernelNetwork().open(plan("a")) }
+            let refusal = failure { () throws(HostFailure) in try KernelNetwork().open(plan("a")) }
             #expect(refusal?.kind == .notFound)
             #expect(refusal?.text.contains("there is no bridge bridge0") == true)
             let left = try interface("a")
             #expect(left == nil)
-            let other = failure { () throws(NetworkFailure) in try KernelNetwork().open(plan("a", bridge: "lo")) }
+            let other = failure { () throws(HostFailure) in try KernelNetwork().open(plan("a", bridge: "lo")) }
             #expect(other?.kind == .invalid)
         }
     }
@@ -100,10 +100,10 @@ import Testing
 
     @Test func routingWantsAGatewayWithAnAddress() async throws {
         try await inNamespace {
-            func refusal(_ gateway: String?) -> NetworkFailure? {
+            func refusal(_ gateway: String?) -> HostFailure? {
                 let placement = InterfacePlan.Placement.routed(addresses: ["198.51.100.7"], gatewayDevice: gateway)
                 let plan = InterfacePlan(name: "vif7.0", owner: "xenback test vif7.0", placement: placement)
-                return failure { () throws(NetworkFailure) in try KernelNetwork().open(plan) }
+                return failure { () throws(HostFailure) in try KernelNetwork().open(plan) }
             }
             try NetlinkSocket().addBridge("uplink")
             #expect(refusal(nil)?.text.contains("no gateway device eth0") == true)
@@ -140,20 +140,20 @@ import Testing
                 ]
             )
             let missing = KernelNetwork(openVSwitch: OpenVSwitch(paths: ["/nowhere/ovs-vsctl"]))
-            let refusal = failure { () throws(NetworkFailure) in try missing.open(plan("switch0")) }
+            let refusal = failure { () throws(HostFailure) in try missing.open(plan("switch0")) }
             #expect(refusal?.kind == .notFound)
             #expect(refusal?.text.contains("install openvswitch-switch") == true)
             #expect(try interface("vif7.0") == nil)
         }
         let broken = OpenVSwitch(paths: ["/bin/false"])
-        let refusal = failure { () throws(NetworkFailure) in try broken.remove("vif7.0") }
+        let refusal = failure { () throws(HostFailure) in try broken.remove("vif7.0") }
         #expect(refusal?.text.contains("exited with status 1") == true)
     }
 }
 
 @Suite struct PlanTests {
-    private func refusal(_ plan: InterfacePlan) -> NetworkFailure? {
-        failure { () throws(NetworkFailure) in try InterfaceName.check(plan) }
+    private func refusal(_ plan: InterfacePlan) -> HostFailure? {
+        failure { () throws(HostFailure) in try InterfaceName.check(plan) }
     }
 
     @Test(arguments: ["", ".", "..", "a/b", "a b", "a\tb", "a:b", "tap%d", "sixteen-bytes-xx", "bücke", "a\u{0}b"])
@@ -176,7 +176,7 @@ import Testing
 
     @Test(arguments: ["", ".5", "a.b", "a.5.6", "a:", "a:b", "a.4096", "a.-1", "a:1:", "-a", "a b", "a.+5"])
     func switchesThatAreNone(_ text: String) {
-        #expect(failure { () throws(NetworkFailure) in try OpenVSwitchPort(text) }?.kind == .invalid)
+        #expect(failure { () throws(HostFailure) in try OpenVSwitchPort(text) }?.kind == .invalid)
     }
 
     @Test func switches() throws {

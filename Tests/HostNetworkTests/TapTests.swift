@@ -32,7 +32,7 @@ import Testing
             #expect(try interface("vif7.0")?.hasCarrier == false)
             try device.setCarrier(true)
             #expect(try interface("vif7.0")?.hasCarrier == true)
-            #expect(failure { () throws(NetworkFailure) in try device.openQueues(1) }?.kind == .busy)
+            #expect(failure { () throws(HostFailure) in try device.openQueues(1) }?.kind == .busy)
             withExtendedLifetime(queues) {}
         }
     }
@@ -59,10 +59,10 @@ import Testing
 
             var other = plan("vif7.0")
             other.owner = "xenback test another"
-            let refusal = failure { () throws(NetworkFailure) in try host.open(other) }
+            let refusal = failure { () throws(HostFailure) in try host.open(other) }
             #expect(refusal?.kind == .busy)
             #expect(refusal?.text.contains("belongs to 'xenback test vif7.0'") == true)
-            #expect(failure { () throws(NetworkFailure) in try host.open(plan("bridge0")) }?.kind == .busy)
+            #expect(failure { () throws(HostFailure) in try host.open(plan("bridge0")) }?.kind == .busy)
         }
     }
 
@@ -186,7 +186,7 @@ import Testing
 
     @Test func parkingMakesNoInterface() async throws {
         try await inNamespace {
-            let refusal = failure { () throws(NetworkFailure) in try ParkedQueue(owner: "xenback test vif7.0") }
+            let refusal = failure { () throws(HostFailure) in try ParkedQueue(owner: "xenback test vif7.0") }
             #expect(refusal?.kind == .notFound)
             let made = try interface("vif7.0")
             #expect(made == nil)
@@ -202,8 +202,8 @@ import Testing
             try netlink.delete(try #require(try interface("vif7.0")))
             var byte: UInt8 = 0
             #expect(unsafe read(queue.file.descriptor, &byte, 1) == -1 && errno == EBADFD)
-            #expect(failure { () throws(NetworkFailure) in try device.setCarrier(false) }?.kind == .notFound)
-            #expect(failure { () throws(NetworkFailure) in try device.setOffloads(.checksum) }?.kind == .host)
+            #expect(failure { () throws(HostFailure) in try device.setCarrier(false) }?.kind == .notFound)
+            #expect(failure { () throws(HostFailure) in try device.setOffloads(.checksum) }?.kind == .host)
             #expect(device.droppedByHost == 0)
         }
     }

@@ -1,6 +1,7 @@
 // One card with one owner: accesses, power states, and the way back to what it was.
 
 import Foundation
+import HostIO
 import HostPCI
 import SystemPackage
 import Testing

@@ -1,6 +1,7 @@
 // Hiding and giving back, on a kernel that refuses at every step.
 
 import Foundation
+import HostIO
 import HostPCI
 import SystemPackage
 import Testing

@@ -1,6 +1,7 @@
 // sysfs as Linux shows it, with cards that come, go and write nonsense.
 
 import Foundation
+import HostIO
 import HostPCI
 import SystemPackage
 import Testing

@@ -1,5 +1,6 @@
 // Addresses and rules: the texts that are understood, those that are not, and what they match.
 
+import HostIO
 import Testing
 
 @testable import HostUSB

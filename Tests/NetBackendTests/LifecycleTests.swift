@@ -2,6 +2,7 @@
 
 internal import BackendCore
 internal import FrontendDrivers
+import HostIO
 internal import HostNetwork
 internal import Hypervisor
 internal import SimulatedHost
@@ -83,7 +84,7 @@ extension SimulatedNetworkTests {
 
         /// A bridge that is not there, a name that is taken: the toolstack is told, and a later attach finds it mended.
         @Test func theHostCannotMakeTheInterface() async throws {
-            let refusal = NetworkFailure(.notFound, "there is no bridge xenbr9")
+            let refusal = HostFailure(.notFound, "there is no bridge xenbr9")
             let scene = try await NetScene(refusal: refusal, connects: false)
             #expect(
                 try await eventually { try await scene.errorNode()?.contains("there is no bridge xenbr9") ?? false }
@@ -158,7 +159,7 @@ extension SimulatedNetworkTests {
         @Test func theNameIsAnothers() async throws {
             let scene = try await NetScene(connects: false)
             #expect(await eventually { scene.wires["vif7.0"] != nil })
-            let refusal = NetworkFailure(
+            let refusal = HostFailure(
                 .busy,
                 "interface web1 exists already and belongs to 'xenback backend/vif/8/0'"
             )

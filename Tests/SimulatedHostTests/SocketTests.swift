@@ -123,13 +123,13 @@ import Testing
 
     @Test func nobodyListens() throws {
         let network = SocketNetwork(directory: "/nowhere")
-        #expect(failure { () throws(NetworkFailure) in try network.open(plan("a")) }?.kind == .notFound)
-        #expect(failure { () throws(NetworkFailure) in try network.open(plan("../a")) }?.kind == .invalid)
+        #expect(failure { () throws(HostFailure) in try network.open(plan("a")) }?.kind == .notFound)
+        #expect(failure { () throws(HostFailure) in try network.open(plan("../a")) }?.kind == .invalid)
         try exchanging { exchange, network in
             let device = try network.open(plan("a"))
             exchange.remove("a")
             #expect(wait { exchange.counters(of: "a") == nil })
-            #expect(failure { () throws(NetworkFailure) in try device.openQueues(1) }?.kind == .notFound)
+            #expect(failure { () throws(HostFailure) in try device.openQueues(1) }?.kind == .notFound)
         }
     }
 }

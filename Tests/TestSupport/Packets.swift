@@ -2,7 +2,7 @@
 
 internal import CLinux
 internal import Glibc
-internal import HostIO
+public import HostIO
 public import HostNetwork
 
 /// A packet of a queue.
@@ -112,8 +112,8 @@ public func plan(_ name: String, bridge: String? = "bridge0", vlan: UInt16? = ni
 }
 
 /// The failure of a call that must fail.
-public func failure<T>(_ body: () throws(NetworkFailure) -> T) -> NetworkFailure? {
-    do throws(NetworkFailure) {
+public func failure<T>(_ body: () throws(HostFailure) -> T) -> HostFailure? {
+    do throws(HostFailure) {
         _ = try body()
         return nil
     } catch { return error }

@@ -40,21 +40,20 @@ extension Broker {
     private func park(_ path: DevicePath, _ keeper: any InterfaceKeeper) {
         interfaces.parked.updateValue(nil, forKey: path)
         Task(executorPreference: loop) {
-            let result = await self.loop.blocking {
-                Result { () throws(NetworkFailure) in try keeper.park(path.interfaceOwner) }
+            do throws(HostFailure) {
+                let queue = try await self.loop.blocking { () throws(HostFailure) in
+                    try keeper.park(path.interfaceOwner)
+                }
+                await self.parked(path, queue)
+            } catch {
+                self.log(of: path).warning("its link will not outlive its worker: \(error)")
             }
-            await self.parked(path, result)
         }
     }
 
-    private func parked(_ path: DevicePath, _ result: Result<any Sendable, NetworkFailure>) {
-        // Disconnected meanwhile.
-        guard interfaces.parked[path] != nil else { return }
-        switch result {
-        case .success(let queue): interfaces.parked.updateValue(queue, forKey: path)
-        case .failure(let failure):
-            log(of: path).warning("its link will not outlive its worker: \(failure)")
-        }
+    private func parked(_ path: DevicePath, _ queue: any Sendable) {
+        // nil: disconnected meanwhile.
+        if interfaces.parked[path] != nil { interfaces.parked.updateValue(queue, forKey: path) }
     }
 
     /// Removes interfaces whose device is gone. While a worker runs, its domain's interfaces are its own business.
@@ -63,28 +62,27 @@ extension Broker {
         let kinds = classes.kinds
         let owners = Set(connected.map(\.interfaceOwner))
         Task(executorPreference: loop) {
-            let found = await self.loop.blocking {
-                keeper.forgetOthers(than: owners)
-                return Result { () throws(NetworkFailure) in try keeper.owners() }
-            }
-            switch found {
-            case .failure(let failure): self.log.warning("interfaces that are left over: \(failure)")
-            case .success(let owners):
-                for path in owners.compactMap({ DevicePath(interfaceOwner: $0) }) where kinds.contains(path.kind) {
+            do throws(HostFailure) {
+                let found = try await self.loop.blocking { () throws(HostFailure) in
+                    keeper.forgetOthers(than: owners)
+                    return try keeper.owners()
+                }
+                for path in found.compactMap({ DevicePath(interfaceOwner: $0) }) where kinds.contains(path.kind) {
                     await self.removeLeftover(path, keeper)
                 }
+            } catch {
+                self.log.warning("interfaces that are left over: \(error)")
             }
         }
     }
 
     private func removeLeftover(_ path: DevicePath, _ keeper: any InterfaceKeeper) async {
         guard listing.devices[path] == nil, workers[path.domain]?.process == nil, !isStopping else { return }
-        let result = await loop.blocking {
-            Result { () throws(NetworkFailure) in try keeper.remove(path.interfaceOwner) }
-        }
-        switch result {
-        case .success: log(of: path).notice("removed its interface: the device is gone")
-        case .failure(let failure): log(of: path).warning("its device is gone, its interface stays: \(failure)")
+        do throws(HostFailure) {
+            try await loop.blocking { () throws(HostFailure) in try keeper.remove(path.interfaceOwner) }
+            log(of: path).notice("removed its interface: the device is gone")
+        } catch {
+            log(of: path).warning("its device is gone, its interface stays: \(error)")
         }
     }
 }

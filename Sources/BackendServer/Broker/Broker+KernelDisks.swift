@@ -21,13 +21,14 @@ extension Broker {
             guard bound.insert(device.path).inserted else { continue }
             let (path, log) = (device.path, log(of: device.path))
             Task(executorPreference: loop) {
-                // The driver probes inside write(2).
-                let result = await self.loop.blocking {
-                    Result { () throws(Errno) in try Files.write(Broker.busName(path), to: Broker.bindFile) }
-                }
-                switch result {
-                case .success: log.info("handed to the kernel's blkback")
-                case .failure(let error): log.error("the kernel's blkback does not take it: \(error)")
+                do throws(Errno) {
+                    // The driver probes inside write(2).
+                    try await self.loop.blocking { () throws(Errno) in
+                        try Files.write(Broker.busName(path), to: Broker.bindFile)
+                    }
+                    log.info("handed to the kernel's blkback")
+                } catch {
+                    log.error("the kernel's blkback does not take it: \(error)")
                 }
             }
         }

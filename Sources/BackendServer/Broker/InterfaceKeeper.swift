@@ -12,20 +12,20 @@ internal import XenWire
 /// The host's interfaces that belong to devices. Calls may block.
 protocol InterfaceKeeper: Sendable {
     /// Keeps the link of an interface up while the result lives, whoever's queues come and go.
-    func park(_ owner: String) throws(NetworkFailure) -> any Sendable
+    func park(_ owner: String) throws(HostFailure) -> any Sendable
     /// Lets go of what a former process of the service kept for any other owner.
     func forgetOthers(than owners: Set<String>)
     /// The owners of all interfaces of this service.
-    func owners() throws(NetworkFailure) -> [String]
+    func owners() throws(HostFailure) -> [String]
     /// Takes an interface away; no error if it is gone.
-    func remove(_ owner: String) throws(NetworkFailure)
+    func remove(_ owner: String) throws(HostFailure)
 }
 
 /// The running kernel's. The service manager has a copy of every parked queue, so that links outlive all processes of
 /// the service at once: its restart, its upgrade, and a broker and worker that die together.
 final class KernelInterfaces: InterfaceKeeper {
     /// Opens a queue and takes it out of service.
-    typealias Parking = @Sendable (_ owner: String) throws(NetworkFailure) -> any KeptDescriptor
+    typealias Parking = @Sendable (_ owner: String) throws(HostFailure) -> any KeptDescriptor
 
     private let open: Parking
     /// Of a former process, by owner. They keep the links until this process has parked queues of its own.
@@ -35,13 +35,13 @@ final class KernelInterfaces: InterfaceKeeper {
     /// - Parameter stored: what the service manager kept; what is no parked queue is closed.
     init(
         stored: [ServiceManager.Stored],
-        open: @escaping Parking = { (owner) throws(NetworkFailure) in try ParkedQueue(owner: owner) }
+        open: @escaping Parking = { (owner) throws(HostFailure) in try ParkedQueue(owner: owner) }
     ) {
         self.open = open
         inherited = Mutex(Dictionary(grouping: stored) { KernelInterfaces.owner(ofName: $0.name) })
     }
 
-    func park(_ owner: String) throws(NetworkFailure) -> any Sendable {
+    func park(_ owner: String) throws(HostFailure) -> any Sendable {
         let queue = try open(owner)
         let number = lastNumber.wrappingAdd(1, ordering: .relaxed).newValue
         let kept = StoredQueue(queue, as: "\(owner)#\(getpid()).\(number)")
@@ -65,9 +65,9 @@ final class KernelInterfaces: InterfaceKeeper {
     /// The name of a stored queue is its owner's, and something that tells it from earlier ones.
     private static func owner(ofName name: String) -> String { String(name.prefix { $0 != "#" }) }
 
-    func owners() throws(NetworkFailure) -> [String] { try KernelNetwork.leftovers().map(\.owner) }
+    func owners() throws(HostFailure) -> [String] { try KernelNetwork.leftovers().map(\.owner) }
 
-    func remove(_ owner: String) throws(NetworkFailure) { try KernelNetwork.remove(owner: owner) }
+    func remove(_ owner: String) throws(HostFailure) { try KernelNetwork.remove(owner: owner) }
 }
 
 /// Something that keeps a link by its descriptor.

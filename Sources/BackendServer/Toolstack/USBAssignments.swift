@@ -1,6 +1,7 @@
 // Which port has which device: what XenStore says of all USB controllers, and what may be added to it.
 
 internal import ControlProtocol
+internal import HostIO
 internal import HostUSB
 internal import Hypervisor
 internal import XenWire

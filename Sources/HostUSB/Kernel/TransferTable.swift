@@ -1,6 +1,7 @@
 // libusb's transfers, one for each slot, made once.
 
 internal import CUSB
+internal import HostIO
 internal import SharedRing
 
 /// The transfers of one open device. Used on its loop. They must go before the handle does, which they name.

@@ -3,7 +3,7 @@
 internal import CLinux
 internal import Glibc
 public import HostIO
-public import HostNetwork
+internal import HostNetwork
 internal import SharedRing
 internal import Synchronization
 public import SystemPackage
@@ -69,7 +69,7 @@ public final class PacketExchange: CompletionTarget, Sendable {
     }
 
     /// Listens for a device's queues at `<directory>/<name>`, in place of a dead exchange's socket there.
-    public func add(_ name: String) throws(NetworkFailure) {
+    public func add(_ name: String) throws(HostFailure) {
         try InterfaceName.check(name)
         let path = directory.appending(name)
         let file = OpenFile(adopting: unix_packet_socket(1))

@@ -2,7 +2,7 @@
 
 internal import CLinux
 internal import Glibc
-internal import HostIO
+public import HostIO
 public import HostNetwork
 public import SystemPackage
 
@@ -27,7 +27,7 @@ public struct SocketNetwork: NetworkHost {
 
     /// Placement, MTU and owner mean nothing here.
     /// - Throws: `.notFound` if nobody listens there, `.invalid` for a name that is none.
-    public func open(_ plan: InterfacePlan) throws(NetworkFailure) -> any PacketDevice {
+    public func open(_ plan: InterfacePlan) throws(HostFailure) -> any PacketDevice {
         try InterfaceName.check(plan)
         let device = SocketDevice(name: plan.name, path: directory.appending(plan.name))
         _ = try device.connect()
@@ -35,7 +35,7 @@ public struct SocketNetwork: NetworkHost {
     }
 
     /// The listener is the exchange's, not ours.
-    public func remove(_ plan: InterfacePlan) throws(NetworkFailure) {}
+    public func remove(_ plan: InterfacePlan) throws(HostFailure) {}
 }
 
 /// A device of a `SocketNetwork`.
@@ -48,18 +48,18 @@ final class SocketDevice: PacketDevice {
         self.path = path
     }
 
-    func openQueues(_ count: Int) throws(NetworkFailure) -> [PacketQueue] {
+    func openQueues(_ count: Int) throws(HostFailure) -> [PacketQueue] {
         precondition(count >= 1 && count <= 16)
         var queues: [PacketQueue] = []
         for _ in 0..<count { try queues.append(PacketQueue(connect())) }
         return queues
     }
 
-    func setOffloads(_ offloads: PacketOffloads) throws(NetworkFailure) {}
-    func setCarrier(_ isUp: Bool) throws(NetworkFailure) {}
+    func setOffloads(_ offloads: PacketOffloads) throws(HostFailure) {}
+    func setCarrier(_ isUp: Bool) throws(HostFailure) {}
     var droppedByHost: UInt64 { 0 }
 
-    func connect() throws(NetworkFailure) -> OpenFile {
+    func connect() throws(HostFailure) -> OpenFile {
         let descriptor = unix_packet_socket(1)
         if descriptor < 0 { throw .system("\(path): no socket", errno) }
         let file = OpenFile(adopting: descriptor)
@@ -67,7 +67,7 @@ final class SocketDevice: PacketDevice {
         // SAFETY: the path lives, NUL-terminated, until the call returns.
         if unsafe unix_connect(descriptor, path.string) < 0 {
             let reason = Errno(rawValue: errno)
-            throw NetworkFailure(.notFound, "nobody exchanges packets at \(path): \(reason)")
+            throw HostFailure(.notFound, "nobody exchanges packets at \(path): \(reason)")
         }
         return file
     }

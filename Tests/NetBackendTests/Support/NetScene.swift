@@ -49,7 +49,7 @@ final class NetScene: Sendable {
         rate: String? = nil,
         keys: [(String, String)] = [],
         stall: StallTimes = .usual,
-        refusal: NetworkFailure? = nil,
+        refusal: HostFailure? = nil,
         connects: Bool = true
     ) async throws {
         wires.refuse("vif7.0", refusal)

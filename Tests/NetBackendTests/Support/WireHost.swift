@@ -17,12 +17,12 @@ struct WireFrame: Hashable, Sendable {
 /// Interfaces stay when backends die, until they are removed, as persistent TAPs do.
 final class WireHost: NetworkHost {
     private let devices = Mutex<[String: WireDevice]>([:])
-    private let refusals = Mutex<[String: NetworkFailure]>([:])
+    private let refusals = Mutex<[String: HostFailure]>([:])
 
     /// Why an interface cannot be made; nil: it can.
-    func refuse(_ name: String, _ failure: NetworkFailure?) { refusals.withLock { $0[name] = failure } }
+    func refuse(_ name: String, _ failure: HostFailure?) { refusals.withLock { $0[name] = failure } }
 
-    func open(_ plan: InterfacePlan) throws(NetworkFailure) -> any PacketDevice {
+    func open(_ plan: InterfacePlan) throws(HostFailure) -> any PacketDevice {
         if let failure = refusals.withLock({ $0[plan.name] }) { throw failure }
         return devices.withLock { devices in
             let device = devices[plan.name] ?? WireDevice(plan)
@@ -31,7 +31,7 @@ final class WireHost: NetworkHost {
         }
     }
 
-    func remove(_ plan: InterfacePlan) throws(NetworkFailure) { devices.withLock { $0[plan.name] = nil } }
+    func remove(_ plan: InterfacePlan) throws(HostFailure) { devices.withLock { $0[plan.name] = nil } }
 
     /// nil: there is no such interface.
     subscript(name: String) -> WireDevice? { devices.withLock { $0[name] } }
@@ -46,7 +46,7 @@ final class WireDevice: PacketDevice {
         var carriers: [Bool] = []
         var keeper: WireKeeper?
         var wishes: [KeptPlace] = []
-        var nameOwner: NetworkFailure?
+        var nameOwner: HostFailure?
     }
     let plan: InterfacePlan
     private let state = Mutex(State())
@@ -62,7 +62,7 @@ final class WireDevice: PacketDevice {
     var carriers: [Bool] { state.withLock { $0.carriers } }
     var queueCount: Int { state.withLock { $0.queues.count } }
 
-    func openQueues(_ count: Int) throws(NetworkFailure) -> [PacketQueue] {
+    func openQueues(_ count: Int) throws(HostFailure) -> [PacketQueue] {
         let pairs = state.withLock { state -> [PacketQueue]? in
             if state.queues.count != count {
                 state.queues = []
@@ -75,21 +75,21 @@ final class WireDevice: PacketDevice {
             }
             return state.queues
         }
-        guard let pairs else { throw NetworkFailure(.host, "no sockets") }
+        guard let pairs else { throw HostFailure(.host, "no sockets") }
         return pairs
     }
 
-    func setOffloads(_ offloads: PacketOffloads) throws(NetworkFailure) {
+    func setOffloads(_ offloads: PacketOffloads) throws(HostFailure) {
         state.withLock { $0.offloads.append(offloads) }
     }
 
-    func setCarrier(_ isUp: Bool) throws(NetworkFailure) { state.withLock { $0.carriers.append(isUp) } }
+    func setCarrier(_ isUp: Bool) throws(HostFailure) { state.withLock { $0.carriers.append(isUp) } }
 
     func keepPlace(
         named name: String?,
         _ placement: InterfacePlan.Placement?,
         mtu: UInt32?
-    ) throws(NetworkFailure) -> (any PlaceKeeper)? {
+    ) throws(HostFailure) -> (any PlaceKeeper)? {
         let (keeper, failure) = state.withLock { state in
             state.wishes.append(KeptPlace(name: name, placement: placement, mtu: mtu))
             if state.nameOwner == nil { state.keeper = WireKeeper() }
@@ -104,7 +104,7 @@ final class WireDevice: PacketDevice {
     /// What was to be kept, in order.
     var wishes: [KeptPlace] { state.withLock { $0.wishes } }
     /// Somebody else has the name from now on.
-    func nameIsTaken(_ failure: NetworkFailure?) { state.withLock { $0.nameOwner = failure } }
+    func nameIsTaken(_ failure: HostFailure?) { state.withLock { $0.nameOwner = failure } }
 
     fileprivate static func pair() -> (OpenFile, OpenFile)? {
         var numbers: [CInt] = [-1, -1]
