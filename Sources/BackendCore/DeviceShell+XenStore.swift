@@ -109,6 +109,9 @@ extension DeviceShell {
         do throws(HypervisorFailure) {
             return try environment.hypervisor.grants.map(references, of: path.domain, access: .readWrite)
         } catch {
+            if error.errno == GrantBudget.refused {
+                throw BackendFailure(.host, "cannot map the ring: \(error.operation)")
+            }
             // Bad grants are the frontend's. A takeover waits all the same: the kernel answers EINVAL to other things too.
             throw BackendFailure(.frontend, "cannot map the ring: \(error)", mayPass: true)
         }
@@ -139,7 +142,7 @@ extension DeviceShell {
                     return (journal, true)
                 }
             } catch {
-                throw BackendFailure(.host, "cannot open the journal \(journalPath): \(error)")
+                throw BackendFailure(.host, "cannot open the journal \(journalPath): \(HostShortage.text(error))")
             }
             guard rings.allSatisfy({ $0.loadAcquire(at: RingLayout.responseProducer) == 0 }) else {
                 throw BackendFailure(
@@ -152,7 +155,7 @@ extension DeviceShell {
         do {
             return (try RequestJournal.create(at: journalPath, identity: identity, layout: layout), false)
         } catch {
-            throw BackendFailure(.host, "cannot make the journal \(journalPath): \(error)")
+            throw BackendFailure(.host, "cannot make the journal \(journalPath): \(HostShortage.text(error))")
         }
     }
 }

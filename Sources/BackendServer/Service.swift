@@ -171,8 +171,8 @@ struct ServiceStart {
         do {
             return try step()
         } catch {
-            let cure = (error as? Errno).flatMap(HostShortage.cure).map { ": \($0)" } ?? ""
-            logger(.info).critical("cannot start: \(what): \(error)\(cure)")
+            let text = (error as? Errno).map(HostShortage.text) ?? "\(error)"
+            logger(.info).critical("cannot start: \(what): \(text)")
             exit(1)
         }
     }
@@ -187,8 +187,8 @@ extension ServiceStart {
             do throws(Errno) {
                 return try step()
             } catch {
-                guard let cure = HostShortage.cure(error) else { return attempt(what) { throw error } }
-                if !isTold { log.error("waiting for \(what): \(error): \(cure)") }
+                guard HostShortage.cure(error) != nil else { return attempt(what) { throw error } }
+                if !isTold { log.error("waiting for \(what): \(HostShortage.text(error))") }
                 isTold = true
                 usleep(250_000)
             }

@@ -1,10 +1,12 @@
 // A backend that dies at any moment and its successor: the guest sees neither errors nor wrong bytes.
 
 internal import BackendCore
+internal import HostIO
 internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
 internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
@@ -75,6 +77,40 @@ extension SimulatedDiskTests {
             try disk.succeed()
             #expect(try await disk.frontend.backend(reaches: .closing))
             #expect(try await disk.bed.read(ServedDisk.path.errorNode)?.contains("journal") ?? false)
+            await disk.stop()
+        }
+
+        /// A journal that cannot be mapped whole is there all the same: the guest waits, and loses nothing.
+        @Test func aFullRunDirectoryIsWaitedFor() async throws {
+            let disk = try await ServedDisk(ringOrder: 2)
+            #expect(try await disk.frontend.write([UInt8](repeating: 1, count: 512), at: 0) == .okay)
+            try await disk.die()
+            // The journal as a predecessor left it, with holes, in a file system without room for them.
+            let small = try SmallFileSystem(kilobytes: 256)
+            let folder = disk.journal.removingLastComponent()
+            let bytes = try Files.contents(of: disk.journal, limit: 1 << 20)
+            try small.cover(folder)
+            let file = try FileDescriptor.open(disk.journal, .readWrite, options: .create, permissions: .ownerReadWrite)
+            try file.closeAfter {
+                for (page, start) in stride(from: 0, to: bytes.count, by: 4096).enumerated() {
+                    let part = bytes[start..<min(start + 4096, bytes.count)]
+                    if page == 0 || part.contains(where: { $0 != 0 }) {
+                        _ = try file.writeAll(toAbsoluteOffset: Int64(start), part)
+                    }
+                }
+                try file.resize(to: Int64(bytes.count))
+            }
+            try small.fill()
+            try disk.succeed(inNewProcess: true)
+            try #require(
+                await eventually {
+                    await disk.backend.report().phase == "waiting for the rings"
+                }
+            )
+            #expect(try await disk.frontend.backendKey("state") == "4")
+            try small.makeRoom()
+            #expect(try await disk.frontend.read(512, at: 0, page: 8) == [UInt8](repeating: 1, count: 512))
+            #expect(try await disk.frontend.backendKey("state") == "4")
             await disk.stop()
         }
 

@@ -1,15 +1,12 @@
 // What the host is short of for the moment, and what the administrator can do about it.
 
-internal import SystemPackage
-
-#if canImport(Glibc)
-    internal import Glibc
-#endif
+internal import Glibc
+public import SystemPackage
 
 /// Errors that pass when somebody makes room.
-enum HostShortage {
+public enum HostShortage {
     /// - Returns: nil if waiting is no cure.
-    static func cure(_ error: Errno) -> String? {
+    public static func cure(_ error: Errno) -> String? {
         switch error.rawValue {
         case ENOSPC, EDQUOT: "make room in the run directory's file system (df -h and df -i show how full it is)"
         case ENOMEM: "the host is short of memory"
@@ -17,4 +14,7 @@ enum HostShortage {
         default: nil
         }
     }
+
+    /// The error, and the cure if there is one.
+    public static func text(_ error: Errno) -> String { cure(error).map { "\(error); \($0)" } ?? "\(error)" }
 }
