@@ -37,8 +37,8 @@ public struct PCIConfigurationBytes: Hashable, Sendable {
     /// 0 without an interrupt, 1 … 4 for A … D.
     public var interruptPin: UInt8? { bytes.count > 0x3D ? bytes[0x3D] : nil }
 
-    /// Both lists, in their order. Cards write nonsense: a list ends at what it has shown before, and at a place outside of
-    /// what was read.
+    /// Both lists, in their order. Cards write nonsense: a list ends at what it has shown before, and at a place
+    /// outside of what was read.
     public var capabilities: [PCICapability] { ordinary + extended }
 
     private var ordinary: [PCICapability] {

@@ -18,8 +18,8 @@ public final class PCICard: Sendable {
     /// - Parameters:
     ///   - owner: who has it, for the message that others get: `backend/pci/7/0`.
     ///   - locks: a folder of the service's, the same for all of it.
-    /// - Throws: `.notFound` if it is gone, `.busy` naming who has it, `.denied` for a bridge or without the right to see
-    ///   more than 64 bytes of its space, `.host` for what the kernel says.
+    /// - Throws: `.notFound` if it is gone, `.busy` naming who has it, `.denied` for a bridge or without the right to
+    ///   see more than 64 bytes of its space, `.host` for what the kernel says.
     public init(_ address: PCIBusAddress, in tree: PCITree, owner: String, locks: FilePath) throws(PCIFailure) {
         let facts = try tree.device(address)
         let original = try tree.configuration(of: address)
@@ -43,7 +43,8 @@ public final class PCICard: Sendable {
 
     deinit { _ = ftruncate(lock.descriptor, 0) }
 
-    /// The lock is the open file's (fcntl(2), F_OFD_SETLK): the kernel drops it with the process. Files stay; they are few.
+    /// The lock is the open file's (fcntl(2), F_OFD_SETLK): the kernel drops it with the process. Files stay; they are
+    /// few.
     private static func lock(
         _ address: PCIBusAddress,
         _ owner: String,
@@ -149,11 +150,11 @@ extension PCICard {
         if old & 3 == 3, state == 0, old & 0x8 == 0 { try restore() }
     }
 
-    /// Makes the card what it was when it was taken, but for what its own driver would set: addresses, cache line, latency,
-    /// COMMAND. Of what a reset, or a guest, did to it nothing else matters to the host or the next guest.
+    /// Makes the card what it was when it was taken, but for what its own driver would set: addresses, cache line,
+    /// latency, COMMAND. Of what a reset, or a guest, did to it nothing else matters to the host or the next guest.
     ///
-    /// COMMAND is written last, without bus mastering: with wrong addresses the card must not answer, and to no address may
-    /// it write.
+    /// COMMAND is written last, without bus mastering: with wrong addresses the card must not answer, and to no address
+    /// may it write.
     public func restore() throws(PCIFailure) {
         let bytes = original.bytes
         for offset in stride(from: 0x10, to: 0x28, by: 4) { try restore(4, at: offset) }

@@ -6,8 +6,8 @@ public import SystemPackage
 /// Binds cards to a driver that does nothing, and remembers whose they were.
 ///
 /// A card that is bound to the stub is *hidden*: no driver of the host touches it, and it can be given to a guest. The
-/// stub is the kernel's xen-pciback where libxl is used, which looks into its directory; pci-stub and vfio-pci do as well
-/// elsewhere.
+/// stub is the kernel's xen-pciback where libxl is used, which looks into its directory; elsewhere pci-stub and
+/// vfio-pci do as well.
 public struct PCIStub: Sendable {
     /// Writes a text into one of the kernel's files; tests put a kernel of their own here.
     public typealias Write = @Sendable (_ text: String, _ path: FilePath) throws(Errno) -> Void
@@ -37,12 +37,13 @@ public struct PCIStub: Sendable {
     /// Cards that are hidden, in the order of their addresses.
     public func hidden() throws(PCIFailure) -> [PCIDeviceFacts] { try tree.devices().filter { $0.driver == name } }
 
-    /// Takes a card from the driver that has it, and keeps all others from taking it. Nothing happens to one that is hidden.
+    /// Takes a card from the driver that has it, and keeps all others from taking it. Nothing happens to one that is
+    /// hidden.
     ///
     /// `driver_override` is written first: between two drivers nobody else gets the card.
     /// - Returns: the driver that had it.
-    /// - Throws: `.notFound`; `.denied` for a bridge; `.host` without the stub, or if a driver does not let go. The card is
-    ///   as it was then, as far as the kernel lets it.
+    /// - Throws: `.notFound`; `.denied` for a bridge; `.host` without the stub, or if a driver does not let go. The
+    ///   card is as it was then, as far as the kernel lets it.
     @discardableResult
     public func hide(_ address: PCIBusAddress) throws(PCIFailure) -> String? {
         let facts = try tree.device(address)
@@ -71,11 +72,12 @@ public struct PCIStub: Sendable {
         return facts.driver
     }
 
-    /// Gives a hidden card back to the driver that had it, or to whichever wants it if that is not known. Nothing happens to
-    /// a card that is not hidden.
+    /// Gives a hidden card back to the driver that had it, or to whichever wants it if that is not known. Nothing
+    /// happens to a card that is not hidden.
+    /// - Parameter rebinds: false leaves it without a driver; the next probe may give it one.
     /// - Returns: the driver that has it now; nil if none has, which is no error.
     @discardableResult
-    public func unhide(_ address: PCIBusAddress) throws(PCIFailure) -> String? {
+    public func unhide(_ address: PCIBusAddress, rebinds: Bool = true) throws(PCIFailure) -> String? {
         let facts = try tree.device(address)
         guard facts.driver == name || facts.driverOverride == name else { return facts.driver }
         let directory = tree.directory(address)
@@ -87,12 +89,13 @@ public struct PCIStub: Sendable {
         } catch {
             throw PCIFailure(.host, "\(name) does not let go of \(address): \(error); is a guest using it?")
         }
+        defer { try? Files.remove(memory.appending("\(address)")) }
+        guard rebinds else { return nil }
         // A driver that is gone, or does not want the card any more, is not worth an error: the card is not hidden now.
         if let driver, tree.hasDriver(driver) {
             try? write("\(address)", tree.root.appending("drivers/\(driver)/bind"))
         }
         if tree.facts(of: address)?.driver == nil { try? write("\(address)", tree.root.appending("drivers_probe")) }
-        try? Files.remove(memory.appending("\(address)"))
         return tree.facts(of: address)?.driver
     }
 

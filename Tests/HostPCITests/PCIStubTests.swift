@@ -40,6 +40,15 @@ import Testing
         #expect(try kernel.stub().unhide(card) == nil && kernel.tree.device(card).driver == nil)
     }
 
+    /// As `xl pci-assignable-remove` without -r leaves it.
+    @Test func aCardThatIsLeftAlone() throws {
+        let (kernel, card) = try host()
+        try kernel.stub().hide(card)
+        #expect(try kernel.stub().unhide(card, rebinds: false) == nil)
+        let facts = try kernel.tree.device(card)
+        #expect(facts.driver == nil && facts.driverOverride == nil && kernel.stub().remembered(card) == nil)
+    }
+
     /// The driver that had it may be gone when it is given back; another one may want it then.
     @Test func aDriverThatIsGone() throws {
         let (kernel, card) = try host()
