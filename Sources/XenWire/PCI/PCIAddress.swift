@@ -2,8 +2,8 @@
 
 /// A function of a device on the host's or a guest's buses.
 ///
-/// Four numbers that pciif.h carries as `domain`, `bus` and `devfn`. "Segment" is the specification's word for what Linux
-/// calls a PCI domain; here a domain is a guest.
+/// Four numbers that pciif.h carries as `domain`, `bus` and `devfn`. "Segment" is the specification's word for what
+/// Linux calls a PCI domain; here a domain is a guest.
 public struct PCIAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
     public let segment: UInt16
     public let bus: UInt8

@@ -38,8 +38,8 @@ public struct PCIWindows: Hashable, Sendable {
     public static let rom = 6
     private let resources: [PCIResource]
 
-    /// - Parameter resources: the lines of `resource` in their order; missing ones are no windows, further ones are bridges'
-    ///   and virtual functions'.
+    /// - Parameter resources: the lines of `resource` in their order; missing ones are no windows, further ones are
+    ///   bridges' and virtual functions'.
     public init(_ resources: [PCIResource]) {
         self.resources = (0...PCIWindows.rom).map { $0 < resources.count ? resources[$0] : .none }
     }

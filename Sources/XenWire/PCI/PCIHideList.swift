@@ -2,8 +2,8 @@
 
 /// A list of cards as xen-pciback's `hide` parameter has it: `(08:05.0)(0000:09:00.*)`.
 ///
-/// xen-pciback gives up at the first item it cannot read, with all that are behind it. Here such an item is a warning, and
-/// the others count: a typing error must not hand a card to the host's drivers.
+/// xen-pciback gives up at the first item it cannot read, with all that are behind it. Here such an item is a warning,
+/// and the others count: a typing error must not hand a card to the host's drivers.
 public struct PCIHideList: Hashable, Sendable {
     public private(set) var cards: [PCIAddressPattern] = []
     /// One for each item that makes no sense.
@@ -60,7 +60,8 @@ public struct PCIHideList: Hashable, Sendable {
         }
     }
 
-    /// Words between blanks, where blanks between quotation marks belong to the word (Linux, lib/cmdline.c, `next_arg`).
+    /// Words between blanks, where blanks between quotation marks belong to the word (Linux, lib/cmdline.c,
+    /// `next_arg`).
     private static func arguments(of line: String) -> [String] {
         var words: [String] = []
         var word = ""

@@ -1,7 +1,7 @@
 // Names of the XenStore keys of PCI, and the list of cards that they make up.
 
-/// Keys of the backend's and the frontend's half, beyond those of `BusKeys` (Linux, drivers/xen/xen-pciback/xenbus.c and
-/// drivers/pci/xen-pcifront.c; libxl_pci.c).
+/// Keys of the backend's and the frontend's half, beyond those of `BusKeys` (Linux, drivers/xen/xen-pciback/xenbus.c
+/// and drivers/pci/xen-pcifront.c; libxl_pci.c).
 public enum PCIKeys {
     // Backend, written by the toolstack.
     /// How many cards: those numbered 0 …< num_devs.

@@ -6,7 +6,8 @@ public struct PCICapabilityPlace: Hashable, Sendable {
     public let id: UInt16
     /// Its first byte: 0x40 … 0xFC, of extended ones 0x100 … 0xFFC.
     public let offset: Int
-    /// The 32 bits at `offset`, and for MSI its control register is in the upper half; for resizable BARs see `control`.
+    /// The 32 bits at `offset`, and for MSI its control register is in the upper half; for resizable BARs see
+    /// `control`.
     public let header: UInt32
     /// The 32 bits at `offset` + 8, where resizable BARs count themselves.
     public let control: UInt32

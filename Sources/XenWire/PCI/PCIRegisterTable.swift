@@ -2,9 +2,9 @@
 
 /// What is not in this table is read from the card, and written only if the card is `permissive` (XSA-131).
 ///
-/// The rules are those of Linux's xen-pciback (drivers/xen/xen-pciback/conf_space*.c), so that a guest finds the card it
-/// knows; rows marked (+) are stricter. Where two rows cover a byte the first counts: a card whose capabilities lie over
-/// its header, or over each other, opens nothing.
+/// The rules are those of Linux's xen-pciback (drivers/xen/xen-pciback/conf_space*.c), so that a guest finds the card
+/// it knows; rows marked (+) are stricter. Where two rows cover a byte the first counts: a card whose capabilities lie
+/// over its header, or over each other, opens nothing.
 public enum PCIRegisterTable {
     public static let rules: [PCIRegisterRule] = header + power + messages + other + extended
 
@@ -32,7 +32,8 @@ public enum PCIRegisterTable {
         PCIRegisterRule(.everyCapability(0), 2, "capability header", .device, .never),
     ]
 
-    /// Power management (PCI Power Management 1.2, 3.2). A PME is the bus's, which the guest shares: it cannot be enabled.
+    /// Power management (PCI Power Management 1.2, 3.2). A PME is the bus's, which the guest shares: it cannot be
+    /// enabled.
     static let power: [PCIRegisterRule] = [
         PCIRegisterRule(.capability(0x01, 2), 2, "power management capabilities", .deviceWithout(0xF800), .never),
         PCIRegisterRule(.capability(0x01, 4), 2, "power management control", .device, .powerState),
@@ -40,8 +41,8 @@ public enum PCIRegisterTable {
         PCIRegisterRule(.capability(0x01, 7), 1, "power management data", .device, .never),
     ]
 
-    /// MSI (PCI 3.0, 6.8.1) and MSI-X (6.8.2). Address and data are Xen's: with them a card reaches any vector of the host
-    /// where interrupts are not remapped. So they stay closed for a permissive card, too (+).
+    /// MSI (PCI 3.0, 6.8.1) and MSI-X (6.8.2). Address and data are Xen's: with them a card reaches any vector of the
+    /// host where interrupts are not remapped. So they stay closed for a permissive card, too (+).
     static let messages: [PCIRegisterRule] = [
         PCIRegisterRule(.capability(0x05, 2), 2, "MSI control", .device, .interruptControl),
         PCIRegisterRule(.capability(0x05, 4), 4, "MSI address", .device, .never),
@@ -65,8 +66,8 @@ public enum PCIRegisterTable {
         PCIRegisterRule(.capability(0x07, 4), 4, "PCI-X status", .device, .whenPermissive),
         PCIRegisterRule(.capability(0x10, 2), 2, "PCI Express capabilities", .device, .never),
         PCIRegisterRule(.capability(0x10, 4), 4, "device capabilities", .device, .never),
-        // A function level reset would leave the card without its addresses, under the host's feet: as with COMMAND, what
-        // XSA-120 forbids is not allowed to a permissive card either (+).
+        // A function level reset would leave the card without its addresses, under the host's feet: as with COMMAND,
+        // what XSA-120 forbids is not allowed to a permissive card either (+).
         PCIRegisterRule(.capability(0x10, 8), 2, "device control", .device, .whenPermissiveWithout(0x8000)),
         PCIRegisterRule(.capability(0x10, 10), 2, "device status", .device, .whenPermissive),
         PCIRegisterRule(.capability(0x10, 12), 4, "link capabilities", .device, .never),
@@ -79,7 +80,7 @@ public enum PCIRegisterTable {
         PCIRegisterRule(.capability(0x10, 48), 2, "link control 2", .device, .whenPermissive, when: .expressVersion2),
         PCIRegisterRule(.capability(0x10, 50), 2, "link status 2", .device, .whenPermissive, when: .expressVersion2),
         PCIRegisterRule(.capability(0x13, 2), 2, "advanced features", .device, .never),  // (+)
-        PCIRegisterRule(.capability(0x13, 4), 1, "advanced features control", .device, .never),  // (+) a reset
+        PCIRegisterRule(.capability(0x13, 4), 1, "advanced features control", .device, .never),  // (+)
     ]
 
     /// Extended capabilities (PCI Express 5.0, 7.7 … 7.9, and their specifications). Those by which a card would reach

@@ -2,12 +2,13 @@
 
 /// How cards are laid out for a guest.
 public enum PCIBusMode: String, Sendable, CaseIterable {
-    /// One bus, 0000:00: functions of one device stay together, everything else has a slot of its own. What xen-pciback does
-    /// unless told otherwise.
+    /// One bus, 0000:00: functions of one device stay together, everything else has a slot of its own. What xen-pciback
+    /// does unless told otherwise.
     case virtual = "vpci"
     /// Every card where it is on the host.
     case passthrough
-    /// One bus, 0000:00, each card function 0 of a slot of its own: for guests that look at no other function (2.6 trees).
+    /// One bus, 0000:00, each card function 0 of a slot of its own: for guests that look at no other function (2.6
+    /// trees).
     case slot
 }
 
@@ -29,8 +30,8 @@ public enum PCIBusFault: Error, Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// A guest's cards and their places. What it says of a card is published as `vdev-N` and never changes while the guest has
-/// the card.
+/// A guest's cards and their places. What it says of a card is published as `vdev-N` and never changes while the guest
+/// has the card.
 public struct PCIVirtualBus: Hashable, Sendable {
     /// One card.
     public struct Card: Hashable, Sendable {
@@ -76,8 +77,8 @@ public struct PCIVirtualBus: Hashable, Sendable {
         return true
     }
 
-    /// The buses that the guest must scan, in the order of their cards: `root-N`. A guest does not forget a bus, so of these
-    /// only new ones are published.
+    /// The buses that the guest must scan, in the order of their cards: `root-N`. A guest does not forget a bus, so of
+    /// these only new ones are published.
     public var roots: [PCIRoot] {
         switch mode {
         case .virtual, .slot: return [PCIRoot(segment: 0, bus: 0)]

@@ -5,8 +5,8 @@ public protocol PCIConfigurationDevice {
     /// - Throws: `.invalidOffset` beyond the space the card has, `.deviceNotFound` if it is gone, `.operationFailed`.
     func read(_ register: PCIRegister) throws(PCIError) -> UInt32
     func write(_ value: UInt32, to register: PCIRegister) throws(PCIError)
-    /// Puts the card to sleep or wakes it up, and waits until it has happened. A card that lost its registers on the way
-    /// (PCI Power Management 1.2, 5.4.1) has them again.
+    /// Puts the card to sleep or wakes it up, and waits until it has happened. A card that lost its registers on the
+    /// way (PCI Power Management 1.2, 5.4.1) has them again.
     func enter(_ state: PCIPowerState) throws(PCIError)
 }
 
@@ -18,8 +18,8 @@ public enum PCIPowerState: UInt8, Sendable, CaseIterable {
     case d3hot = 3
 }
 
-/// What of a configuration space is the guest's own and not the card's. It outlives the worker: a guest that was asking for
-/// the size of a BAR must not be given its address.
+/// What of a configuration space is the guest's own and not the card's. It outlives the worker: a guest that was asking
+/// for the size of a BAR must not be given its address.
 public struct PCIShadow: RawRepresentable, Hashable, Sendable {
     /// COMMAND as the guest wrote it.
     public var command: UInt16
@@ -62,7 +62,8 @@ enum PCICommandBits {
     static let memory: UInt16 = 0x0002
     static let master: UInt16 = 0x0004
     static let invalidate: UInt16 = 0x0010
-    /// Special cycles, palette snooping, address stepping, fast back-to-back: harmless, and a permissive card's guest's.
+    /// Special cycles, palette snooping, address stepping, fast back-to-back: harmless, and a permissive card's
+    /// guest's.
     static let harmless: UInt16 = 0x02A8
     /// Bits whose state in the card the guest sees.
     static let real: UInt16 = master | invalidate | harmless
@@ -168,7 +169,8 @@ public struct PCIVirtualConfiguration: Sendable {
         shadow.sizing & 1 &<< UInt8(index) != 0 ? facts.windows.size(index) : facts.windows.address(index)
     }
 
-    /// Byte `byte` of the configuration space, taken from a value of register `source`, put into one of register `target`.
+    /// Byte `byte` of the configuration space, taken from a value of register `source`, put into one of register
+    /// `target`.
     private static func replace(
         _ byte: Int,
         of target: PCIRegister,
@@ -212,8 +214,8 @@ public struct PCIVirtualConfiguration: Sendable {
         }
     }
 
-    /// Decoding is switched on when the guest asks for any, and then stays on: an access to a card that does not answer can
-    /// be a fatal error of the host (XSA-120). Bus mastering and memory write and invalidate follow the guest. The
+    /// Decoding is switched on when the guest asks for any, and then stays on: an access to a card that does not answer
+    /// can be a fatal error of the host (XSA-120). Bus mastering and memory write and invalidate follow the guest. The
     /// interrupt is switched off by MSI, parity and system errors are the host's; of these the guest has a shadow.
     private mutating func writeCommand(
         _ value: UInt16,
@@ -259,8 +261,8 @@ public struct PCIVirtualConfiguration: Sendable {
         if old & open != value & open { try device.write(old & ~open | value & open, to: register) }
         let current = PCIPowerState(rawValue: UInt8(old & 3)) ?? .d0
         guard let wanted = PCIPowerState(rawValue: UInt8(value & 3)), wanted != current else { return }
-        // From a deeper sleep there is only the way to D0 (PCI Power Management 1.2, 5.6), and D1 and D2 exist where the
-        // capabilities, two bytes before, say so.
+        // From a deeper sleep there is only the way to D0 (PCI Power Management 1.2, 5.6), and D1 and D2 exist where
+        // the capabilities, two bytes before, say so.
         guard wanted == .d0 || wanted.rawValue > current.rawValue else { throw .accessDenied }
         if wanted == .d1 || wanted == .d2 {
             let capabilities = try device.read(PCIRegister(unchecked: register.offset - 2, size: 2))

@@ -1,6 +1,7 @@
 // The shared page of pciif.h: where everything stands, and the words for commands and errors.
 
-/// `struct xen_pci_sharedinfo`, the one page between pcifront and its backend. It holds one operation at a time and no ring.
+/// `struct xen_pci_sharedinfo`, the one page between pcifront and its backend. It holds one operation at a time and no
+/// ring.
 ///
 /// No member has more than 32 bits, so x86-32, x86-64 and arm lay it out alike.
 public enum PCIWire {
@@ -50,8 +51,8 @@ public enum PCICommand: UInt32, Sendable, CaseIterable {
 
 /// `XEN_PCI_ERR_*`, an operation's `err`.
 ///
-/// The header's comment says "errno.h", and xen-pciback answers some MSI operations with an errno; pcifront passes what it
-/// does not know on to its driver. These six are all that a frontend translates.
+/// The header's comment says "errno.h", and xen-pciback answers some MSI operations with an errno; pcifront passes what
+/// it does not know on to its driver. These six are all that a frontend translates.
 public struct PCIError: RawRepresentable, Error, Hashable, Sendable, CustomStringConvertible {
     public let rawValue: Int32
     @inlinable public init(rawValue: Int32) { self.rawValue = rawValue }
