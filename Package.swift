@@ -101,6 +101,7 @@ let package = Package(
             "BackendServer",
             [
                 "BlockBackend", "NetBackend", "USBBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB",
+                "HostPCI",
                 "HostIO", "Hypervisor", "SharedRing", "XenWire", "ControlProtocol", "CLinux", log, system, arguments,
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ]
@@ -193,8 +194,8 @@ let package = Package(
             "BackendServer",
             [
                 "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "ControlProtocol", "FrontendDrivers",
-                "HostNetwork", "HostUSB", "SimulatedHost", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing",
-                "XenWire", "DiskImages",
+                "HostNetwork", "HostUSB", "HostPCI", "SimulatedHost", "SimulatedHypervisor", "Hypervisor", "HostIO",
+                "SharedRing", "XenWire", "DiskImages",
                 log, system,
             ]
         ),

@@ -19,6 +19,8 @@ struct Xenback: AsyncParsableCommand {
             NetworkListCommand.self, USBListAssignableCommand.self, USBListCommand.self,
             USBControllerCreateCommand.self, USBControllerDestroyCommand.self, USBAttachCommand.self,
             USBDetachCommand.self,
+            PCIListAssignableCommand.self, PCIAssignableAddCommand.self, PCIAssignableRemoveCommand.self,
+            PCICheckCommand.self,
             HotplugCommand.self, VersionCommand.self, DemoCommand.self, DemoBrokerCommand.self, DemoWorkerCommand.self,
         ]
     )

@@ -69,6 +69,15 @@ import XenWire
         try await Self.roundTrip(USBControllerDestroy(domain: "7", device: "0", force: true), Nothing())
         try await Self.roundTrip(USBAttach(domain: "7", device: "0", port: 1, bus: "1-1"), .init(port: port))
         try await Self.roundTrip(USBDetach(domain: "7", device: "0", port: 31), Nothing())
+        let pci = PCIDevice(address: "0000:08:05.0", vendor: 0x8086, product: 0x10D3, deviceClass: 0x02_0000)
+        let finding = PCIFinding(verdict: "good", subject: "reset", text: "flr\n")
+        try await Self.roundTrip(PCIListAssignable(), .init(cards: [pci]))
+        try await Self.roundTrip(PCIAssignableAdd(card: "08:05.0"), .init(card: pci))
+        try await Self.roundTrip(PCIAssignableRemove(card: "08:05.0", rebind: true), .init(card: pci))
+        try await Self.roundTrip(
+            PCICheck(card: "08:05.0", domain: "7"),
+            .init(card: pci, findings: [finding], line: "pci = []")
+        )
         try await Self.roundTrip(GetInfo(), .init(vendor: "v", product: "p", version: "1", url: "", interfaces: ["i"]))
     }
 
@@ -103,7 +112,7 @@ import XenWire
             Ping.self, GetVersion.self, List.self, Show.self, BlockAttach.self, BlockDetach.self, BlockList.self,
             NetworkList.self, BlockResize.self, MediaInsert.self, MediaEject.self, Hotplug.self,
             USBListAssignable.self, USBList.self, USBControllerCreate.self, USBControllerDestroy.self, USBAttach.self,
-            USBDetach.self,
+            USBDetach.self, PCIListAssignable.self, PCIAssignableAdd.self, PCIAssignableRemove.self, PCICheck.self,
         ]
         #expect(text.contains("\ninterface org.xenback.control\n"))
         for verb in verbs { #expect(text.contains("\nmethod \(verb.name)("), "\(verb.name)") }

@@ -33,7 +33,8 @@ private let plan: [String: Set<String>] = [
         "SystemPackage",
     ],
     "BackendServer": [
-        "BlockBackend", "NetBackend", "USBBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB", "HostIO",
+        "BlockBackend", "NetBackend", "USBBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB", "HostPCI",
+        "HostIO",
         "Hypervisor",
         "SharedRing", "XenWire", "ControlProtocol", "CLinux", "Logging", "SystemPackage", "ArgumentParser", "TOMLKit",
         "FoundationEssentials",

@@ -168,6 +168,51 @@ import Testing
         }
     }
 
+    @Test func cards() throws {
+        let card = PCIDevice(
+            address: "0000:08:05.0",
+            vendor: 0x8086,
+            product: 0x10D3,
+            deviceClass: 0x02_0000,
+            driver: "pciback",
+            originalDriver: "e1000e"
+        )
+        let good = PCIFinding(verdict: "good", subject: "reset", text: "flr")
+        let line = "pci = ['0000:08:05.0']"
+        let answers = [
+            PCIListAssignable.method: ControlMessage.reply(PCIListAssignable.Reply(cards: [card])),
+            PCIAssignableAdd.method: ControlMessage.reply(PCIAssignableAdd.Reply(card: card)),
+            PCIAssignableRemove.method: ControlMessage.reply(PCIAssignableRemove.Reply(card: card)),
+            PCICheck.method: ControlMessage.reply(PCICheck.Reply(card: card, findings: [good], line: line)),
+        ]
+        let daemon = try Daemon(answers)
+        #expect(try Self.run(daemon, "pci-assignable-list").out == "0000:08:05.0\n")
+        #expect(try Self.run(daemon, "pci-list-assignable-devices").out == "0000:08:05.0\n")
+        let hidden = "0000:08:05.0 is hidden; it was e1000e's\n"
+        #expect(try Self.run(daemon, "pci-assignable-add", "08:05.0").out == hidden)
+        #expect(try Self.run(daemon, "pci-assignable-remove", "-r", "08:05.0").out.hasSuffix("; pciback has it\n"))
+        _ = try Self.run(daemon, "pci-assignable-remove", "08:05.0")
+        let checked = try Self.run(daemon, "pci-check", "08:05.0", "web1")
+        #expect(checked.status == 0 && checked.out.hasSuffix("\npci = ['0000:08:05.0']\n"))
+        let parameters = [
+            "{}", "{}", #"{"card":"08:05.0"}"#, #"{"card":"08:05.0","rebind":true}"#, #"{"card":"08:05.0"}"#,
+            #"{"card":"08:05.0","domain":"web1"}"#,
+        ]
+        #expect(daemon.calls.count == parameters.count)
+        for (call, text) in zip(daemon.calls, parameters) {
+            #expect(call.contains(#""parameters":\#(text)"#), "\(call)")
+        }
+        // What stands in the way is the exit status, as text and as JSON.
+        let bad = PCIFinding(verdict: "obstacle", subject: "driver", text: "the host uses it")
+        let other = try Daemon([
+            PCICheck.method: ControlMessage.reply(PCICheck.Reply(card: card, findings: [good, bad], line: line))
+        ])
+        #expect(try Self.run(other, "pci-check", "08:05.0").status == 1)
+        let json = try Self.run(other, "pci-check", "08:05.0", "--json")
+        let decoded = try JSONDecoder().decode(PCICheck.Reply.self, from: Data(json.out.utf8))
+        #expect(json.status == 1 && decoded.findings == [good, bad] && json.err.isEmpty)
+    }
+
     @Test func badUSBLinesDoNotReachTheDaemon() throws {
         let daemon = try Daemon([:])
         let line = try Self.run(daemon, "usb-hc-create", "web1", "usbver=2, numports=32")

@@ -2,6 +2,7 @@
 
 internal import BackendCore
 internal import HostIO
+internal import HostPCI
 internal import Hypervisor
 internal import Logging
 internal import SystemPackage
@@ -20,6 +21,8 @@ struct BrokerSetting: Sendable {
     var workerLimit = 1024
     /// Where network cards are the kernel's interfaces; nil: nothing is to be kept or swept (simulations).
     var interfaces: (any InterfaceKeeper)?
+    /// How the host's cards are hidden from it; nil: not at all (simulations).
+    var pciStub: PCIStub?
 }
 
 /// Watches `backend/<kind>` and supervises workers. Pinned to its loop; all process and timer events come there.

@@ -4,6 +4,7 @@ internal import BackendCore
 internal import CLinux
 internal import ControlProtocol
 internal import HostIO
+internal import HostPCI
 public import Hypervisor
 internal import Logging
 internal import SystemPackage
@@ -48,7 +49,9 @@ public enum BrokerProgram {
             },
             build: Release.build,
             keepsSpare: configuration.spareWorker,
-            interfaces: keepsInterfaces ? KernelInterfaces(stored: stored) : nil
+            interfaces: keepsInterfaces ? KernelInterfaces(stored: stored) : nil,
+            // The demo has a simulated host, and the cards of the real one are not its.
+            pciStub: keepsInterfaces ? PCIStub(memory: "/var/lib/xenbackd/pci") : nil
         )
         let loop = service.attempt("event loop") { try EventLoop(name: "broker", entries: 64) }
         let hypervisor = service.attempt("hypervisor") { try hypervisor() }

@@ -11,7 +11,8 @@ internal import XenWire
 #endif
 
 /// What a person can ask of the broker. Verbs hold no state: they use the broker's listing and workers, and the toolstack
-/// half. The files beside have the verbs for disks (`DiskVerbs.swift`) and for USB (`USBVerbs.swift`).
+/// half. The files beside have the verbs for disks (`DiskVerbs.swift`), for USB (`USBVerbs.swift`) and for PCI
+/// (`PCIVerbs.swift`).
 struct BrokerVerbs: Sendable {
     let broker: Broker
     var store: any XenStore { broker.hypervisor.store }
@@ -37,6 +38,7 @@ struct BrokerVerbs: Sendable {
         }
         addDiskVerbs(to: &dispatch)
         addUSBVerbs(to: &dispatch)
+        addPCIVerbs(to: &dispatch)
         return dispatch
     }
 

@@ -3,7 +3,8 @@
 import Testing
 import XenWire
 
-/// A card whose every register can be written and holds what was written: what is refused here was refused by the policy.
+/// A card whose every register can be written and holds what was written: what is refused here was refused by the
+/// policy.
 final class OpenCard: PCIConfigurationDevice {
     var bytes: [UInt8]
     var writes: [(value: UInt32, register: PCIRegister)] = []

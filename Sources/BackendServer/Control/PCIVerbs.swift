@@ -1,0 +1,157 @@
+// The broker's verbs for PCI: cards hidden from the host and given back, and whether one can be given to a guest.
+
+internal import ControlProtocol
+internal import HostIO
+internal import HostPCI
+internal import Hypervisor
+internal import Logging
+internal import XenWire
+
+extension BrokerVerbs {
+    func addPCIVerbs(to dispatch: inout ControlDispatch) {
+        dispatch.on(PCIListAssignable.self) { _ throws(ControlError) in
+            PCIListAssignable.Reply(cards: try await assignableCards())
+        }
+        dispatch.on(PCIAssignableAdd.self) { call throws(ControlError) in
+            let (stub, card, name) = try self.card(call.card)
+            let driver = try await self.blocking { () throws(PCIFailure) in try stub.hide(name) }
+            broker.log.notice("\(card) is hidden from the host\(driver.map { "; it was \($0)'s" } ?? "")")
+            return PCIAssignableAdd.Reply(card: try await shown(name, stub))
+        }
+        dispatch.on(PCIAssignableRemove.self) { call throws(ControlError) in
+            let (stub, card, name) = try self.card(call.card)
+            if let objection = try await cardAssignments().objection(to: card) {
+                throw .deviceFailed(reason: objection)
+            }
+            let rebinds = call.rebind ?? false
+            let driver = try await self.blocking { () throws(PCIFailure) in try stub.unhide(name, rebinds: rebinds) }
+            broker.log.notice("\(card) is the host's again\(driver.map { ", with \($0)" } ?? ", without a driver")")
+            return PCIAssignableRemove.Reply(card: try await shown(name, stub))
+        }
+        dispatch.on(PCICheck.self) { call throws(ControlError) in try await check(call) }
+    }
+
+    /// The stub, and a card in the words of both sides.
+    /// - Throws: `.notSupported` where the host's cards are not ours to give, `.deviceFailed` for what is no address.
+    private func card(_ text: String) throws(ControlError) -> (PCIStub, PCIAddress, PCIBusAddress) {
+        let stub = try pciStub()
+        do throws(PCITextFault) {
+            let card = try PCIAddress(parsing: text)
+            guard let name = PCIBusAddress("\(card)") else { throw .form(text) }
+            return (stub, card, name)
+        } catch {
+            throw .deviceFailed(reason: "\(error)")
+        }
+    }
+
+    private func pciStub() throws(ControlError) -> PCIStub {
+        guard let stub = broker.setting.pciStub else {
+            throw .notSupported(reason: "PCI cards are not given away here: this is a simulation")
+        }
+        return stub
+    }
+
+    /// sysfs may wait for drivers and devices: never on the loop.
+    private func blocking<Value: Sendable>(
+        _ work: @escaping @Sendable () throws(PCIFailure) -> Value
+    ) async throws(ControlError) -> Value {
+        do throws(PCIFailure) {
+            return try await broker.loop.blocking(work)
+        } catch {
+            throw .deviceFailed(reason: error.text)
+        }
+    }
+
+    private func cardAssignments() async throws(ControlError) -> PCIAssignments {
+        do throws(HypervisorFailure) {
+            return try await store.perform { (store) throws(HypervisorFailure) in
+                try PCIAssignments.read(store)
+            }
+        } catch {
+            throw .deviceFailed(reason: "XenStore does not answer: \(error)")
+        }
+    }
+
+    private func assignableCards() async throws(ControlError) -> [PCIDevice] {
+        let stub = try pciStub()
+        let held = try await cardAssignments().holders
+        let cards = try await blocking { () throws(PCIFailure) in
+            try stub.hidden().map { PCIDevice($0, original: stub.remembered($0.address)) }
+        }
+        return cards.filter { card in (try? PCIAddress(parsing: card.address)).map { held[$0] == nil } ?? false }
+    }
+
+    private func shown(_ name: PCIBusAddress, _ stub: PCIStub) async throws(ControlError) -> PCIDevice {
+        try await blocking { () throws(PCIFailure) in
+            PCIDevice(try stub.tree.device(name), original: stub.remembered(name))
+        }
+    }
+
+    // MARK: the check
+
+    private func check(_ call: PCICheck) async throws(ControlError) -> PCICheck.Reply {
+        let (stub, card, name) = try self.card(call.card)
+        var findings = try await blocking { () throws(PCIFailure) in
+            try stub.findings(on: name).map { ControlProtocol.PCIFinding($0) }
+        }
+        let assignments = try await cardAssignments()
+        if let objection = assignments.objection(to: card) {
+            findings.append(ControlProtocol.PCIFinding(.obstacle, "owner", objection))
+        } else {
+            findings.append(ControlProtocol.PCIFinding(.good, "owner", "no guest has it"))
+        }
+        if let text = call.domain {
+            let domain = try await domain(text)
+            let type = (try? await store.read("/libxl/\(domain)/type")) ?? nil
+            findings.append(.guest(domain, type: type))
+        }
+        let line = "pci = ['\(card)']"
+        return PCICheck.Reply(card: try await shown(name, stub), findings: findings, line: line)
+    }
+}
+
+extension PCIDevice {
+    init(_ facts: PCIDeviceFacts, original: String?) {
+        self.init(
+            address: "\(facts.address)",
+            vendor: Int(facts.vendor),
+            product: Int(facts.product),
+            deviceClass: Int(facts.classCode),
+            driver: facts.driver,
+            originalDriver: original
+        )
+    }
+}
+
+extension ControlProtocol.PCIFinding {
+    init(_ finding: HostPCI.PCIFinding) { self.init(finding.verdict, finding.subject, finding.text) }
+
+    init(_ verdict: HostPCI.PCIFinding.Verdict, _ subject: String, _ text: String) {
+        self.init(verdict: verdict.rawValue, subject: subject, text: text)
+    }
+
+    /// What kind of guest it is (`/libxl/<domid>/type`, libxl_dom.c) decides how it would get the card.
+    static func guest(_ domain: DomainID, type: String?) -> ControlProtocol.PCIFinding {
+        switch type {
+        case "pv": ControlProtocol.PCIFinding(.good, "guest", "domain \(domain) is PV: its pcifront finds the card")
+        case "hvm":
+            ControlProtocol.PCIFinding(
+                .warning,
+                "guest",
+                "domain \(domain) is HVM: its device model passes the card on"
+            )
+        case "pvh":
+            ControlProtocol.PCIFinding(
+                .obstacle,
+                "guest",
+                "domain \(domain) is PVH: Xen gives such guests no cards yet"
+            )
+        default:
+            ControlProtocol.PCIFinding(
+                .warning,
+                "guest",
+                "what kind of guest domain \(domain) is, its toolstack does not say"
+            )
+        }
+    }
+}

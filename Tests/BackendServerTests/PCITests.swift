@@ -1,0 +1,156 @@
+// Cards hidden, listed, checked and given back over the control socket's verbs, on a sysfs in a folder.
+
+import BackendCore
+import Foundation
+import HostIO
+import HostPCI
+import Hypervisor
+import SimulatedHypervisor
+import SystemPackage
+import Testing
+import XenWire
+
+@testable import BackendServer
+@testable import ControlProtocol
+
+/// Two cards and two drivers. A probe binds the stub where the override names it, a `bind` whichever driver is asked.
+private final class FolderOfCards: Sendable {
+    let root: URL
+
+    init() throws {
+        root = FileManager.default.temporaryDirectory.appendingPathComponent("broker-pci-\(UUID().uuidString)")
+        for driver in ["pciback", "e1000e"] { try make("drivers/\(driver)") }
+        for card in ["0000:08:05.0", "0000:08:06.0"] {
+            let files = [
+                "vendor": "0x8086", "device": "0x10d3", "class": "0x020000", "resource": "", "irq": "17",
+                "driver_override": "(null)", "reset_method": "flr",
+            ]
+            try make("devices/\(card)")
+            for (name, text) in files { try Data(text.utf8).write(to: file("devices/\(card)/\(name)")) }
+            try Data([UInt8](repeating: 0, count: 256)).write(to: file("devices/\(card)/config"))
+        }
+        bind("0000:08:05.0", "e1000e")
+    }
+
+    deinit { try? FileManager.default.removeItem(at: root) }
+
+    var stub: PCIStub {
+        PCIStub(tree: PCITree(root: FilePath(root.path)), memory: FilePath(file("memory").path)) {
+            [self] text, path throws(Errno) in
+            switch path.lastComponent?.string {
+            case "driver_override": try? Data(text.utf8).write(to: URL(fileURLWithPath: path.string))
+            case "unbind": try? FileManager.default.removeItem(at: file("devices/\(text)/driver"))
+            case "bind": bind(text, path.removingLastComponent().lastComponent?.string ?? "")
+            default:
+                let override = try? String(contentsOf: file("devices/\(text)/driver_override"), encoding: .utf8)
+                if override == "pciback" { bind(text, "pciback") }
+            }
+        }
+    }
+
+    private func file(_ path: String) -> URL { root.appendingPathComponent(path) }
+    private func make(_ path: String) throws {
+        try FileManager.default.createDirectory(at: file(path), withIntermediateDirectories: true)
+    }
+    private func bind(_ card: String, _ driver: String) {
+        let link = file("devices/\(card)/driver").path
+        try? FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: "../../drivers/\(driver)")
+    }
+}
+
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct PCITests {
+    private let cards: FolderOfCards
+    private let host: SimulatedHost
+    private let broker: Broker
+
+    init() throws {
+        cards = try FolderOfCards()
+        host = try SimulatedHost()
+        try host.machine.createDomain(DomainID(7)!)
+        var setting = BrokerSetting(run: host.run, workerCommand: { _ in ["/bin/true"] }, build: "this build")
+        setting.pciStub = cards.stub
+        broker = Broker(
+            loop: host.loop,
+            hypervisor: host.dom0,
+            setting: setting,
+            classes: DeviceClasses(all: []),
+            log: host.log
+        )
+    }
+
+    private func call<Verb: ControlVerb>(_ verb: Verb) async throws -> Verb.Reply {
+        let bytes = try await Task(executorPreference: broker.loop) {
+            let call = try ControlCall(message: ControlMessage.call(verb).dropLast())
+            return await BrokerVerbs(broker).dispatch().answer(call)
+        }.value
+        return try ControlMessage.decodeReply(to: Verb.self, from: try #require(bytes).dropLast())
+    }
+
+    private func refused<Verb: ControlVerb>(_ verb: Verb, _ reason: String) async throws {
+        let error = await #expect(throws: ControlError.self) { try await call(verb) }
+        #expect(error?.description.contains(reason) ?? false, "\(error?.description ?? "none"), not: \(reason)")
+    }
+
+    /// As libxl writes a guest's first card.
+    private func give(_ card: String, to domain: Int) async throws {
+        let path = "backend/pci/\(domain)/0"
+        let keys = [
+            "num_devs": "1", "dev-0": card, "key-0": card, "opts-0": "permissive=0", "state-0": "1", "state": "1",
+        ]
+        for (key, value) in keys { try await host.dom0.store.write("\(path)/\(key)", value) }
+    }
+
+    @Test func hideListAndGiveBack() async throws {
+        #expect(try await call(PCIListAssignable()).text.isEmpty)
+        let hidden = try await call(PCIAssignableAdd(card: "08:05.0")).card
+        #expect(hidden.address == "0000:08:05.0" && hidden.driver == "pciback" && hidden.originalDriver == "e1000e")
+        #expect(hidden.vendor == 0x8086 && hidden.product == 0x10D3 && hidden.deviceClass == 0x02_0000)
+        _ = try await call(PCIAssignableAdd(card: "0000:08:06.0"))
+        #expect(try await call(PCIListAssignable()).text == "0000:08:05.0\n0000:08:06.0\n")
+        #expect(try await call(PCIAssignableRemove(card: "08:05.0", rebind: true)).card.driver == "e1000e")
+        #expect(try await call(PCIAssignableRemove(card: "08:06.0")).card.driver == nil)
+        #expect(try await call(PCIListAssignable()).cards.isEmpty)
+    }
+
+    @Test func aGuestsCardIsNotTakenBack() async throws {
+        for card in ["08:05.0", "08:06.0"] { _ = try await call(PCIAssignableAdd(card: card)) }
+        try await give("0000:08:05.0", to: 7)
+        #expect(try await call(PCIListAssignable()).text == "0000:08:06.0\n")
+        try await refused(PCIAssignableRemove(card: "08:05.0"), "xl pci-detach 7 0000:08:05.0 first")
+        // A backend that makes no sense may have any card.
+        try await host.dom0.store.write("backend/pci/7/0/num_devs", "many")
+        try await refused(PCIAssignableRemove(card: "08:06.0"), "backend/pci/7 makes no sense (num_devs is 'many'")
+        try await host.dom0.store.remove("backend/pci/7")
+        _ = try await call(PCIAssignableRemove(card: "08:05.0"))
+    }
+
+    @Test func theCheck() async throws {
+        let used = try await call(PCICheck(card: "08:05.0"))
+        #expect(!used.isAssignable && used.line == "pci = ['0000:08:05.0']")
+        #expect(used.findings.first { $0.subject == "driver" }?.text.hasPrefix("the host uses it with e1000e") == true)
+        _ = try await call(PCIAssignableAdd(card: "08:05.0"))
+        for (type, verdict) in [("pv", "good"), ("hvm", "warning"), ("pvh", "obstacle"), ("", "warning")] {
+            try await host.dom0.store.write("/libxl/7/type", type)
+            let reply = try await call(PCICheck(card: "08:05.0", domain: "7"))
+            #expect(reply.findings.first { $0.subject == "guest" }?.verdict == verdict, "\(type)")
+            #expect(reply.isAssignable == (type != "pvh"))
+        }
+        try await give("0000:08:05.0", to: 7)
+        let held = try await call(PCICheck(card: "08:05.0")).findings.first { $0.subject == "owner" }
+        #expect(held?.verdict == "obstacle" && held?.text.contains("domain 7") == true)
+        try await refused(PCICheck(card: "08:05.0", domain: "nobody"), "no domain 'nobody'")
+    }
+
+    @Test func badCards() async throws {
+        for (card, reason) in [
+            ("08:05", "is no PCI address"), ("08:05.*", "one function is needed"),
+            ("10000:08:05.0", "four hexadecimal"),
+            ("09:00.0", "there is no card 0000:09:00.0"),
+        ] {
+            try await refused(PCIAssignableAdd(card: card), reason)
+            try await refused(PCIAssignableRemove(card: card), reason)
+            try await refused(PCICheck(card: card), reason)
+        }
+    }
+}
