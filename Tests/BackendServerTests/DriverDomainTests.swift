@@ -43,7 +43,8 @@ private final class DriverDomain {
         DevicePath(kind: kind, domain: guest, index: index)
     }
 
-    func attachAll() async throws -> BlockFrontend {
+    /// - Returns: the guest's drivers of the disk and of the controller, connected.
+    func attachAll() async throws -> (BlockFrontend, USBFrontend) {
         let toolstack = SimulatedToolstack(services.host.dom0)
         let own = try #require(DomainID(2))
         let image = try services.makeImage("disk.img", megabytes: 16)
@@ -66,7 +67,13 @@ private final class DriverDomain {
             index: 51712
         )
         try await frontend.connect()
-        return frontend
+        let ports = USBFrontend(
+            try services.host.machine.hypervisor(for: guest),
+            loop: services.host.loop,
+            index: 0
+        )
+        try await ports.connect(within: .seconds(30))
+        return (frontend, ports)
     }
 
     func call<Verb: ControlVerb>(_ verb: Verb) async throws -> Verb.Reply {
@@ -99,7 +106,7 @@ extension ServiceTests {
     /// `/local/domain/7` is not readable for domain 2, nor is the list of domains.
     @Test func everyVerbHasItsAnswerInADriverDomain() async throws {
         let scene = try DriverDomain()
-        let frontend = try await scene.attachAll()
+        let (frontend, ports) = try await scene.attachAll()
         _ = try await scene.call(Ping())
         #expect(try await scene.call(GetVersion()).process > 0)
         let devices = try await scene.call(List()).devices
@@ -117,8 +124,8 @@ extension ServiceTests {
         #expect(try await scene.call(USBListAssignable()).devices.map(\.bus) == ["1-1"])
         let port = try await scene.call(USBAttach(domain: "7", device: "0", port: 1, bus: "1-1")).port
         #expect(port.device?.bus == "1-1")
-        let ports = try await scene.call(USBList(domain: "7")).controllers.first?.ports ?? []
-        #expect(ports.map { $0.device?.bus } == ["1-1", nil])
+        let listed = try await scene.call(USBList(domain: "7")).controllers.first?.ports ?? []
+        #expect(listed.map { $0.device?.bus } == ["1-1", nil])
         _ = try await scene.call(USBDetach(domain: "7", device: "0", port: 1))
         // What is dom0's to do is refused before anything is touched.
         for refusal in [
@@ -135,6 +142,7 @@ extension ServiceTests {
         #expect(try await scene.call(BlockList(domain: "9")).disks.isEmpty)
         #expect(try await scene.refusal(BlockResize(domain: "9", device: "xvda")).contains("no device of ours"))
         await frontend.abandon()
+        await ports.abandon()
         scene.exchange.shutDown()
         await scene.services.end()
     }
