@@ -32,6 +32,8 @@ private final class LoopDevice {
         let file = try OpenFile(path: answer, flags: O_RDONLY)
         let count = unsafe read(file.descriptor, &line, line.count)
         path = String(decoding: line.prefix(max(0, count)).prefix { $0 > 32 }, as: UTF8.self)
+        // A loop device keeps this from its last use.
+        _ = unsafe system("blockdev --setrw \(path)")
     }
 
     deinit { _ = unsafe system("losetup -d \(path)") }

@@ -149,7 +149,7 @@ import Testing
         put(
             "\(scratch.path)/mounts",
             """
-            21 1 8:1 / /mnt/with\\\\040blank rw,relatime shared:1 - ext4 /dev/sda1 rw
+            21 1 8:1 / /mnt/with\\040blank rw,relatime shared:1 - ext4 /dev/sda1 rw
             22 1 8:0 /sub /ro ro - ext4 /dev/sda ro,errors=x
             23 1 0:25 / /sys rw - sysfs sysfs rw
             """
