@@ -68,6 +68,13 @@ struct ImageProbe {
             if error == .resourceBusy, namesHolder, let holder = ImageProbe.holder(of: site) {
                 throw .locked(site.name, by: holder)
             }
+            // Some drivers refuse it here (a write-protected disk), others at each write.
+            if writes, site.isDevice, error == .readOnlyFileSystem || error == .permissionDenied,
+                let reading = try? OpenFile(path: site.path, flags: O_RDONLY | O_NONBLOCK),
+                linux_is_read_only_device(reading.descriptor) == 1
+            {
+                throw ImageFailure(site.name, .notPermitted, readOnlyText(site.name, "is a read-only device"))
+            }
             throw .opening(site.name, writing: writes, error)
         }
     }
