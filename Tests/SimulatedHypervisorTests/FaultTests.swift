@@ -49,7 +49,10 @@ internal import XenWire
                     privateOffset: 0
                 )
                 try backend.grants.copy(&batch, with: guestDomain)
-            case .bind: _ = try backend.openEventChannels().bind(to: offered, of: guestDomain)
+            case .bind:
+                let events = try backend.openEventChannels()
+                // A set that goes as it is keeps its port for a while.
+                events.unbind(try events.bind(to: offered, of: guestDomain))
             case .identity: _ = try backend.domains.identity(of: guestDomain)
             case .storeRead: _ = try await backend.store.read("/x")
             case .storeWrite: try await backend.store.write("/x", "")
