@@ -152,7 +152,12 @@ final class DeathStage: JournalTrace {
     }
 
     private func hasDevice(_ queue: USBQueue) async throws {
-        #expect(await eventually { await queue.account().ports.contains { $0.1.hasPrefix("1-1: ") } })
+        let hasIt = await eventually {
+            await queue.account().ports.contains { port in
+                if case .device(bus: "1-1", _) = port.state { true } else { false }
+            }
+        }
+        #expect(hasIt)
     }
 
     /// The queue is gone, and so are the device's transfers.
