@@ -105,21 +105,21 @@ struct MachineState: Sendable {
         return [0..<8, 8..<12, 12..<16, 16..<20, 20..<32].map { digits[$0].joined() }.joined(separator: "-")
     }
 
-    /// As `XenDomainControl` finds it: introduced to xenstored, and then what the caller may read of the home.
+    /// As `XenDomainControl` finds it: a privileged caller is told by xenstored whom it knows, and that a home is gone;
+    /// anybody else only by Xen whether there is a domain of that number, living or dead and not yet given back.
     func identity(of domain: DomainID, for caller: StoreCaller) throws(Errno) -> DomainIdentity? {
-        guard serials[domain] != nil else { return nil }
         let home = "/local/domain/\(domain)"
+        if caller.privileged {
+            guard serials[domain] != nil, tree.nodes[home] != nil else { return nil }
+        } else {
+            guard domains.values.contains(where: { $0.id == domain }) else { return nil }
+        }
         do throws(Errno) {
-            _ = try tree.directory(home, as: caller)
             let node = try tree.read("\(home)/vm", as: caller)
             return DomainIdentity(vm: String(validating: node, as: UTF8.self)) ?? DomainIdentity(numberOf: domain)
         } catch {
-            switch error {
-            case .permissionDenied: return DomainIdentity(numberOf: domain)
-            case .noSuchFileOrDirectory:
-                return tree.nodes[home] == nil ? nil : DomainIdentity(numberOf: domain)
-            default: throw error
-            }
+            guard error == .permissionDenied || error == .noSuchFileOrDirectory else { throw error }
+            return DomainIdentity(numberOf: domain)
         }
     }
 

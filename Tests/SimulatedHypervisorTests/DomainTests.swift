@@ -1,6 +1,7 @@
 // Who a domain is, as the simulation lets others see it.
 
 import Hypervisor
+import SharedRing
 import SimulatedHypervisor
 import Testing
 import XenWire
@@ -16,6 +17,33 @@ import XenWire
         #expect(try machine.hypervisor(for: .initial).domains.identity(of: guest) != DomainIdentity(numberOf: guest))
         try machine.destroyDomain(guest)
         #expect(try seen.identity(of: guest) == nil)
+    }
+
+    /// xenstored says nothing to it, and Xen keeps a dead domain for as long as somebody maps its pages.
+    @Test func aDriverDomainIsToldByXenAlone() async throws {
+        let machine = try SimulatedMachine()
+        let (driver, guest, missing) = (try #require(DomainID(2)), try #require(DomainID(3)), try #require(DomainID(4)))
+        for domain in [driver, guest] { try machine.createDomain(domain) }
+        let own = try machine.hypervisor(for: driver)
+        let toolstack = try machine.hypervisor(for: .initial)
+        #expect(try own.domains.identity(of: missing) == nil)
+        for domain in [guest, missing] {
+            let failure = await #expect(throws: HypervisorFailure.self) {
+                try await own.store.directory("/local/domain/\(domain)")
+            }
+            #expect(failure?.errno == .permissionDenied)
+        }
+        // That the home is gone cannot be seen.
+        try await toolstack.store.remove("/local/domain/3")
+        #expect(try toolstack.domains.identity(of: guest) == nil)
+        #expect(try own.domains.identity(of: guest) == DomainIdentity(numberOf: guest))
+        let grant = try machine.hypervisor(for: guest).sharing.share(pageCount: 1, with: driver, access: .readWrite)
+        var mapped: SharedPages? = try own.grants.map(grant.references, of: guest, access: .readWrite)
+        try machine.destroyDomain(guest)
+        #expect(try own.domains.identity(of: guest) == DomainIdentity(numberOf: guest))
+        withExtendedLifetime(mapped) {}
+        mapped = nil
+        #expect(try own.domains.identity(of: guest) == nil)
     }
 
     @Test func aDomainWhoseHomeIsRemovedIsGone() async throws {

@@ -48,12 +48,30 @@ private let uuid = "6c6ed9e5-9a1e-4b4b-9a7c-3f3c0b1f5f0a"
         #expect(try domains.identity(of: guest) == nil)
     }
 
+    /// xenstored tells it nothing, neither of a domain that is there nor of one that is not: Xen is asked.
     @Test func inADriverDomainTheNumberHasToDo() throws {
-        set("/local/domain/7", "!EACCES")
-        set("/local/domain/7/vm", "!EACCES")
+        fake.state.withLock { $0.isPrivileged = false }
+        for missing in ["", "/vm"] { set("/local/domain/7\(missing)", "!EACCES") }
+        let present = Mutex<Set<DomainID>>([guest, .initial])
+        let domains = XenDomainControl(
+            store: try XenStoreClient(paths: [fake.path], patience: .seconds(10)),
+            exists: { (domain) throws(HypervisorFailure) in present.withLock { $0.contains(domain) } }
+        )
         #expect(try domains.identity(of: guest) == DomainIdentity(numberOf: guest))
-        fake.state.withLock { _ = $0.introduced.remove("7") }
+        present.withLock { _ = $0.remove(guest) }
         #expect(try domains.identity(of: guest) == nil)
+        // Its own home is readable.
+        set("/local/domain/0/vm", "/vm/\(uuid)")
+        #expect(try domains.identity(of: .initial) == DomainIdentity(uuid))
+    }
+
+    @Test func aBindToPortZeroTellsWhoIsThere() throws {
+        #expect(try !PortProbe.exists(guest, .noSuchProcess))
+        for error in [Errno.invalidArgument, .permissionDenied, .notPermitted] {
+            #expect(try PortProbe.exists(guest, error))
+        }
+        // "Nobody can tell" is not "there is none".
+        #expect(throws: HypervisorFailure.self) { try PortProbe.exists(guest, .noMemory) }
     }
 
     @Test func domainZeroHasNoUUID() throws {

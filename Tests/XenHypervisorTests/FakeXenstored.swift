@@ -13,6 +13,8 @@ final class FakeXenstored: Sendable {
         var nodes: [String: [UInt8]] = ["domid": Array("0".utf8)]
         /// Domains that have been introduced and do not die yet.
         var introduced: Set<String> = ["0"]
+        /// We are dom0: told whom xenstored knows.
+        var isPrivileged = true
         /// Answers to give instead of working, first come first served; by kind of request.
         var refusals: [UInt32: [String]] = [:]
         /// Requests of each kind so far.
@@ -178,6 +180,7 @@ extension FakeXenstored.State {
             let names = nodes.keys.filter { $0 == words[0] || $0.hasPrefix(words[0] + "/") }
             return names.isEmpty ? Array("!ENOENT".utf8) : []
         case StoreMessage.Kind.isIntroduced:
+            guard isPrivileged else { return Array("!EACCES".utf8) }
             return Array((introduced.contains(words[0]) ? "T\0" : "F\0").utf8)
         case StoreMessage.Kind.write:
             nodes[words[0]] = Array(message.payload.drop { $0 != 0 }.dropFirst())

@@ -62,8 +62,9 @@ final class StoreOperations: XenStoreOperations {
         _ = try ask(StoreMessage.Kind.setPermissions, "set the permissions of", path, entries)
     }
 
-    /// Whether xenstored is in communication with `domain`, which it is until the domain begins to die. Everybody may ask
+    /// Whether xenstored is in communication with `domain`, which it is until the domain begins to die
     /// (docs/misc/xenstore.txt, IS_DOMAIN_INTRODUCED).
+    /// - Throws: `EACCES` unless we are privileged (tools/xenstored/domain.c, do_is_domain_introduced).
     func isIntroduced(_ domain: DomainID) throws(HypervisorFailure) -> Bool {
         let answer = try ask(StoreMessage.Kind.isIntroduced, "look for domain", "\(domain)")
         switch answer.first {
