@@ -3,6 +3,7 @@
 import BackendCore
 import HostIO
 import Hypervisor
+import SimulatedHost
 import SimulatedHypervisor
 import SystemPackage
 import Testing
@@ -30,27 +31,37 @@ struct BrokerTests {
     private func broker(
         _ host: SimulatedHost,
         command: [String] = ["/bin/sleep"],
-        workerLimit: Int = 1024
+        workerLimit: Int = 1024,
+        own: (any Hypervisor)? = nil
     ) -> (Broker, Task<Void, Never>) {
-        let setting = BrokerSetting(
-            run: host.run,
-            workerCommand: { command + ["100\($0 ?? .initial)"] },
-            build: "this build",
-            workerLimit: workerLimit
-        )
-        let broker = Broker(
-            loop: host.loop,
-            hypervisor: host.dom0,
-            setting: setting,
-            classes: DeviceClasses(all: [AnyDisk()]),
-            log: host.log
-        )
+        let broker = unstartedBroker(host, command: command, workerLimit: workerLimit, own: own)
         return (
             broker,
             Task(executorPreference: host.loop) {
                 await broker.run()
                 await broker.stopped()
             }
+        )
+    }
+
+    private func unstartedBroker(
+        _ host: SimulatedHost,
+        command: [String] = ["/bin/sleep"],
+        workerLimit: Int = 1024,
+        own: (any Hypervisor)? = nil
+    ) -> Broker {
+        let setting = BrokerSetting(
+            run: host.run,
+            workerCommand: { command + ["100\($0 ?? .initial)"] },
+            build: "this build",
+            workerLimit: workerLimit
+        )
+        return Broker(
+            loop: host.loop,
+            hypervisor: own ?? host.dom0,
+            setting: setting,
+            classes: DeviceClasses(all: [AnyDisk()]),
+            log: host.log
         )
     }
 
@@ -171,6 +182,74 @@ struct BrokerTests {
         await task.value
     }
 
+    /// A scan saw domain 1 dead; when its device is to be closed, another domain has the number and a device of that name.
+    @Test func whatAnotherDomainHasByNowIsNotClosed() async throws {
+        let host = try SimulatedHost()
+        let domain = try #require(DomainID(1))
+        try host.machine.createDomain(domain)
+        let path = try await host.attach(1)
+        let broker = unstartedBroker(host)
+        await broker.saw(ListedDevice(path: path, state: .connected, online: true, isOurs: true))
+        await broker.closeAbandoned(domain).value
+        #expect(try await host.state(path) == .initialising)
+        try host.machine.destroyDomain(domain)
+        await broker.closeAbandoned(domain).value
+        #expect(try await host.state(path) == .closed)
+    }
+
+    /// The toolstack destroys the domain when the directories are gone, and Xen gives it back when nobody maps its pages:
+    /// neither waits for the other.
+    @Test func inADriverDomainDirectoriesGoBeforeTheDomain() async throws {
+        let host = try SimulatedHost()
+        let (driver, guest) = (try #require(DomainID(2)), try #require(DomainID(3)))
+        for domain in [driver, guest] { try host.machine.createDomain(domain) }
+        let own = try host.machine.hypervisor(for: driver)
+        let grant = try host.machine.hypervisor(for: guest).sharing.share(
+            pageCount: 1,
+            with: driver,
+            access: .readWrite
+        )
+        let mapped = try own.grants.map(grant.references, of: guest, access: .readWrite)
+        var disk = SimulatedToolstack.Disk(DevicePath(kind: .vbd3, domain: guest, index: 51712), params: "aio:/none")
+        disk.backendDomain = driver
+        try await SimulatedToolstack(host.dom0).create(disk)
+        let path = "/local/domain/2/backend/vbd3/3/51712"
+        try await host.dom0.store.write("\(path)/online", "0")
+        try await host.dom0.store.write("\(path)/state", "6")
+        try host.machine.destroyDomain(guest)
+        let (broker, task) = broker(host, own: own)
+        try await eventually("the directory is gone") { try await host.dom0.store.read("\(path)/state") == nil }
+        #expect(try own.domains.identity(of: guest) != nil)
+        withExtendedLifetime(mapped) {}
+        await broker.stop()
+        await task.value
+    }
+
+    /// It looks for the domain at every scan; a refusal is said once, and then rarely.
+    @Test func troubleThatComesAndGoesIsSaidRarely() {
+        var trouble = XenStoreTrouble()
+        let begin = ContinuousClock.now
+        let refusal = HypervisorFailure("look for domain 2", .permissionDenied)
+        var lines: [String] = []
+        for step in 0..<300 {
+            let now = begin + .milliseconds(100) * step
+            if let line = trouble.line(for: refusal, now: now) { lines.append(line) }
+            if let line = trouble.endLine(now: now) { lines.append(line) }
+        }
+        let pair = [
+            "refused for 0 s: look for domain 2: Permission denied; trying again",
+            "XenStore and Xen answer again after 0 s",
+        ]
+        #expect(lines == pair + pair + pair)
+        // Only silence is called a failure of XenStore.
+        let silence = HypervisorFailure("list backend/vbd: xenstored does not answer", .timedOut)
+        #expect(trouble.line(for: silence, now: begin + .seconds(60))?.hasPrefix("XenStore fails for 0 s") == true)
+        #expect(trouble.line(for: silence, now: begin + .seconds(65)) == nil)
+        #expect(trouble.line(for: silence, now: begin + .seconds(71))?.hasPrefix("XenStore fails for 11 s") == true)
+        #expect(trouble.pause == .milliseconds(150))
+        #expect(trouble.endLine(now: begin + .seconds(72)) == "XenStore and Xen answer again after 12 s")
+    }
+
     @Test func aMillionWritesOfAWatchedKeyCostLittle() async throws {
         let host = try SimulatedHost()
         try host.machine.createDomain(DomainID(1)!)
@@ -208,4 +287,5 @@ extension Broker {
     var workerCount: Int { workers.count }
     func process(of domain: DomainID) -> CInt? { workers[domain]?.process?.identifier }
     func phase(of domain: DomainID) -> Supervision.Phase? { workers[domain]?.machine.phase }
+    func saw(_ device: ListedDevice) { listing.devices[device.path] = device }
 }

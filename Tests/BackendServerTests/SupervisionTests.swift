@@ -83,6 +83,17 @@ struct SupervisionTests {
         #expect(run(&machine, .seen(.nothing, identity: nil)) == [.removeFiles, .forget])
     }
 
+    /// The toolstack does not wait for a worker that hangs.
+    @Test func aDeadDomainsWorkerThatClosesNothingIsMadeToLeave() {
+        var machine = Supervision()
+        _ = run(&machine, .seen(.worker, identity: guest))
+        #expect(run(&machine, .seen(.worker, identity: nil)) == [.wake(after: Supervision.goneTime)])
+        #expect(run(&machine, .seen(.worker, identity: nil)) == [])
+        #expect(run(&machine, .woken).first == .drain("its domain is gone and its devices are not closed"))
+        #expect(run(&machine, .woken) == [.kill])
+        #expect(run(&machine, .ended(long)) == [.removeFiles, .closeAbandoned])
+    }
+
     @Test func aDomainNumberUsedAgainEndsTheOldWorkerFirst() {
         var machine = Supervision()
         _ = run(&machine, .seen(.worker, identity: guest))

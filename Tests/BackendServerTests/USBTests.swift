@@ -273,13 +273,16 @@ struct USBTests {
         let store = host.dom0.store
         try await eventually("both are listed") { try await call(broker, List()).devices.count == 2 }
         try host.machine.destroyDomain(DomainID(1)!)
-        for path in [controller, disk] { try await store.write("\(path)/state", "6") }
+        for path in [controller, disk] {
+            try await eventually("closed by the broker", within: .seconds(30)) {
+                try await host.state(path) == .closed
+            }
+        }
         // libxl removes a device's nodes, then the domain's, then its own, each of them for good.
         for step in ["/libxl/1/device/vusb/0", "/libxl/1/device/vbd", "/local/domain/1"] {
             try await store.remove(step)
             // Scans come and go meanwhile.
             for path in [controller, disk] {
-                try await store.write("\(path)/state", "6")
                 #expect(try await scanned(broker).devices[path]?.state == .closed, "after \(step)")
             }
         }

@@ -25,9 +25,9 @@ extension Broker {
             let begun = ContinuousClock.now
             do throws(HypervisorFailure) {
                 let found = try await scan()
-                trouble.over(log)
                 apply(found)
                 if let failure = found.failure { throw failure }
+                trouble.over(log)
             } catch {
                 trouble.report(error, log)
                 let (loop, signal, pause) = (loop, signal, trouble.pause)
@@ -84,7 +84,7 @@ extension Broker {
         }
         // Only now it is known who has a successor.
         if isFirst { recoverUSB() }
-        for (domain, identity) in found.identities where identity == nil { removeLeftBehind(domain) }
+        for (domain, identity) in found.identities { removeLeftBehind(domain, isGone: identity == nil) }
         restorePorts()
         if !isStopping { keepInterfaces() }
     }
@@ -123,14 +123,29 @@ extension Broker {
     }
 
     /// The toolstack waits for state 6 of a dead domain's devices; their worker died with the domain.
-    func closeAbandoned(_ domain: DomainID) {
+    ///
+    /// The listing may be old: what another domain with this number has by now is left alone.
+    @discardableResult
+    func closeAbandoned(_ domain: DomainID) -> Task<Void, Never> {
         let paths = listing.devices(of: domain).filter { $0.state != .closed }.map(\.path)
-        guard !paths.isEmpty else { return }
-        Task(executorPreference: loop) {
+        return Task(executorPreference: loop) {
             for path in paths {
+                guard await self.isGone(domain) else { return }
                 self.log(of: path).notice("closed: its domain is gone")
                 await self.close(path, because: "the domain is gone")
             }
+        }
+    }
+
+    /// Asked again now; false as well if nobody can tell: another scan closes then what is to be closed.
+    private func isGone(_ domain: DomainID) async -> Bool {
+        let domains = hypervisor.domains
+        do throws(HypervisorFailure) {
+            return try await loop.blocking { () throws(HypervisorFailure) in try domains.identity(of: domain) } == nil
+        } catch {
+            await loop.sleep(for: .seconds(1))
+            signal.raise()
+            return false
         }
     }
 

@@ -12,23 +12,31 @@ extension Broker {
     /// libxl leaves them if it gives up half way: when it is killed, or of a USB controller with a rule in a port, for which
     /// it finds no device (libxl_usb.c, `libxl__device_usbdev_list_for_usbctrl`). A running xl reads nodes of a domain one
     /// by one and takes each for granted, so nothing is removed while it may look: not before `/local/domain/N` and then
-    /// `/libxl/N` are gone, which libxl removes last (libxl_domain.c, `devices_destroy_cb`). A driver domain cannot see
-    /// `/libxl`; there the toolstack waits for the directory to vanish.
-    func removeLeftBehind(_ domain: DomainID) {
-        let closed = listing.devices(of: domain).filter { $0.state == .closed }.map(\.path)
+    /// `/libxl/N` are gone, which libxl removes last (libxl_domain.c, `devices_destroy_cb`).
+    ///
+    /// A driver domain cannot see `/libxl`; there the toolstack waits for the directory to vanish, and destroys the domain
+    /// then. So the directory of a device that is over goes although the domain is there, which is how a domain looks as
+    /// long as anybody maps its pages. A worker does that for its devices; without one it is done here.
+    func removeLeftBehind(_ domain: DomainID, isGone: Bool) {
+        let isLeft = isDriverDomain && workers[domain]?.process == nil
+        let closed = listing.devices(of: domain)
+            .filter { $0.state == .closed && (isGone || isLeft && $0.isOver) }
+            .map(\.path)
         guard !closed.isEmpty, removing.insert(domain).inserted else { return endWait(for: domain, unless: closed) }
-        Task(executorPreference: loop) { await self.tryToRemove(closed, of: domain) }
+        Task(executorPreference: loop) { await self.tryToRemove(closed, of: domain, isGone: isGone) }
     }
 
-    private func tryToRemove(_ paths: [DevicePath], of domain: DomainID) async {
-        let isDone = await remove(paths, of: domain)
+    private var isDriverDomain: Bool { hypervisor.domains.own != .initial }
+
+    private func tryToRemove(_ paths: [DevicePath], of domain: DomainID, isGone: Bool) async {
+        let isDone = await remove(paths, of: domain, isGone: isGone)
         removing.remove(domain)
         if isDone { endWait(for: domain, unless: []) } else { await waitForToolstack(domain) }
     }
 
     /// - Returns: false if the toolstack is not done yet.
-    private func remove(_ paths: [DevicePath], of domain: DomainID) async -> Bool {
-        let isDriverDomain = hypervisor.domains.own != .initial
+    private func remove(_ paths: [DevicePath], of domain: DomainID, isGone: Bool) async -> Bool {
+        let isDriverDomain = isDriverDomain
         do throws(HypervisorFailure) {
             let removed: [DevicePath]? = try await hypervisor.store.transaction { (store) throws(HypervisorFailure) in
                 if !isDriverDomain {
@@ -37,7 +45,8 @@ extension Broker {
                     else { return nil }
                 }
                 var removed: [DevicePath] = []
-                for path in paths where try store.read("\(path)/state") == XenbusState.closed.text {
+                for path in paths where try store.read(path.key(BusKeys.state)) == XenbusState.closed.text {
+                    if !isGone, BusKeys.isOnline(try store.read(path.key(BusKeys.online))) { continue }
                     try store.remove("\(path)")
                     removed.append(path)
                     let parent = "backend/\(path.kind)/\(domain)"
@@ -46,7 +55,7 @@ extension Broker {
                 }
                 return removed
             }
-            for path in removed ?? [] { log(of: path).notice("removed: its domain and its toolstack are gone") }
+            for path in removed ?? [] { log(of: path).notice("removed: nobody needs it any more") }
             return removed != nil
         } catch {
             // The next scan tries again.

@@ -47,7 +47,7 @@ struct Supervision: Sendable {
     enum Phase: Hashable, Sendable {
         case absent
         case running
-        /// It has no devices any more and should leave by itself.
+        /// It has no devices any more, or its domain is gone, and should leave by itself.
         case leaving
         /// SIGTERM is sent; the reason decides what follows its end.
         case draining(DrainReason)
@@ -91,7 +91,7 @@ struct Supervision: Sendable {
         case (_, .ended(let life)): ended(life)
         case (_, .startFailed): pause(backoff.pauseAfterFailedStart())
         case (.backingOff, .woken): startIfWanted()
-        case (.leaving, .woken): drain(.upgrade, "it has no devices and does not leave", within: Supervision.drainTime)
+        case (.leaving, .woken): drain(.upgrade, reasonToLeave, within: Supervision.drainTime)
         case (.draining, .woken): [.kill]
         case (.absent, .woken), (.running, .woken): []
         }
@@ -108,7 +108,8 @@ struct Supervision: Sendable {
             if let identity, let served, served != identity {
                 return drain(.domainGone, "domain number is in use by another domain", within: Supervision.goneTime)
             }
-            return demand == .worker ? stay() : leave()
+            // A dead domain's worker closes its devices and leaves; if it does not, we close them for it.
+            return demand == .worker && identity != nil ? stay() : leave()
         case .draining, .stopped:
             return []
         }
@@ -130,6 +131,10 @@ struct Supervision: Sendable {
         guard phase == .running else { return [] }
         phase = .leaving
         return [.wake(after: present == nil ? Supervision.goneTime : Supervision.leaveTime)]
+    }
+
+    private var reasonToLeave: String {
+        demand == .worker ? "its domain is gone and its devices are not closed" : "it has no devices and does not leave"
     }
 
     private mutating func remains(_ identity: DomainIdentity) -> [SupervisionDirective] {

@@ -56,9 +56,8 @@ actor Worker {
             if isDraining { break }
             let begun = ContinuousClock.now
             do {
-                let listing = try await list()
+                try await apply(try await list())
                 trouble.over(log)
-                try await apply(listing)
             } catch {
                 trouble.report(error, log)
                 raise(after: trouble.pause)
