@@ -134,6 +134,12 @@ extension ServiceTests {
             try await scene.refusal(USBControllerCreate(domain: "7", controller: "usbver=2")),
             try await scene.refusal(USBControllerDestroy(domain: "7", device: "0")),
         ] { #expect(refusal.hasPrefix("domain 2 is a driver domain"), "\(refusal)") }
+        // The demo's broker has no cards to give; that it has none is its answer here as elsewhere.
+        for refusal in [
+            try await scene.refusal(PCIListAssignable()), try await scene.refusal(PCIAssignableAdd(card: "08:05.0")),
+            try await scene.refusal(PCIAssignableRemove(card: "08:05.0")),
+            try await scene.refusal(PCICheck(card: "08:05.0")),
+        ] { #expect(refusal.contains("PCI cards are not given away here"), "\(refusal)") }
         #expect(scene.walked == DriverDomain.methods)
         // The disk is as it was.
         #expect(try await scene.call(List()).devices.first { $0.node == "xvda" }?.backendState == "connected")
