@@ -19,6 +19,7 @@ extension BlockBackend: LiveDisk {
     private static let settlingTime = Duration.seconds(5)
 
     func resize() async throws(BackendFailure) {
+        try await settled()
         guard let medium else { throw BackendFailure(.unsupported, "\(path) has no image") }
         let measured = try await medium.measuredAgain(on: environment.controlLoop)
         try await inTurn { disk in
@@ -28,6 +29,7 @@ extension BlockBackend: LiveDisk {
     }
 
     func insertMedium(_ target: String) async throws(BackendFailure) {
+        try await settled()
         guard keys?.isCDROM ?? false else { throw BackendFailure(.unsupported, "\(path) is not a CD-ROM drive") }
         let wanted: DiskTarget?
         do throws(DiskTargetFault) { wanted = try DiskTarget(parsing: target) } catch {
@@ -42,6 +44,7 @@ extension BlockBackend: LiveDisk {
     }
 
     func ejectMedium() async throws(BackendFailure) {
+        try await settled()
         guard keys?.isCDROM ?? false else { throw BackendFailure(.unsupported, "\(path) is not a CD-ROM drive") }
         try await inTurn { disk in
             disk.keys?.target = nil
@@ -71,6 +74,9 @@ extension BlockBackend: LiveDisk {
     }
 
     // MARK: turns
+
+    /// Waits until what the device is can be told: a successor that has just started knows neither its keys nor its image.
+    private func settled() async throws(BackendFailure) { try await inTurn { _ in } }
 
     /// Does `work` when nothing else changes the device: between two events of its life, and not while its image is being
     /// opened. A command beside a connect would miss the queues that come after it, and its properties could be
