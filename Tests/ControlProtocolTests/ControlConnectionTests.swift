@@ -48,7 +48,7 @@ import Testing
         (#"{"method":"org.xenback.control.List"}"#, #"{"parameters":{"devices":[]}}"#),
         (
             #"{"method":"org.xenback.control.GetVersion","parameters":{"later":1}}"#,
-            #"{"parameters":{"process":42,"version":"1.2.3"}}"#
+            #"{"parameters":{"interface":2,"process":42,"version":"1.2.3"}}"#
         ),
         (
             #"{"method":"org.xenback.control.BlockDetach","parameters":{"domain":"7","device":"xvda"}}"#,
@@ -157,7 +157,7 @@ import Testing
     @Test func pipelinedCallsAreAnsweredInOrder() async {
         let calls = ControlMessage.call(Ping()) + ControlMessage.call(GetVersion()) + ControlMessage.call(List())
         let expected = [
-            #"{"parameters":{}}"#, #"{"parameters":{"process":42,"version":"1.2.3"}}"#,
+            #"{"parameters":{}}"#, #"{"parameters":{"interface":2,"process":42,"version":"1.2.3"}}"#,
             #"{"parameters":{"devices":[]}}"#,
         ]
         for size in 1...calls.count { #expect(await Self.transcript(calls, size: size) == expected) }
