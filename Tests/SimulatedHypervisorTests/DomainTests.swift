@@ -3,6 +3,7 @@
 import Hypervisor
 import SharedRing
 import SimulatedHypervisor
+import SystemPackage
 import Testing
 import XenWire
 
