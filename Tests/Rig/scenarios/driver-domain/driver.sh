@@ -10,7 +10,8 @@ make_driver_ramdisk() {
     for file in /usr/sbin/xenbackd /usr/bin/xenback /usr/sbin/xenback /usr/sbin/brctl; do
         [[ ! -e $file ]] || { echo "$file" && ldd "$file" | sed -n 's#.* => \(/[^ ]*\).*#\1#p'; }
     done | sort -u | while read -r file; do cp -L --parents "$file" $tree/; done
-    modprobe -a --show-depends xen-gntdev xen-gntalloc xen-evtchn tun bridge | sed -n 's/^insmod \([^ ]*\).*/\1/p' |
+    modprobe -a --show-depends xen-gntdev xen-gntalloc xen-evtchn tun bridge dummy_hcd libcomposite usb_f_ss_lb |
+        sed -n 's/^insmod \([^ ]*\).*/\1/p' |
         awk '!seen[$0]++' | while read -r file; do
         cp -L --parents "$file" $tree/
         echo "$file" >>$tree/driver-modules
