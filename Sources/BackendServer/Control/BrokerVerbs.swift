@@ -48,7 +48,7 @@ struct BrokerVerbs: Sendable {
         guard own == .initial else {
             throw .notSupported(
                 reason: "domain \(own) is a driver domain: it serves devices, and dom0 attaches and detaches them"
-                    + " (xl block-attach … backend=\(own), xl usbctrl-attach … backend=\(own))"
+                    + " (xl block-attach … backend=\(own))"
             )
         }
         return DeviceToolstack(store: store, own: own, loop: broker.loop, log: broker.log, hotplug: broker.hotplug)
