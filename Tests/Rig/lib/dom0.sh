@@ -168,7 +168,7 @@ contains() {
 # no_backends: no directory of a device is left below any backend.
 no_backends() {
     local kind domain
-    for kind in vbd vbd3 vif vusb qusb; do
+    for kind in vbd vbd3 vif vusb qusb pci; do
         for domain in $(xenstore-list "/local/domain/0/backend/$kind" 2>/dev/null); do
             [[ -z $(xenstore-list "/local/domain/0/backend/$kind/$domain" 2>/dev/null) ]] || {
                 echo "backend/$kind/$domain is still there"
@@ -318,9 +318,10 @@ captured() {
 declare -A guest_ids
 guest_nics=()
 guest_usb=()
+guest_pci=()
 
-# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_nics, guest_usb, guest_extra (lines),
-# guest_arguments (of the kernel), guest_ramdisk before, or idle_guests=yes: a kernel that only waits, for scenarios that are about xl and
+# guest_config NAME TYPE DISK…: writes /run/rig/NAME.cfg. Set guest_memory (MiB), guest_vcpus, guest_nics, guest_usb, guest_pci, guest_extra
+# (lines), guest_arguments (of the kernel), guest_ramdisk before, or idle_guests=yes: a kernel that only waits, for scenarios that are about xl and
 # not about the guest.
 guest_config() {
     local name=$1 type=$2 line
@@ -353,6 +354,12 @@ guest_config() {
         echo 'usbctrl=['
         for line in "${guest_usb[@]}"; do echo "  '$line',"; done
         echo ']'
+        # Not an empty list: that alone has libxl look for what passing cards on needs.
+        ((${#guest_pci[@]} == 0)) || {
+            echo 'pci=['
+            for line in "${guest_pci[@]}"; do echo "  '$line',"; done
+            echo ']'
+        }
     } >"/run/rig/$name.cfg"
 }
 
@@ -519,3 +526,5 @@ wakeups() { awk '/^voluntary_ctxt/ { n += $2 } END { print n }' /proc/"$1"/task/
 
 # shellcheck source=usb.sh
 source /share/lib/usb.sh
+# shellcheck source=pci.sh
+source /share/lib/pci.sh

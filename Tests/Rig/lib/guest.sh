@@ -169,3 +169,43 @@ usb_event_now() {
     for folder in "$node":*/*/input/input*/event*; do [ -c "/dev/input/${folder##*/}" ] && echo "/dev/input/${folder##*/}" && return; done
     return 1
 }
+
+#
+# PCI
+#
+
+# busybox has a shorter one.
+lspci() { /usr/bin/lspci "$@"; }
+# pci_load: the frontend, and the drivers of the cards behind it; says how long the frontend took to find the first one.
+pci_load() {
+    [ -e /sys/bus/xen/drivers/pcifront ] || while read -r module; do
+        before=$(cut -d' ' -f1 /proc/uptime)
+        insmod "$module" || echo "$module is not loaded"
+        case $module in
+        *xen-pcifront*) wait_for 60 pci_any && echo "found after $(cut -d' ' -f1 /proc/uptime | awk "{ print int((\$1 - $before) * 1000) }") ms" || return ;;
+        esac
+    done </pci-modules
+}
+pci_any() { [ -n "$(ls /sys/bus/pci/devices)" ]; }
+# pci_node ID: where the card with this vendor and device is, for instance 8086:10d3.
+pci_node() {
+    for folder in /sys/bus/pci/devices/*; do
+        [ "$(cat "$folder/vendor" 2>/dev/null)" = "0x${1%:*}" ] && [ "$(cat "$folder/device")" = "0x${1#*:}" ] && echo "${folder##*/}" && return
+    done
+    return 1
+}
+# card_up ADDRESS: the network card with this address is up and has its link.
+card_up() {
+    wait_for 60 test -e /sys/class/net/eth0 || { dmesg | tail -n 20 && return 1; }
+    ip address add "$1" dev eth0 && ip link set eth0 up && wait_for 60 grep -q 1 /sys/class/net/eth0/carrier
+}
+# interrupts WORD: those of the lines of /proc/interrupts with the word, in sum; and how many such lines there are.
+interrupts() { awk -v word="$1" 'NR == 1 { cpus = NF } NR > 1 && index($0, word) { n++; for (i = 2; i <= cpus + 1; i++) sum += $i } END { print sum + 0, n + 0 }' /proc/interrupts; }
+# config_rate ID: reads of 32 bits a second of the card's configuration space.
+config_rate() {
+    file=/sys/bus/pci/devices/$(pci_node "$1")/config
+    size=$(wc -c <"$file")
+    before=$(cut -d' ' -f1 /proc/uptime)
+    for round in 1 2 3; do cat "$file" >/dev/null || return; done
+    cut -d' ' -f1 /proc/uptime | awk "{ print int($size * $round / 4 / (\$1 - $before + 0.01)) }"
+}
