@@ -26,9 +26,37 @@ extension DeviceShell {
                 guard error.mayPass, life.isWanted, let pause = patience.next() else { throw error }
                 life.waitingFor = what
                 if patience.isTimeToSay { life.log.stillFailing("still waiting for \(what): \(error.text)") }
-                await environment.controlLoop.sleep(for: pause)
+                await resting { await environment.controlLoop.sleep(for: pause) }
             }
         }
+    }
+}
+
+/// The attach that the present task runs, if it runs one.
+private enum Attaching {
+    @TaskLocal static var mark: DeviceMark?
+}
+
+extension DeviceShell {
+    /// Looks at what the frontend and a predecessor left: a crash of this is this device's.
+    package func marked<Result>(
+        _ attach: () async throws(BackendFailure) -> Result
+    ) async throws(BackendFailure) -> Result {
+        let mark = mark
+        mark?.begin()
+        defer { mark?.end() }
+        let result = await Attaching.$mark.withValue(mark) { () async -> Swift.Result<Result, BackendFailure> in
+            do throws(BackendFailure) { return .success(try await attach()) } catch { return .failure(error) }
+        }
+        return try result.get()
+    }
+
+    /// Waits for others: when the worker dies meanwhile, it is not by this device's attach.
+    func resting<Result>(_ wait: () async -> Result) async -> Result {
+        let mark = Attaching.mark
+        mark?.end()
+        defer { mark?.begin() }
+        return await wait()
     }
 }
 
@@ -44,11 +72,13 @@ extension DeviceShell {
         let outer = life.waitingFor
         defer { life.waitingFor = outer }
         var patience = Patience(nil)
-        let result = await environment.controlLoop.blocking(work, every: .milliseconds(500)) {
-            guard life.isWanted else { return false }
-            life.waitingFor = what
-            if patience.isTimeToSay { life.log.stillFailing("still waiting for \(what)") }
-            return true
+        let result = await resting {
+            await environment.controlLoop.blocking(work, every: .milliseconds(500)) {
+                guard life.isWanted else { return false }
+                life.waitingFor = what
+                if patience.isTimeToSay { life.log.stillFailing("still waiting for \(what)") }
+                return true
+            }
         }
         guard let result else {
             throw BackendFailure(.host, "\(path) was given up while it waited for \(what)", mayPass: false)

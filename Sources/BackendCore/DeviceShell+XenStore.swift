@@ -63,14 +63,16 @@ extension DeviceShell {
         isTransaction: Bool = false,
         _ body: @escaping @Sendable (any XenStoreOperations) throws(HypervisorFailure) -> R
     ) async -> R {
-        var pause = Duration.milliseconds(20)
-        while true {
-            do throws(HypervisorFailure) {
-                let result = isTransaction ? try await store.transaction(body) : try await store.perform(body)
-                life.log.forget(.xenStore)
-                return result
-            } catch {
-                pause = await retry(what, error, pause)
+        await resting {
+            var pause = Duration.milliseconds(20)
+            while true {
+                do throws(HypervisorFailure) {
+                    let result = isTransaction ? try await store.transaction(body) : try await store.perform(body)
+                    life.log.forget(.xenStore)
+                    return result
+                } catch {
+                    pause = await retry(what, error, pause)
+                }
             }
         }
     }
@@ -109,11 +111,13 @@ extension DeviceShell {
         do throws(HypervisorFailure) {
             return try environment.hypervisor.grants.map(references, of: path.domain, access: .readWrite)
         } catch {
-            if error.errno == GrantBudget.refused {
-                throw BackendFailure(.host, "cannot map the ring: \(error.operation)")
-            }
+            switch error.errno {
+            case GrantBudget.refused: throw BackendFailure(.host, "cannot map the ring: \(error.operation)")
+            case .noMemory, .resourceTemporarilyUnavailable:
+                throw BackendFailure(.host, "cannot map the ring: \(error)")
             // Bad grants are the frontend's. A takeover waits all the same: the kernel answers EINVAL to other things too.
-            throw BackendFailure(.frontend, "cannot map the ring: \(error)", mayPass: true)
+            default: throw BackendFailure(.frontend, "cannot map the ring: \(error)", mayPass: true)
+            }
         }
     }
 

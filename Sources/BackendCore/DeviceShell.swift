@@ -200,16 +200,13 @@ extension DeviceShell {
         life.attaching = Task(executorPreference: environment.controlLoop) { await self.attach(isTakeover: isTakeover) }
     }
 
-    /// A takeover never closes the device because the host is late: all but what the frontend did wrong is waited for,
-    /// and its keys are read anew each time.
+    /// The host's being late (no room for the journal, no memory for mappings) never closes the device: it is waited
+    /// for, and the frontend's keys are read anew each time.
     private func attach(isTakeover: Bool) async {
         do throws(BackendFailure) {
-            let summary =
-                isTakeover
-                ? try await wait(for: "the rings") { () async throws(BackendFailure) in
-                    try await connectOnce(isTakeover: true)
-                }
-                : try await connectOnce(isTakeover: false)
+            let summary = try await wait(for: "the rings") { () async throws(BackendFailure) in
+                try await connectOnce(isTakeover: isTakeover)
+            }
             life.say("\(isTakeover ? "took over" : "connected"): \(summary)")
             enqueue(.connected)
         } catch {
@@ -220,14 +217,15 @@ extension DeviceShell {
     }
 
     private func connectOnce(isTakeover: Bool) async throws(BackendFailure) -> String {
-        // What the frontend and the journal say is looked at here: a crash of this is this device's.
-        let mark = mark
-        mark?.begin()
-        defer { mark?.end() }
         do throws(BackendFailure) {
-            return try await connect(isTakeover: isTakeover)
+            return try await marked { () async throws(BackendFailure) in try await connect(isTakeover: isTakeover) }
         } catch {
             await disconnect()
+            // What a new frontend did wrong does not pass. A takeover cannot tell: a port that is still the dead
+            // predecessor's looks like one that is wrong.
+            guard !isTakeover, error.mayPass else { throw error }
+            guard error.kind != .frontend else { throw BackendFailure(error.kind, error.text, mayPass: false) }
+            life.log.failure(error.text)
             throw error
         }
     }

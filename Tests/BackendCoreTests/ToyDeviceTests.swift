@@ -5,7 +5,9 @@ internal import Foundation
 internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
+internal import Synchronization
 internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
@@ -85,6 +87,64 @@ internal import XenWire
         #expect(try await scene.answer(to: id) == 100, "\(scene.logs.all)")
         #expect(try await scene.backendReaches(.connected))
         #expect(await scene.phase("connected"))
+        await scene.end()
+    }
+
+    /// At a first connect a port or grant that is not there is the frontend's; all else is the host's.
+    @Test(arguments: late.filter { $0.1 != .invalidArgument })
+    func aFirstConnectWaitsForAHostThatIsLate(call: SimulatedCall, errno: Errno) async throws {
+        let scene = try await ToyScene()
+        try fill(scene)
+        try #require(try await scene.backendReaches(.initWait))
+        try scene.host.inject(FaultPlan([FaultPlan.Rule(call, by: .initial, count: .max, .fail(errno))]))
+        try await scene.set(scene.keys)
+        try await scene.set(["state": "3"])
+        #expect(await scene.phase("waiting for the rings"), "\(scene.logs.all)")
+        #expect(await eventually { scene.logs.all.contains { $0.hasPrefix("error:") } }, "\(scene.logs.all)")
+        #expect(try await scene.host.store.read(ToyScene.path.key("state")) == XenbusState.initWait.text)
+        try scene.host.clearFaults()
+        #expect(try await scene.backendReaches(.connected), "\(scene.logs.all)")
+        try await scene.set(["state": "4"])
+        #expect(try await scene.answer(to: scene.ask(count: 50)) == 100)
+        #expect(try await scene.host.store.read(ToyScene.path.errorNode) == nil)
+        await scene.end()
+    }
+
+    @Test func aFirstConnectThatWaitsEndsWithItsFrontend() async throws {
+        let scene = try await ToyScene()
+        try #require(try await scene.backendReaches(.initWait))
+        try scene.host.inject(FaultPlan([FaultPlan.Rule(.map, by: .initial, count: .max, .fail(.noMemory))]))
+        try await scene.set(scene.keys)
+        try await scene.set(["state": "3"])
+        #expect(await scene.phase("waiting for the rings"))
+        try await scene.set(["state": "6"])
+        #expect(await eventually { await scene.backend.report().phase.contains("the frontend") })
+        try scene.host.clearFaults()
+        try await scene.set(["state": "1"])
+        try #require(try await scene.connect(), "the frontend begins again: \(scene.logs.all)")
+        await scene.end()
+    }
+
+    /// A bystander of a worker that dies while its device waits for XenStore: the device is not at fault.
+    @Test func whoWaitsForXenStoreIsNotMarked() async throws {
+        let scene = try await ToyScene()
+        try #require(try await scene.backendReaches(.initWait))
+        let backend = scene.backend
+        let mark = try #require(await backend.mark)
+        let seen = Mutex<[Bool]>([])
+        try await backend.marked { () async throws(BackendFailure) in
+            #expect(mark.isBusy)
+            await backend.persist("ask") { (_) throws(HypervisorFailure) in
+                let attempts = seen.withLock { seen in
+                    seen.append(mark.isBusy)
+                    return seen.count
+                }
+                if attempts < 3 { throw HypervisorFailure("read", .ioError) }
+            }
+            #expect(mark.isBusy)
+        }
+        #expect(!mark.isBusy)
+        #expect(seen.withLock { $0 } == [false, false, false])
         await scene.end()
     }
 

@@ -3,6 +3,7 @@
 internal import BackendCore
 internal import BlockBackend
 internal import Glibc
+internal import HostIO
 internal import Hypervisor
 internal import SimulatedHypervisor
 internal import SystemPackage
@@ -50,6 +51,27 @@ extension SimulatedDiskTests {
             try #require(unsafe rename(away.string, disk.image.string) == 0)
             #expect(try await disk.frontend.read(512, at: 0) != nil)
             #expect(try await disk.bed.read(state) == "4")
+            await disk.stop()
+        }
+
+        /// There is no room for the journal of a new connection.
+        @Test func aFirstConnectWaitsForRoom() async throws {
+            let disk = try await ServedDisk(connects: false)
+            let frontend = disk.frontend
+            #expect(try await frontend.backend(reaches: .initWait))
+            let small = try SmallFileSystem(kilobytes: 256)
+            let folder = disk.journal.removingLastComponent()
+            try Files.makeDirectory(folder, permissions: .ownerReadWriteExecute)
+            try small.cover(folder)
+            try small.fill()
+            try await frontend.publish(frontend.keys())
+            #expect(await phase(disk, contains: "waiting for the rings"), "\(disk.bed.logs.all)")
+            #expect(await eventually { disk.bed.logs.contains("make room in the run directory's file system") })
+            #expect(try await disk.bed.read(state) == "2")
+            try small.makeRoom()
+            #expect(try await frontend.backend(reaches: .connected))
+            try await frontend.setState(.connected)
+            #expect(try await frontend.write([UInt8](repeating: 3, count: 512), at: 1) == .okay)
             await disk.stop()
         }
 

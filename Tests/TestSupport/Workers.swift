@@ -50,13 +50,14 @@ public final class Workers: Sendable {
         _ folder: FilePath,
         _ logger: Logger
     ) throws -> WorkerEnvironment {
-        WorkerEnvironment(
+        try WorkerEnvironment(
             hypervisor: hypervisor,
             domain: domain,
-            controlLoop: try EventLoop(name: "control"),
+            controlLoop: EventLoop(name: "control"),
             runDirectory: folder,
             logger: logger,
-            dataLoopLimit: 2
+            dataLoopLimit: 2,
+            marks: DeviceMarks(folder.appending("marks"))
         )
     }
 
