@@ -7,9 +7,9 @@ public struct GrantStatus: Hashable, Sendable {
     public let rawValue: Int16
     @inlinable public init(_ rawValue: Int16) { self.rawValue = rawValue }
     /// `GNTST_okay`.
-    public static let okay = GrantStatus(0)
+    @inlinable public static var okay: GrantStatus { GrantStatus(0) }
     /// `GNTST_general_error`.
-    public static let generalError = GrantStatus(-1)
+    @inlinable public static var generalError: GrantStatus { GrantStatus(-1) }
     /// `GNTST_bad_gntref`.
     public static let badReference = GrantStatus(-3)
     /// `GNTST_permission_denied`.
@@ -31,13 +31,30 @@ public struct GrantCopy: Sendable {
     // SAFETY: inside a PrivatePages that the batch's owner holds until the batch is cleared.
     @usableFromInline nonisolated(unsafe) let address: UnsafeMutableRawPointer
 
+    @unsafe
+    @inlinable
+    init(
+        reference: GrantReference,
+        pageOffset: UInt16,
+        byteCount: UInt16,
+        intoGrant: Bool,
+        address: UnsafeMutableRawPointer
+    ) {
+        self.reference = reference
+        self.pageOffset = pageOffset
+        self.byteCount = byteCount
+        self.intoGrant = intoGrant
+        status = .generalError
+        unsafe self.address = address
+    }
+
     /// The private end, for the hypercall.
     @unsafe public var unsafeAddress: UnsafeMutableRawPointer { unsafe address }
 }
 
 /// Copies to be made in one hypercall. Capacity is fixed at birth; filling and clearing allocates nothing.
 public struct GrantCopyBatch: ~Copyable {
-    public private(set) var copies: [GrantCopy] = []
+    @usableFromInline var copies: [GrantCopy] = []
     public let capacity: Int
 
     public init(capacity: Int) {
@@ -50,6 +67,7 @@ public struct GrantCopyBatch: ~Copyable {
 
     /// Adds a copy. The caller validated `pageOffset` and `byteCount` against the page and `privateOffset` is ours.
     /// - Returns: its index in the batch.
+    @inlinable
     @discardableResult
     public mutating func add(
         reference: GrantReference,
@@ -59,7 +77,7 @@ public struct GrantCopyBatch: ~Copyable {
         pages: PrivatePages,
         privateOffset: Int
     ) -> Int {
-        precondition(Int(pageOffset) + Int(byteCount) <= SharedPages.pageSize)
+        precondition(Int(pageOffset) &+ Int(byteCount) <= SharedPages.pageSize)
         // SAFETY: unsafeAddress checks the range; the owner keeps `pages` alive while the batch holds the copy.
         let address = unsafe pages.unsafeAddress(at: privateOffset, count: Int(byteCount))
         copies.append(
@@ -68,19 +86,22 @@ public struct GrantCopyBatch: ~Copyable {
                 pageOffset: pageOffset,
                 byteCount: byteCount,
                 intoGrant: intoGrant,
-                status: .generalError,
                 address: address
             )
         )
-        return copies.count - 1
+        return copies.count &- 1
     }
+
+    /// Copy `index`; for implementations of `GrantTable`.
+    @inlinable public subscript(index: Int) -> GrantCopy { copies[index] }
 
     /// What became of copy `index` after the batch ran.
     @inlinable public func status(of index: Int) -> GrantStatus { copies[index].status }
 
     /// Records what became of copy `index`; for implementations of `GrantTable`.
+    @inlinable
     public mutating func setStatus(_ status: GrantStatus, of index: Int) { copies[index].status = status }
 
     /// Empties the batch, keeping its memory.
-    public mutating func clear() { copies.removeAll(keepingCapacity: true) }
+    @inlinable public mutating func clear() { copies.removeAll(keepingCapacity: true) }
 }

@@ -1,6 +1,6 @@
 // Memory that another domain can write while we look at it.
 
-internal import CRing
+public import CRing
 
 /// Pages shared with another domain: mapped grants of a frontend, or our own pages that we granted.
 ///
@@ -84,9 +84,9 @@ public final class SharedPages: @unchecked Sendable {
 }
 
 @unsafe
-@usableFromInline
+@inlinable
 func sharedLoadAcquire(_ word: UnsafeRawPointer) -> UInt32 { unsafe ring_load_acquire(word) }
 
 @unsafe
-@usableFromInline
+@inlinable
 func sharedStoreRelease(_ word: UnsafeMutableRawPointer, _ value: UInt32) { unsafe ring_store_release(word, value) }

@@ -57,7 +57,7 @@ final class SimulatedGrants: GrantTable, GrantSharing {
             return
         }
         for index in 0..<batch.count {
-            batch.setStatus(run(batch.copies[index], peer.memory, pages), of: index)
+            batch.setStatus(run(batch[index], peer.memory, pages), of: index)
         }
     }
 

@@ -51,7 +51,7 @@ public final class XenGrantTable: GrantTable {
         var start = 0
         while start < batch.count {
             let end = min(start + CopyArray.capacity, batch.count)
-            for index in start..<end { array.set(index - start, batch.copies[index], domain) }
+            for index in start..<end { array.set(index - start, batch[index], domain) }
             // SAFETY: the array holds end - start operations; their private ends are alive (GrantCopyBatch's promise).
             guard unsafe xengnttab_grant_copy(device.handle, UInt32(end - start), array.base) == 0 else {
                 throw HypervisorFailure("copy \(end - start) grants of domain \(domain)", Errno(rawValue: errno))
