@@ -21,6 +21,7 @@ public enum CopyFailure: Error, Sendable, CustomStringConvertible {
 
 extension DataLoop {
     /// Runs a turn of a queue: the device is marked meanwhile, and the batch of copies is its own.
+    @inlinable
     public func turn<Result>(_ mark: CrashMark, _ body: () -> Result) -> Result {
         mark.during {
             dropCopies()
@@ -29,7 +30,8 @@ extension DataLoop {
     }
 
     /// Copies that a turn left in the batch would be run by the next queue, and their statuses read as its own.
-    private func dropCopies() {
+    @usableFromInline
+    func dropCopies() {
         guard copies.count > 0 else { return }
         assertionFailure("a turn left \(copies.count) copies behind")
         copies.clear()
@@ -39,6 +41,7 @@ extension DataLoop {
     /// - Parameter failed: called for each copy that was not made, by its index in the batch (XSA-361: each has its own
     ///   status). It must not touch `copies`.
     /// - Returns: how many copies there were.
+    @inlinable
     @discardableResult
     public func runCopies(
         _ grants: any GrantTable,
@@ -47,27 +50,36 @@ extension DataLoop {
     ) -> Int {
         let count = copies.count
         guard count > 0 else { return 0 }
-        defer { copies.clear() }
-        do throws(HypervisorFailure) {
-            guard try DataLoop.makesAll(&copies, grants, domain) else {
-                for index in 0..<count where copies.status(of: index) != .okay {
-                    failed(index, .grant(copies.status(of: index)))
-                }
-                return count
+        switch DataLoop.makeCopies(&copies, grants, domain) {
+        case .made: break
+        case .refused:
+            for index in 0..<count where copies.status(of: index) != .okay {
+                failed(index, .grant(copies.status(of: index)))
             }
-        } catch {
-            for index in 0..<count { failed(index, .hypervisor(error)) }
+        case .failed(let failure):
+            for index in 0..<count { failed(index, .hypervisor(failure)) }
         }
+        copies.clear()
         return count
     }
 
-    private static func makesAll(
-        _ copies: inout GrantCopyBatch,
-        _ grants: any GrantTable,
-        _ domain: DomainID
-    ) throws(HypervisorFailure) -> Bool {
-        try grants.copy(&copies, with: domain)
-        for index in 0..<copies.count where copies.status(of: index) != .okay { return false }
-        return true
+    @usableFromInline
+    enum CopyEnd {
+        /// All of them.
+        case made
+        /// Not all: each has its status.
+        case refused
+        case failed(HypervisorFailure)
+    }
+
+    @usableFromInline
+    static func makeCopies(_ copies: inout GrantCopyBatch, _ grants: any GrantTable, _ domain: DomainID) -> CopyEnd {
+        do throws(HypervisorFailure) {
+            try grants.copy(&copies, with: domain)
+        } catch {
+            return .failed(error)
+        }
+        for index in 0..<copies.count where copies.status(of: index) != .okay { return .refused }
+        return .made
     }
 }

@@ -2,7 +2,7 @@
 
 internal import Glibc
 internal import HostIO
-internal import SharedRing
+public import SharedRing
 public import SystemPackage
 
 /// The marks of one worker's devices: a file that the worker maps and writes, and the broker reads after its death.
@@ -13,8 +13,8 @@ public import SystemPackage
 public final class DeviceMarks: Sendable {
     /// Devices that fit; further ones go unmarked, so a crash of theirs is nobody's.
     public static let capacity = 512
-    static let entryBytes = 128
-    static let laneCount = 32
+    @inlinable static var entryBytes: Int { 128 }
+    @inlinable static var laneCount: Int { 32 }
 
     private let pages: PrivatePages
 
@@ -55,37 +55,38 @@ public final class DeviceMarks: Sendable {
 
 /// One device's entry.
 public final class DeviceMark: Sendable {
-    fileprivate enum Field {
-        static let progress = 0
+    @usableFromInline
+    enum Field {
+        @inlinable static var progress: Int { 0 }
         static let strikes = 4
         static let excluded = 8
         static let nameLength = 12
-        static let lanes = 16
+        @inlinable static var lanes: Int { 16 }
         static let name = 48
     }
     static let nameBytes = 64
 
-    private let pages: PrivatePages
-    private let offset: Int
+    @usableFromInline let pages: PrivatePages
+    @usableFromInline let offset: Int
 
     init(pages: PrivatePages, offset: Int) {
         self.pages = pages
         self.offset = offset
     }
 
-    private var slot: Slot { pages.slot(at: offset, byteCount: DeviceMarks.entryBytes) }
+    @inlinable var slot: Slot { pages.slot(at: offset, byteCount: DeviceMarks.entryBytes) }
 
     // MARK: the worker's half
 
     /// Code of this device begins to run: a turn of a queue (lane 1 + its number), or an attach (lane 0). Lanes from
     /// 32 on share.
-    public func begin(lane: Int = 0) { slot.set8(1, at: Field.lanes + lane % DeviceMarks.laneCount) }
+    @inlinable public func begin(lane: Int = 0) { slot.set8(1, at: Field.lanes + lane % DeviceMarks.laneCount) }
     /// Does it run now?
-    func isBusy(lane: Int) -> Bool { slot.u8(Field.lanes + lane % DeviceMarks.laneCount) != 0 }
+    @inlinable func isBusy(lane: Int) -> Bool { slot.u8(Field.lanes + lane % DeviceMarks.laneCount) != 0 }
     /// It has come back.
-    public func end(lane: Int = 0) { slot.set8(0, at: Field.lanes + lane % DeviceMarks.laneCount) }
+    @inlinable public func end(lane: Int = 0) { slot.set8(0, at: Field.lanes + lane % DeviceMarks.laneCount) }
     /// The device answered a request: whatever kills the worker next is not the third of a row.
-    public func progressed() { slot.set32(1, at: Field.progress) }
+    @inlinable public func progressed() { slot.set32(1, at: Field.progress) }
 
     /// To be called by a worker that takes the device over: its own life begins with no lane busy, no progress.
     public func reset() {

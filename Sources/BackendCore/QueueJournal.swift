@@ -25,30 +25,37 @@ package protocol JournalTrace: AnyObject, Sendable {
 /// - answer: response put into the ring, response index, state `answered`; then `rsp_prod` published; then `free`.
 public struct QueueJournal: ~Copyable {
     /// Bytes before the first slot; the word at 0 is `consumed`.
-    static let headerBytes = 128
+    @inlinable static var headerBytes: Int { 128 }
     /// Bytes of the largest request of most rings (x86-64 and arm64 `blkif_request`).
     public static let requestBytes = 112
     /// Bytes per slot: those of the request, then ring index, response index and state, in whole cache lines.
     static func slotBytes(_ requestBytes: Int) -> Int { (requestBytes + 12 + 63) & ~63 }
 
-    enum State { static let free: UInt32 = 0, taken: UInt32 = 1, answered: UInt32 = 2 }
+    @usableFromInline
+    enum State {
+        @inlinable static var free: UInt32 { 0 }
+        @inlinable static var taken: UInt32 { 1 }
+        @inlinable static var answered: UInt32 { 2 }
+    }
 
-    let pages: PrivatePages
-    let base: Int
+    @usableFromInline let pages: PrivatePages
+    @usableFromInline let base: Int
     /// Bytes of a slot's request.
-    let requestBytes: Int
-    private let slotBytes: Int
-    let trace: (any JournalTrace)?
+    @usableFromInline let requestBytes: Int
+    @usableFromInline let slotBytes: Int
+    private let trace: (any JournalTrace)?
+    @usableFromInline let isTraced: Bool
     /// Slots, as many as the ring has.
     public let slotCount: Int
     /// Requests taken so far, as the journal has it.
-    public private(set) var consumed: UInt32
-    private var free: [UInt16]
+    @inlinable public var consumed: UInt32 { taken }
+    @usableFromInline var taken: UInt32
+    @usableFromInline var free: [UInt16]
 
     // Where the words of a slot are.
-    private var ringIndexField: Int { requestBytes }
-    private var responseIndexField: Int { requestBytes &+ 4 }
-    private var stateField: Int { requestBytes &+ 8 }
+    @inlinable var ringIndexField: Int { requestBytes }
+    @inlinable var responseIndexField: Int { requestBytes &+ 4 }
+    @inlinable var stateField: Int { requestBytes &+ 8 }
 
     static func byteCount(slots: Int, requestBytes: Int) -> Int { headerBytes + slots * slotBytes(requestBytes) }
 
@@ -66,7 +73,8 @@ public struct QueueJournal: ~Copyable {
         self.requestBytes = requestBytes
         slotBytes = QueueJournal.slotBytes(requestBytes)
         self.trace = trace
-        consumed = pages.slot(at: base, byteCount: 4).loadAcquire(at: 0)
+        isTraced = trace != nil
+        taken = pages.slot(at: base, byteCount: 4).loadAcquire(at: 0)
         free = []
         free.reserveCapacity(slotCount)
         for index in (0..<slotCount).reversed() where word(index, stateField) == State.free {
@@ -75,38 +83,53 @@ public struct QueueJournal: ~Copyable {
     }
 
     /// Slots that can be claimed.
-    public var freeCount: Int { free.count }
+    @inlinable public var freeCount: Int { free.count }
 
     /// A free slot to copy a request into, or nil if all are in use. It stays free in the file until `markTaken`.
-    public mutating func claim() -> Int? { free.popLast().map(Int.init) }
+    @inlinable
+    public mutating func claim() -> Int? {
+        guard let slot = free.popLast() else { return nil }
+        return Int(slot)
+    }
 
     /// The request bytes of a slot.
+    @inlinable
     public func request(_ slot: Int) -> Slot {
         pages.slot(at: offset(slot), byteCount: requestBytes)
     }
 
     /// The request in `slot` is complete and came from `ringIndex`.
+    @inlinable
     public func markTaken(_ slot: Int, ringIndex: UInt32) {
-        trace?.storedRequest(slot: slot)
-        store(ringIndex, at: offset(slot) + ringIndexField)
-        store(State.taken, at: offset(slot) + stateField)
+        if isTraced { traceRequest(slot) }
+        store(ringIndex, slot, ringIndexField)
+        store(State.taken, slot, stateField)
+    }
+
+    /// Whether `slot` is one of the journal's, holds a request and that has no response yet.
+    @inlinable
+    public func isTaken(_ slot: Int) -> Bool {
+        slot >= 0 && slot < slotCount && word(slot, stateField) == State.taken
     }
 
     /// All requests before `index` are in the journal. Before this, none of them may be answered or run.
+    @inlinable
     public mutating func commit(consumed index: UInt32) {
-        consumed = index
+        taken = index
         store(index, at: base)
     }
 
     /// The response to `slot` lies in the ring at `responseIndex`, not yet published.
+    @inlinable
     public func markAnswered(_ slot: Int, responseIndex: UInt32) {
-        store(responseIndex, at: offset(slot) + responseIndexField)
-        store(State.answered, at: offset(slot) + stateField)
+        store(responseIndex, slot, responseIndexField)
+        store(State.answered, slot, stateField)
     }
 
     /// The response is published; the slot can be claimed again.
+    @inlinable
     public mutating func release(_ slot: Int) {
-        store(State.free, at: offset(slot) + stateField)
+        store(State.free, slot, stateField)
         free.append(UInt16(truncatingIfNeeded: slot))
     }
 
@@ -132,20 +155,36 @@ public struct QueueJournal: ~Copyable {
         for (older, newer) in zip(again, again.dropFirst()) where older.age == newer.age {
             throw .damaged(slot: newer.slot)
         }
+        // An answer that was never published is put anew.
+        for (slot, _) in again { store(State.taken, slot, stateField) }
         return again.map(\.slot)
     }
 
-    private func offset(_ slot: Int) -> Int {
+    @inlinable
+    func offset(_ slot: Int) -> Int {
         precondition(slot >= 0 && slot < slotCount)
         return base &+ QueueJournal.headerBytes &+ slot &* slotBytes
     }
 
-    private func word(_ slot: Int, _ field: Int) -> UInt32 {
+    @inlinable
+    func word(_ slot: Int, _ field: Int) -> UInt32 {
         pages.slot(at: offset(slot) &+ field, byteCount: 4).loadAcquire(at: 0)
     }
 
-    private func store(_ value: UInt32, at offset: Int) {
+    @inlinable
+    func store(_ value: UInt32, _ slot: Int, _ field: Int) { store(value, at: offset(slot) &+ field) }
+
+    @inlinable
+    func store(_ value: UInt32, at offset: Int) {
         pages.slot(at: offset, byteCount: 4).storeRelease(value, at: 0)
-        trace?.stored(value, at: offset)
+        if isTraced { traceWord(value, at: offset) }
     }
+
+    @usableFromInline
+    @inline(never)
+    func traceRequest(_ slot: Int) { trace?.storedRequest(slot: slot) }
+
+    @usableFromInline
+    @inline(never)
+    func traceWord(_ value: UInt32, at offset: Int) { trace?.stored(value, at: offset) }
 }

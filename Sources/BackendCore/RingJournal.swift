@@ -10,15 +10,16 @@ public import SharedRing
 /// by the request one ring further on, which the frontend puts after it has seen the response.
 public struct RingJournal: ~Copyable {
     /// Bytes of a copy: the largest request of an in-order ring (16, the control ring's) fits.
-    public static let slotBytes = 16
+    @inlinable public static var slotBytes: Int { 16 }
     /// Bytes before the first copy; the word at 0 is `consumed`.
-    static let headerBytes = 64
+    @inlinable static var headerBytes: Int { 64 }
 
-    private let pages: PrivatePages
-    private let base: Int
-    private let mask: UInt32
+    @usableFromInline let pages: PrivatePages
+    @usableFromInline let base: Int
+    @usableFromInline let mask: UInt32
     /// Requests taken so far, as the journal has it.
-    public private(set) var consumed: UInt32
+    @inlinable public var consumed: UInt32 { taken }
+    @usableFromInline var taken: UInt32
 
     static func byteCount(slots: Int) -> Int { headerBytes + slots * slotBytes }
 
@@ -27,10 +28,11 @@ public struct RingJournal: ~Copyable {
         self.pages = pages
         self.base = base
         mask = UInt32(slotCount - 1)
-        consumed = pages.slot(at: base, byteCount: 4).loadAcquire(at: 0)
+        taken = pages.slot(at: base, byteCount: 4).loadAcquire(at: 0)
     }
 
     /// The place of the request at ring index `index`.
+    @inlinable
     public func slot(_ index: UInt32) -> Slot {
         let place = Int(truncatingIfNeeded: index & mask)
         return pages.slot(
@@ -40,8 +42,9 @@ public struct RingJournal: ~Copyable {
     }
 
     /// All requests before `index` are copied. Before this, none of them may be answered.
+    @inlinable
     public mutating func commit(consumed index: UInt32) {
-        consumed = index
+        taken = index
         pages.slot(at: base, byteCount: 4).storeRelease(index, at: 0)
     }
 

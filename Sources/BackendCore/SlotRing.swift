@@ -16,7 +16,7 @@ public struct SlotFormat: Hashable, Sendable {
     }
 
     /// Bytes from one slot to the next (ring.h, `union __name##_sring_entry`).
-    public var stride: Int { max(requestBytes, responseBytes) }
+    @inlinable public var stride: Int { max(requestBytes, responseBytes) }
 }
 
 /// A ring whose requests are answered in any order (blkif, usbif), with the journal of what it took (`QueueJournal`).
@@ -28,18 +28,18 @@ public struct SlotRing: ~Copyable {
     /// What a predecessor took and did not answer, oldest first. They are in flight, and nobody else will name them.
     public let unanswered: [Int]
     /// Requests taken whose responses are not published.
-    public private(set) var inFlight: Int
+    @inlinable public var inFlight: Int { pending }
+    @usableFromInline var pending: Int
     /// The slots that the last `publish` freed.
-    public private(set) var published: [UInt16] = []
+    @inlinable public var published: [UInt16] { freed }
+    @usableFromInline var freed: [UInt16] = []
 
-    private let format: SlotFormat
-    private var ring: BackRing
-    private var journal: QueueJournal
-    /// By slot: taken, and not answered.
-    private var isOpen: [Bool]
+    @usableFromInline let format: SlotFormat
+    @usableFromInline var ring: BackRing
+    @usableFromInline var journal: QueueJournal
     /// Answered, not published.
-    private var answered: [UInt16] = []
-    private var misuse: Misuse?
+    @usableFromInline var answered: [UInt16] = []
+    @usableFromInline var misuse: Misuse?
 
     /// - Parameters:
     ///   - journal: with a slot for each of the ring's; a fresh one, or that of a predecessor on the same ring.
@@ -56,23 +56,22 @@ public struct SlotRing: ~Copyable {
         let slotCount = journal.slotCount
         ring = BackRing(pages: pages, stride: format.stride, consumed: journal.consumed, produced: produced)
         unanswered = left
-        inFlight = left.count
-        isOpen = Array(repeating: false, count: slotCount)
-        for slot in left { isOpen[slot] = true }
+        pending = left.count
         answered.reserveCapacity(slotCount)
-        published.reserveCapacity(slotCount)
+        freed.reserveCapacity(slotCount)
         self.format = format
         self.journal = journal
     }
 
     /// Slots of the journal: a request is known by the number of its slot, 0 ..< `slotCount`.
-    public var slotCount: Int { journal.slotCount }
+    @inlinable public var slotCount: Int { journal.slotCount }
 
     /// Takes requests that wait, in ring order, each copied once into its slot; when this returns they are in the
     /// journal, and may be run and answered.
     /// - Parameter slots: theirs are appended.
     /// - Returns: how many.
     /// - Throws: the frontend broke the ring; nothing was taken.
+    @inlinable
     @discardableResult
     public mutating func take(atMost limit: Int = .max, into slots: inout [UInt16]) throws(Breakdown) -> Int {
         if let misuse { throw misuse.breakdown }
@@ -83,30 +82,26 @@ public struct SlotRing: ~Copyable {
             let index = ring.requestConsumer
             ring.takeNext(into: journal.request(slot), count: format.requestBytes)
             journal.markTaken(slot, ringIndex: index)
-            isOpen[slot] = true
             slots.append(UInt16(truncatingIfNeeded: slot))
         }
         // Before any of them can be answered: a response overwrites a slot of the ring.
         journal.commit(consumed: ring.requestConsumer)
-        inFlight &+= count
+        pending &+= count
         return count
     }
 
     /// The private copy of a request.
-    public func request(_ slot: Int) -> Slot { journal.request(slot) }
+    @inlinable public func request(_ slot: Int) -> Slot { journal.request(slot) }
 
     /// Puts the response to a request that was taken; the frontend sees it after `publish`.
     ///
     /// A second response, or one to a slot that was not taken, would be another request's: it traps in debug builds, and
     /// in release builds is not put; `take` and `lastLook` then close the device.
     /// - Returns: the response's ring index.
+    @inlinable
     @discardableResult
     public mutating func put(_ response: WireWords, for slot: Int) -> UInt32 {
-        guard isOpen.indices.contains(slot), isOpen[slot] else {
-            misuse = misuse ?? Misuse("slot \(slot) was answered without being taken")
-            return ring.responseProducer
-        }
-        isOpen[slot] = false
+        guard journal.isTaken(slot) else { return misused(slot) }
         let index = ring.put(response, count: format.responseBytes)
         journal.markAnswered(slot, responseIndex: index)
         answered.append(UInt16(truncatingIfNeeded: slot))
@@ -114,38 +109,49 @@ public struct SlotRing: ~Copyable {
     }
 
     /// Whether there are responses to publish.
-    public var hasAnswers: Bool { !answered.isEmpty }
+    @inlinable public var hasAnswers: Bool { !answered.isEmpty }
 
     /// Makes all responses put visible, then frees their slots, which are in `published` afterwards.
     /// - Returns: whether the frontend asked to be notified.
+    @inlinable
     public mutating func publish() -> Bool {
-        published.removeAll(keepingCapacity: true)
+        freed.removeAll(keepingCapacity: true)
         guard hasAnswers else { return false }
         let isAsked = ring.publish()
-        swap(&answered, &published)
-        for slot in published { journal.release(Int(slot)) }
-        inFlight &-= published.count
+        swap(&answered, &freed)
+        for slot in freed { journal.release(Int(slot)) }
+        pending &-= freed.count
         return isAsked
     }
 
     /// Asks for an event when there are requests, and looks once more.
     /// - Returns: requests that wait now; if any, take them instead of sleeping.
+    @inlinable
     public mutating func lastLook() throws(Breakdown) -> UInt32 {
         if let misuse { throw misuse.breakdown }
-        do throws(RingFault) { return try ring.lastLook() } catch { throw .frontend("\(error)") }
+        do throws(RingFault) { return try ring.lastLook() } catch { throw Breakdown(error) }
     }
 
     /// `BackRing.responseEvent`: how far the frontend says it has seen the responses.
-    public var responseEvent: UInt32 { ring.responseEvent }
+    @inlinable public var responseEvent: UInt32 { ring.responseEvent }
     /// Where the next response goes.
-    public var responseProducer: UInt32 { ring.responseProducer }
+    @inlinable public var responseProducer: UInt32 { ring.responseProducer }
 
-    private mutating func poll() throws(Breakdown) -> UInt32 {
-        do throws(RingFault) { return try ring.poll() } catch { throw .frontend("\(error)") }
+    @inlinable
+    mutating func poll() throws(Breakdown) -> UInt32 {
+        do throws(RingFault) { return try ring.poll() } catch { throw Breakdown(error) }
+    }
+
+    @usableFromInline
+    @inline(never)
+    mutating func misused(_ slot: Int) -> UInt32 {
+        misuse = misuse ?? Misuse("slot \(slot) was answered without being taken")
+        return ring.responseProducer
     }
 }
 
 /// A bug of ours that would have given the frontend a wrong answer.
+@usableFromInline
 struct Misuse: Sendable {
     private let text: String
 
@@ -153,5 +159,11 @@ struct Misuse: Sendable {
         assertionFailure(text)
         self.text = text
     }
-    var breakdown: Breakdown { .host("a bug of xenback: \(text)") }
+    @usableFromInline var breakdown: Breakdown { .host("a bug of xenback: \(text)") }
+}
+
+extension Breakdown {
+    @usableFromInline
+    @inline(never)
+    init(_ fault: RingFault) { self = .frontend("\(fault)") }
 }

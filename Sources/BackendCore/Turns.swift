@@ -23,7 +23,7 @@ public enum Breakdown: Error, Hashable, Sendable {
 /// Which device's code runs, told to whoever looks after the worker has crashed: one lane of the device's mark.
 public struct CrashMark: Sendable {
     public let device: DeviceMark?
-    private let lane: Int
+    @usableFromInline let lane: Int
 
     /// - Parameter queue: nil: the device's own lane, for all that is no queue's turn.
     public init(_ device: DeviceMark?, queue: Int?) {
@@ -32,6 +32,7 @@ public struct CrashMark: Sendable {
     }
 
     /// Runs `body` marked. Scopes may be nested.
+    @inlinable
     public func during<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {
         guard let device else { return try body() }
         let wasBusy = device.isBusy(lane: lane)
