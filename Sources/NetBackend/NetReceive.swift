@@ -332,18 +332,18 @@ struct NetReceive: ~Copyable {
     private mutating func finish(_ scratch: NetScratch) {
         guard !scratch.receive.isEmpty else { return }
         ring.commit()
-        scratch.failedCopies.removeAll(keepingCapacity: true)
-        let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { copy, failure in
-            scratch.failedCopies.append(copy)
-            switch failure {
-            case .grant(let status):
-                log.fault("queue \(facts.index): a posted page cannot be written: status \(status.rawValue)")
-            case .hypervisor(let failure): log.failure("cannot copy packets: \(failure)")
-            }
+        // The closure touches the records alone: one that held `self` would cost the batch two retains.
+        var index = 0
+        var failure: CopyFailure?
+        let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { copy, reason in
+            // Failures come in the order of the copies, and these lie in the order of the packets.
+            while !scratch.receive[index].hasCopy(copy) { index &+= 1 }
+            scratch.receive[index].markFailed(copy)
+            failure = failure ?? reason
         }
+        if let failure { note(failure) }
         metrics.count(copies: count)
-        var failures = scratch.failedCopies[...]
-        for record in scratch.receive { answer(record, &failures) }
+        for record in scratch.receive { answer(record) }
         scratch.receive.removeAll(keepingCapacity: true)
         let asked = ring.publish()
         metrics.notified(asked)
@@ -351,24 +351,27 @@ struct NetReceive: ~Copyable {
         facts.mark.device?.progressed()
     }
 
-    /// - Parameter failures: copies that failed, of this packet and of those behind it.
-    private mutating func answer(_ record: ReceiveRecord, _ failures: inout ArraySlice<Int>) {
-        var isGood = true
+    /// Says why copies of a batch were not made.
+    private mutating func note(_ failure: CopyFailure) {
+        switch failure {
+        case .grant(let status):
+            log.fault("queue \(facts.index): a posted page cannot be written: status \(status.rawValue)")
+        case .hypervisor(let failure): log.failure("cannot copy packets: \(failure)")
+        }
+    }
+
+    private mutating func answer(_ record: ReceiveRecord) {
         for page in 0..<record.pageCount {
-            let isWritten = failures.first != record.copyStart &+ page
+            let isWritten = record.isWritten(page)
             let isLast = page &+ 1 == record.pageCount
             var flags: ReceiveFlags = page == 0 ? record.flags : []
             if !isLast { flags.insert(.moreData) }
             if page == 0, record.extraCount > 0 { flags.insert(.extraInfo) }
             let bytes = isLast ? record.byteCount &- page &* NetWire.pageSize : NetWire.pageSize
-            if !isWritten {
-                isGood = false
-                failures.removeFirst()
-            }
             put(flags, isWritten ? Int16(truncatingIfNeeded: bytes) : -1)
             if page == 0 { putExtras(record) }
         }
-        if isGood {
+        if record.failedPages == 0 {
             metrics.receivePackets &+= 1
             metrics.receiveBytes &+= UInt64(truncatingIfNeeded: record.byteCount)
             if record.segmentation != nil { metrics.receiveSegmented &+= 1 }

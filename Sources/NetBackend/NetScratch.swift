@@ -37,11 +37,17 @@ struct ReceiveRecord {
     var hash: PacketHash?
     /// Its first copy in the batch; one for each page.
     var copyStart: Int
+    /// Pages whose copy was not made, a bit for each (at most 17 pages).
+    var failedPages: UInt32 = 0
 
     /// Slots of data.
     var pageCount: Int { NetWire.pages(of: byteCount) }
     var extraCount: Int { (segmentation == nil ? 0 : 1) &+ (hash == nil ? 0 : 1) }
     var slotCount: Int { pageCount &+ extraCount }
+
+    func hasCopy(_ copy: Int) -> Bool { copy >= copyStart && copy < copyStart &+ pageCount }
+    func isWritten(_ page: Int) -> Bool { failedPages >> UInt32(truncatingIfNeeded: page) & 1 == 0 }
+    mutating func markFailed(_ copy: Int) { failedPages |= 1 << UInt32(truncatingIfNeeded: copy &- copyStart) }
 }
 
 /// Frames and lists of one loop's turns. A turn never suspends, so between turns nobody owns them.
@@ -68,8 +74,6 @@ final class NetScratch: @unchecked Sendable {
     var pieces: [(offset: Int, byteCount: Int)] = []
     var transmit: [TransmitRecord] = []
     var receive: [ReceiveRecord] = []
-    /// Copies of the batch for the frontend that failed, in their order.
-    var failedCopies: [Int] = []
     private var cursor = 0
 
     init() throws(BackendFailure) {

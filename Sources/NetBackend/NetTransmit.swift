@@ -168,20 +168,24 @@ struct NetTransmit: ~Copyable {
 
     /// Runs the batch. A packet is lost with the first of its copies that fails.
     private mutating func copy(_ scratch: NetScratch) {
-        var index = 0
-        let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { copy, failure in
+        var (index, lost) = (0, UInt64(0))
+        var failure: CopyFailure?
+        let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { copy, reason in
             // Failures come in the order of the copies, and these lie in the order of the packets.
             while !scratch.transmit[index].hasPiece(copy) { index &+= 1 }
             guard scratch.transmit[index].status == .okay else { return }
             scratch.transmit[index].status = .error
-            switch failure {
-            case .grant(let status):
-                metrics.transmitFaults &+= 1
-                log.fault("queue \(facts.index): a packet's grant cannot be read: status \(status.rawValue)")
-            case .hypervisor(let failure):
-                metrics.transmitRefused &+= 1
-                log.failure("cannot copy packets: \(failure)")
-            }
+            lost &+= 1
+            failure = failure ?? reason
+        }
+        switch failure {
+        case .grant(let status)?:
+            metrics.transmitFaults &+= lost
+            log.fault("queue \(facts.index): a packet's grant cannot be read: status \(status.rawValue)")
+        case .hypervisor(let failure)?:
+            metrics.transmitRefused &+= lost
+            log.failure("cannot copy packets: \(failure)")
+        case nil: break
         }
         if count > 0 { metrics.count(copies: count) }
     }
