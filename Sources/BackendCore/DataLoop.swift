@@ -7,6 +7,9 @@ internal import SystemPackage
 public import XenWire
 
 /// A queue as the data loop sees it. Called on the loop only.
+///
+/// An actor that is one must be `final`: what it stores is otherwise reached through accessors of the class, and each look
+/// at a ring, which cannot be copied, then costs the allocation of a coroutine's frame.
 public protocol QueueTurns: AnyObject, Sendable {
     /// The frontend sent an event. The port stays masked until the queue unmasks it, after its work (XSA-332).
     func eventArrived(_ port: EventChannelPort)

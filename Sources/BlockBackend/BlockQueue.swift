@@ -8,7 +8,7 @@ internal import SystemPackage
 internal import XenWire
 
 /// One ring of one device.
-actor BlockQueue {
+final actor BlockQueue {
     nonisolated let facts: QueueFacts
     private let alarm: BreakdownAlarm
     /// nil before `open` and after `close`.

@@ -8,7 +8,7 @@ internal import SystemPackage
 internal import XenWire
 
 /// Handles one request after the other, on the loop of the card's first queue; nothing here is time critical.
-actor NetControlQueue {
+final actor NetControlQueue {
     nonisolated let facts: NetQueueFacts
     private var ring: OrderedRing?
     private var memory: PrivatePages?

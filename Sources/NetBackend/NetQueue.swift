@@ -8,7 +8,7 @@ internal import SharedRing
 internal import XenWire
 
 /// A transmit and a receive ring with their event channels and one queue of the interface.
-actor NetQueue {
+final actor NetQueue {
     nonisolated let facts: NetQueueFacts
     // nil before `open` and after `close`.
     private var transmit: NetTransmit?

@@ -11,7 +11,7 @@ internal import XenWire
 ///
 /// The devices live on the queue's own loop: a transfer that ends is a turn of the queue, without a hop. They are there
 /// before a frontend is, and stay when it goes.
-actor USBQueue {
+final actor USBQueue {
     /// The devices' slot for what is done between URBs; the slots below it are the journal's.
     static let operationSlot = UInt32(USBWire.urbSlots)
     /// How long a predecessor's device may take to come back.

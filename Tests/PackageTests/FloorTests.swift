@@ -142,6 +142,18 @@ private func swiftFiles(below folder: String) throws -> [SourceFile] {
         #expect(!links.isEmpty && Set(links).isSubset(of: ["xenevtchn", "xengnttab", "xentoollog", "xencall"]))
     }
 
+    /// `QueueTurns` says why.
+    @Test func queuesAreFinal() throws {
+        var queues = 0
+        for file in try swiftFiles(below: "Sources") where file.lines.contains(where: { $0.contains(": QueueTurns") }) {
+            for line in file.lines where line.contains("actor ") && !line.contains("//") {
+                #expect(line.contains("final actor "), "\(file.path): \(line)")
+                queues += 1
+            }
+        }
+        #expect(queues >= 4)
+    }
+
     @Test func unsafeStandsOnlyWhereMemoryIsTheJob() throws {
         for file in try swiftFiles(below: "Sources") where !unsafeTargets.contains(file.target) {
             for (number, line) in file.lines.enumerated() {
