@@ -25,6 +25,8 @@ public struct DeviceLife: Sendable {
     var waitingFor: String?
     /// The attach under way, or the last.
     var attaching: Task<Void, Never>?
+    /// What XenStore does not give.
+    var trouble = XenStoreTrouble()
     var lines = RateLimiter(burst: 32, interval: .seconds(5))
     var reportedFault = false
     var stopped: [CheckedContinuation<Void, Never>] = []

@@ -1,6 +1,7 @@
 // Waiting for what the host does late: a phase that `show` names, a log line once a minute, and no end while it is wanted.
 
 internal import HostIO
+internal import Hypervisor
 internal import XenWire
 
 extension DeviceShell {
@@ -89,13 +90,12 @@ extension DeviceShell {
 
 /// How long to wait between two attempts, and when to say so.
 struct Patience {
-    private static let longest = Duration.seconds(1)
     /// What usually takes milliseconds is not worth a line; what takes longer is worth one a minute.
     private static let firstLine = Duration.seconds(2)
     private static let lineInterval = Duration.seconds(60)
 
     private let end: ContinuousClock.Instant?
-    private var pause = Duration.milliseconds(2)
+    private var pauses = RetryPause()
     private var nextLine: ContinuousClock.Instant
 
     init(_ limit: Duration?, now: ContinuousClock.Instant = .now) {
@@ -106,8 +106,7 @@ struct Patience {
     /// - Returns: nil if there was enough waiting.
     mutating func next(now: ContinuousClock.Instant = .now) -> Duration? {
         if let end, now >= end { return nil }
-        defer { pause = min(pause * 2, Patience.longest) }
-        return pause
+        return pauses.next()
     }
 
     /// Once for each line that is due.

@@ -35,13 +35,12 @@ extension DeviceShell {
         var watches: [any Watch] = []
         let own = [BusKeys.state, BusKeys.online, BusKeys.hotplugStatus].map { path.key($0) }
         for node in own + ["\(frontend)/\(BusKeys.state)"] + watchedKeys {
-            var pause = Duration.milliseconds(20)
             while !life.isDraining {
                 do throws(HypervisorFailure) {
                     watches.append(try await store.watch(node, raising: signal))
                     break
                 } catch {
-                    pause = await retry("watch \(node)", error, pause)
+                    await retry("watch \(node)", error)
                 }
             }
         }
@@ -64,23 +63,22 @@ extension DeviceShell {
         _ body: @escaping @Sendable (any XenStoreOperations) throws(HypervisorFailure) -> R
     ) async -> R {
         await resting {
-            var pause = Duration.milliseconds(20)
             while true {
                 do throws(HypervisorFailure) {
                     let result = isTransaction ? try await store.transaction(body) : try await store.perform(body)
-                    life.log.forget(.xenStore)
+                    if let line = life.trouble.over() { life.logger.notice("\(line)") }
                     return result
                 } catch {
-                    pause = await retry(what, error, pause)
+                    await retry(what, error)
                 }
             }
         }
     }
 
-    private func retry(_ what: String, _ error: HypervisorFailure, _ pause: Duration) async -> Duration {
-        life.log.failure("cannot \(what): \(error); trying again", about: .xenStore)
+    private func retry(_ what: String, _ error: HypervisorFailure) async {
+        let (line, pause) = life.trouble.failed(error)
+        if let line { life.log.stillFailing("cannot \(what): \(line)") }
         await environment.controlLoop.sleep(for: pause)
-        return min(pause * 2, .seconds(1))
     }
 
     /// The frontend's domain as nobody else can be: what a journal belongs to.
@@ -103,7 +101,7 @@ extension DeviceShell {
     /// Nothing of it may be touched, and this process ends in a moment (`WorkerEnvironment.isReplaced`).
     private func leave() async {
         environment.isReplaced.raise()
-        while !life.isFinished { await environment.controlLoop.sleep(for: .seconds(1)) }
+        await environment.controlLoop.wait { life.isFinished }
     }
 
     /// Maps a ring of the frontend's.

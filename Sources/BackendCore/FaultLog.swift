@@ -10,14 +10,6 @@ internal import Synchronization
 /// share one limiter and one memory for as long as the device lives: a frontend that connects again and again, to many
 /// queues, gains no lines by it.
 public struct FaultLog: Sendable {
-    /// What a failure is about; each is forgotten on its own, when it works again.
-    public enum Subject: Hashable, Sendable {
-        /// The device's own business: its image, interface, USB devices.
-        case device
-        /// XenStore cannot be reached.
-        case xenStore
-    }
-
     private let logger: Logger
     private let budget: LogBudget
     /// The last thing the frontend did wrong.
@@ -48,9 +40,9 @@ public struct FaultLog: Sendable {
     }
 
     /// The host failed.
-    public mutating func failure(_ text: String, about subject: Subject = .device) {
+    public mutating func failure(_ text: String) {
         lastFailure = text
-        if budget.isNew(text, subject) { logger.error("\(text)") }
+        if budget.isNew(text) { logger.error("\(text)") }
     }
 
     /// The host still fails, and something waits for it. Always said: the caller sees to it that this is rare.
@@ -60,7 +52,7 @@ public struct FaultLog: Sendable {
     }
 
     /// Says each cause once more from now on: what failed works again, or is another thing now.
-    public mutating func forget(_ subject: Subject = .device) { budget.forget(subject) }
+    public mutating func forget() { budget.forget() }
 }
 
 /// What the logs of one device may still say.
@@ -70,24 +62,15 @@ private final class LogBudget: Sendable {
 
     private struct State {
         var limiter = RateLimiter()
-        var causes: [FaultLog.Subject: Set<String>] = [:]
+        var causes: Set<String> = []
     }
     private let state = Mutex(State())
 
     func allowFault() -> UInt64? { state.withLock { $0.limiter.allow() } }
 
-    func isNew(_ text: String, _ subject: FaultLog.Subject) -> Bool {
-        state.withLock { state in
-            var causes = state.causes[subject] ?? []
-            guard causes.count < LogBudget.causeLimit, causes.insert(text).inserted else { return false }
-            state.causes[subject] = causes
-            return true
-        }
+    func isNew(_ text: String) -> Bool {
+        state.withLock { $0.causes.count < LogBudget.causeLimit && $0.causes.insert(text).inserted }
     }
 
-    func forget(_ subject: FaultLog.Subject) {
-        state.withLock { state in
-            if !state.causes.isEmpty { state.causes[subject] = nil }
-        }
-    }
+    func forget() { state.withLock { $0.causes.removeAll() } }
 }

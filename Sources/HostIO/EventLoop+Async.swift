@@ -2,6 +2,7 @@
 
 internal import Glibc
 internal import Synchronization
+public import SystemPackage
 
 extension EventLoop {
     /// Suspends the task for a while, on the loop's own timer (`Task.sleep` would start Dispatch's).
@@ -32,6 +33,23 @@ extension EventLoop {
             pause = min(pause * 2, .milliseconds(16))
         }
         return true
+    }
+
+    /// Sends all of `bytes` over a non-blocking socket.
+    /// - Throws: the errors of send(2); `ETIMEDOUT` if the other side does not take them within `limit`.
+    public func send(_ bytes: [UInt8], to socket: FileDescriptor, within limit: Duration) async throws(Errno) {
+        var rest = bytes[...]
+        var failure: Errno?
+        let isDone = await wait(within: limit) {
+            do throws(Errno) {
+                rest = rest.dropFirst(try UnixSocket.send(rest, to: socket))
+            } catch {
+                failure = error
+            }
+            return rest.isEmpty || failure != nil
+        }
+        if let failure { throw failure }
+        if !isDone { throw .timedOut }
     }
 
     /// Runs `work`, which may block, on a helper thread, and suspends the task until it is done.

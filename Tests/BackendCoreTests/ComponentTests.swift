@@ -221,7 +221,6 @@ private struct RingOfOne {
             var queue = FaultLog(sharing: device)
             queue.fault("bad")
             queue.failure("no space")
-            queue.forget(.xenStore)
         }
         #expect(lines.all.count { $0.contains("bad") } == 5)
         #expect(lines.all.count { $0.contains("no space") } == 1)

@@ -186,6 +186,21 @@ internal import XenWire
         await scene.end()
     }
 
+    /// However often XenStore fails and works again, a device says so once in a while.
+    @Test func aStoreThatComesAndGoesIsSaidRarely() async throws {
+        let scene = try await ToyScene()
+        try #require(try await scene.connect())
+        for _ in 0..<30 {
+            try scene.host.inject(FaultPlan([FaultPlan.Rule(.storeRead, by: .initial, .fail(.ioError))]))
+            _ = await scene.backend.readKeys(["online"])
+            try scene.host.clearFaults()
+        }
+        let told = scene.logs.all.filter { $0.contains("cannot read the device's keys") }
+        #expect((1...3).contains(told.count), "\(told)")
+        #expect(told.first?.contains("refused for 0 s") ?? false, "\(told)")
+        await scene.end()
+    }
+
     /// XSA-43: whatever a frontend does, the lines it makes are bounded.
     @Test func noFrontendFillsTheLog() async throws {
         let scene = try await ToyScene()

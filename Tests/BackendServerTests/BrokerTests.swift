@@ -233,8 +233,8 @@ struct BrokerTests {
         var lines: [String] = []
         for step in 0..<300 {
             let now = begin + .milliseconds(100) * step
-            if let line = trouble.line(for: refusal, now: now) { lines.append(line) }
-            if let line = trouble.endLine(now: now) { lines.append(line) }
+            if let line = trouble.failed(refusal, now: now).line { lines.append(line) }
+            if let line = trouble.over(now: now) { lines.append(line) }
         }
         let pair = [
             "refused for 0 s: look for domain 2: Permission denied; trying again",
@@ -243,11 +243,14 @@ struct BrokerTests {
         #expect(lines == pair + pair + pair)
         // Only silence is called a failure of XenStore.
         let silence = HypervisorFailure("list backend/vbd: xenstored does not answer", .timedOut)
-        #expect(trouble.line(for: silence, now: begin + .seconds(60))?.hasPrefix("XenStore fails for 0 s") == true)
-        #expect(trouble.line(for: silence, now: begin + .seconds(65)) == nil)
-        #expect(trouble.line(for: silence, now: begin + .seconds(71))?.hasPrefix("XenStore fails for 11 s") == true)
-        #expect(trouble.pause == .milliseconds(150))
-        #expect(trouble.endLine(now: begin + .seconds(72)) == "XenStore and Xen answer again after 12 s")
+        let first = trouble.failed(silence, now: begin + .seconds(60))
+        #expect(first.line?.hasPrefix("XenStore fails for 0 s") == true)
+        let second = trouble.failed(silence, now: begin + .seconds(65))
+        #expect(second.line == nil && second.pause == first.pause * 2)
+        let third = trouble.failed(silence, now: begin + .seconds(71)).line
+        #expect(third?.hasPrefix("XenStore fails for 11 s") == true)
+        #expect(trouble.over(now: begin + .seconds(72)) == "XenStore and Xen answer again after 12 s")
+        #expect(trouble.failed(silence, now: begin + .seconds(90)).pause == first.pause)
     }
 
     @Test func aMillionWritesOfAWatchedKeyCostLittle() async throws {

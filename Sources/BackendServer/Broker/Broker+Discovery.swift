@@ -27,10 +27,9 @@ extension Broker {
                 let found = try await scan()
                 apply(found)
                 if let failure = found.failure { throw failure }
-                trouble.over(log)
+                trouble.reportOver(log)
             } catch {
-                trouble.report(error, log)
-                let (loop, signal, pause) = (loop, signal, trouble.pause)
+                let (loop, signal, pause) = (loop, signal, trouble.report(error, log))
                 Task(executorPreference: loop) {
                     await loop.sleep(for: pause)
                     signal.raise()

@@ -103,9 +103,11 @@ final class ControlServer: @unchecked Sendable {
             while true {
                 switch connection.next() {
                 case .answer(let call):
-                    if let reply = await dispatch.answer(call) { try await send(reply, to: socket) }
+                    if let reply = await dispatch.answer(call) {
+                        try await loop.send(reply, to: socket, within: ControlServer.sendTime)
+                    }
                 case .close(let reply):
-                    return try await send(reply, to: socket)
+                    return try await loop.send(reply, to: socket, within: ControlServer.sendTime)
                 case nil:
                     if let bytes = try UnixSocket.receive(from: socket) {
                         if bytes.isEmpty { return }
@@ -117,17 +119,6 @@ final class ControlServer: @unchecked Sendable {
             }
         } catch {
             log.debug("control socket: a client went away: \(error)")
-        }
-    }
-
-    private func send(_ bytes: [UInt8], to socket: FileDescriptor) async throws(Errno) {
-        let deadline = ContinuousClock.now + ControlServer.sendTime
-        var rest = bytes[...]
-        while true {
-            rest = rest.dropFirst(try UnixSocket.send(rest, to: socket))
-            if rest.isEmpty { return }
-            guard ContinuousClock.now < deadline else { throw .timedOut }
-            await loop.sleep(for: .milliseconds(5))
         }
     }
 }

@@ -40,13 +40,7 @@ enum WorkerCall {
         _ timeout: Duration
     ) async throws(Errno) -> [UInt8] {
         let deadline = ContinuousClock.now + timeout
-        var rest = call[...]
-        while true {
-            rest = rest.dropFirst(try UnixSocket.send(rest, to: socket))
-            if rest.isEmpty { break }
-            guard ContinuousClock.now < deadline else { throw .timedOut }
-            await loop.sleep(for: .milliseconds(5))
-        }
+        try await loop.send(call, to: socket, within: timeout)
         let readable = WatchSignal()
         let watch = DescriptorWatch(socket.rawValue, on: loop) { readable.raise() }
         watch.begin()

@@ -57,10 +57,9 @@ actor Worker {
             let begun = ContinuousClock.now
             do {
                 try await apply(try await list())
-                trouble.over(log)
+                trouble.reportOver(log)
             } catch {
-                trouble.report(error, log)
-                raise(after: trouble.pause)
+                raise(after: trouble.report(error, log))
             }
             if await isIdleForGood() { break }
             await loop.sleep(for: XenStoreTrouble.rest(after: ContinuousClock.now - begun))

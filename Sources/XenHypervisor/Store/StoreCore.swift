@@ -42,9 +42,10 @@ final class StoreCore {
         }
         let start = ContinuousClock.now
         let deadline = max((troubleSince ?? start) + patience, start + min(patience, .seconds(1)))
-        var pause = Duration.milliseconds(1)
+        var pauses = RetryPause()
         var refusals = 0
         while true {
+            let pause = pauses.next()
             switch answer(to: message, until: deadline) {
             case .success(let payload):
                 troubleSince = nil
@@ -53,7 +54,7 @@ final class StoreCore {
                 troubleSince = nil
                 refusals += 1
                 let passing = error == .resourceBusy || error == .resourceTemporarilyUnavailable
-                guard passing, message.transaction == 0, refusals < 10 else {
+                guard passing, message.transaction == 0, refusals < 8 else {
                     throw HypervisorFailure(attempt(), error)
                 }
             case .failure(.lost(let error)):
@@ -69,7 +70,6 @@ final class StoreCore {
                 }
             }
             guard mailbox.pause(until: .now + pause) else { throw HypervisorFailure(attempt(), .canceled) }
-            pause = min(pause * 2, .milliseconds(250))
         }
     }
 

@@ -1,53 +1,50 @@
 // XenStore or Xen does not give what is asked for: say so rarely, and try again without haste.
 
-internal import HostIO
-internal import Hypervisor
-internal import Logging
+public import HostIO
+public import Hypervisor
+public import Logging
 internal import SystemPackage
 
-/// The failures of one task that reads XenStore again and again.
+/// The failures of one task, or of one device, that asks XenStore again and again.
 ///
 /// However often they come and go, in ten seconds one line says that something fails and one that it does no more.
-struct XenStoreTrouble: Sendable {
-    static let quiet: Duration = .seconds(10)
+public struct XenStoreTrouble: Sendable {
+    private static let quiet: Duration = .seconds(10)
 
     private var since: ContinuousClock.Instant?
     /// The last line about a failure; it outlives the failure.
     private var reported: ContinuousClock.Instant?
     /// A failure of the present row has been told of, so its end is worth a line.
     private var isTold = false
-    private var failures = 0
+    private var pauses = RetryPause()
 
-    /// From 50 ms up to a second.
-    var pause: Duration { min(.milliseconds(50) * failures, .seconds(1)) }
+    public init() {}
 
-    mutating func report(_ failure: HypervisorFailure, _ log: Logger, now: ContinuousClock.Instant = .now) {
-        if let line = line(for: failure, now: now) { log.warning("\(line)") }
-    }
-
-    mutating func over(_ log: Logger, now: ContinuousClock.Instant = .now) {
-        if let line = endLine(now: now) { log.notice("\(line)") }
-    }
-
-    /// - Returns: what is to be said of the failure, if anything.
-    mutating func line(for failure: HypervisorFailure, now: ContinuousClock.Instant) -> String? {
-        failures += 1
+    /// - Returns: what is to be said of the failure, if anything, and how long to wait before the next attempt.
+    public mutating func failed(
+        _ failure: HypervisorFailure,
+        now: ContinuousClock.Instant = .now
+    ) -> (line: String?, pause: Duration) {
         let begun = since ?? now
         since = begun
-        if let reported, now - reported < XenStoreTrouble.quiet { return nil }
+        let pause = pauses.next()
+        if let reported, now - reported < XenStoreTrouble.quiet { return (nil, pause) }
         reported = now
         isTold = true
         let seconds = (now - begun).components.seconds
-        return XenStoreTrouble.isSilence(failure)
+        let line =
+            XenStoreTrouble.isSilence(failure)
             ? "XenStore fails for \(seconds) s: \(failure); trying again"
             : "refused for \(seconds) s: \(failure); trying again"
+        return (line, pause)
     }
 
+    /// It worked.
     /// - Returns: what is to be said of the end, if anything.
-    mutating func endLine(now: ContinuousClock.Instant) -> String? {
-        defer { (since, failures, isTold) = (nil, 0, false) }
-        guard isTold, let since else { return nil }
-        return "XenStore and Xen answer again after \((now - since).components.seconds) s"
+    public mutating func over(now: ContinuousClock.Instant = .now) -> String? {
+        guard let since else { return nil }
+        defer { (self.since, isTold, pauses) = (nil, false, RetryPause()) }
+        return isTold ? "XenStore and Xen answer again after \((now - since).components.seconds) s" : nil
     }
 
     /// xenstored does not answer (the two errors of a lost connection, and EAGAIN for a transaction that was in it).
@@ -58,10 +55,26 @@ struct XenStoreTrouble: Sendable {
 
     /// How long a reader rests after a scan that took `time`: four times as long, so that a host with thousands of
     /// devices spends a fifth of its time on scans at the worst; within limits.
-    static func rest(after time: Duration) -> Duration { min(max(.milliseconds(20), time * 4), .milliseconds(500)) }
+    public static func rest(after time: Duration) -> Duration {
+        min(max(.milliseconds(20), time * 4), .milliseconds(500))
+    }
+}
+
+extension XenStoreTrouble {
+    /// The failure's line goes to `log`.
+    /// - Returns: how long to wait before the next attempt.
+    public mutating func report(_ failure: HypervisorFailure, _ log: Logger) -> Duration {
+        let (line, pause) = failed(failure)
+        if let line { log.warning("\(line)") }
+        return pause
+    }
+
+    public mutating func reportOver(_ log: Logger) {
+        if let line = over() { log.notice("\(line)") }
+    }
 
     /// Does `action` until it succeeds or the task is cancelled.
-    static func persist(
+    public static func persist(
         _ loop: EventLoop,
         _ log: Logger,
         _ action: () async throws(HypervisorFailure) -> Void
@@ -70,10 +83,9 @@ struct XenStoreTrouble: Sendable {
         while !Task.isCancelled {
             do throws(HypervisorFailure) {
                 try await action()
-                return trouble.over(log)
+                return trouble.reportOver(log)
             } catch {
-                trouble.report(error, log)
-                await loop.sleep(for: trouble.pause)
+                await loop.sleep(for: trouble.report(error, log))
             }
         }
     }
