@@ -168,7 +168,7 @@ let package = Package(
         ),
         tests("HostNetwork", ["TestSupport", "HostNetwork", "HostIO", "SharedRing", "CLinux", system]),
         tests("HostUSB", ["TestSupport", "HostUSB", "SimulatedHost", "HostIO", "SharedRing", "CLinux", system]),
-        tests("HostPCI", ["HostPCI", system]),
+        tests("HostPCI", ["HostPCI", "HostIO", system]),
         tests(
             "SimulatedHost",
             ["TestSupport", "SimulatedHost", "HostNetwork", "HostUSB", "HostIO", "SharedRing", system]

@@ -22,7 +22,7 @@ public enum CopyFailure: Error, Sendable, CustomStringConvertible {
 extension DataLoop {
     /// Runs a turn of a queue: the device is marked meanwhile, and the batch of copies is its own.
     @inlinable
-    public func turn<Result>(_ mark: CrashMark, _ body: () -> Result) -> Result {
+    public func turn<Result>(_ mark: CrashLane, _ body: () -> Result) -> Result {
         mark.during {
             dropCopies()
             return body()

@@ -76,7 +76,7 @@ public final class DataLoop: CompletionTarget, @unchecked Sendable {
         of domain: DomainID,
         key: String = BusKeys.eventChannel,
         to queue: any QueueTurns,
-        mark: DeviceMark?
+        mark: DeviceCrashMark?
     ) async throws(BackendFailure) -> EventChannelPort {
         var patience = Patience(DataLoop.bindPatience)
         while true {

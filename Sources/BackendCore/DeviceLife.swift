@@ -50,7 +50,7 @@ public struct DeviceLife: Sendable {
     }
 
     /// It has just started, or takes a device over: what it will serve is not known yet.
-    public var isSettling: Bool {
+    public var isStartingUp: Bool {
         switch handshake?.phase {
         case nil, .starting, .opening, .connecting: !isFinished && !isDraining
         default: false
@@ -73,7 +73,7 @@ public struct DeviceLife: Sendable {
 }
 
 /// Where a queue tells its device, from its own loop, that the connection broke down.
-public final class BreakdownAlarm: Sendable {
+public final class BreakdownLatch: Sendable {
     private let first = Mutex<Breakdown?>(nil)
     private let signal: WatchSignal
 

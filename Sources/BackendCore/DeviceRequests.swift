@@ -4,7 +4,7 @@ public import HostIO
 public import XenWire
 
 /// The keys of one backend directory, read in one go.
-public struct BackendKeys: Sendable {
+public struct BackendNodes: Sendable {
     public let path: DevicePath
     /// The domain we run in.
     public let own: DomainID

@@ -35,7 +35,7 @@ extension DeviceShell {
 
 /// The attach that the present task runs, if it runs one.
 private enum Attaching {
-    @TaskLocal static var mark: DeviceMark?
+    @TaskLocal static var mark: DeviceCrashMark?
 }
 
 extension DeviceShell {

@@ -8,14 +8,14 @@ public import XenWire
 
 extension DeviceShell {
     /// Reads keys of our own directory in one go.
-    public func readKeys(_ names: [String]) async -> BackendKeys {
+    public func readKeys(_ names: [String]) async -> BackendNodes {
         let path = path
         let values = await persist("read the device's keys") { (store) throws(HypervisorFailure) -> [String: String] in
             var values: [String: String] = [:]
             for name in names { values[name] = try store.read(path.key(name)) }
             return values
         }
-        return BackendKeys(path: path, own: environment.hypervisor.domains.own, values: values)
+        return BackendNodes(path: path, own: environment.hypervisor.domains.own, values: values)
     }
 
     func readSnapshot(_ frontend: String) async -> HandshakeSnapshot {

@@ -231,7 +231,7 @@ extension DeviceShell {
     }
 
     /// Where the device marks that its code runs.
-    public var mark: DeviceMark? { environment.marks?.mark(for: "\(path.kind)/\(path.index)") }
+    public var mark: DeviceCrashMark? { environment.marks?.mark(for: "\(path.kind)/\(path.index)") }
 
     /// Finishes what is in flight without keeping people and scripts waiting.
     private func startDisconnecting() {

@@ -36,7 +36,7 @@ public struct QueuePort: ~Copyable {
         to queue: any QueueTurns,
         on data: DataLoop,
         wake: Wake,
-        mark: DeviceMark?
+        mark: DeviceCrashMark?
     ) async throws(BackendFailure) -> QueuePort {
         let port = try await data.bind(port, of: domain, key: key, to: queue, mark: mark)
         return QueuePort(port: port, data: data, wake: wake)

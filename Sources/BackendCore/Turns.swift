@@ -21,12 +21,12 @@ public enum Breakdown: Error, Hashable, Sendable {
 }
 
 /// Which device's code runs, told to whoever looks after the worker has crashed: one lane of the device's mark.
-public struct CrashMark: Sendable {
-    public let device: DeviceMark?
+public struct CrashLane: Sendable {
+    public let device: DeviceCrashMark?
     @usableFromInline let lane: Int
 
     /// - Parameter queue: nil: the device's own lane, for all that is no queue's turn.
-    public init(_ device: DeviceMark?, queue: Int?) {
+    public init(_ device: DeviceCrashMark?, queue: Int?) {
         self.device = device
         lane = queue.map { 1 + $0 } ?? 0
     }

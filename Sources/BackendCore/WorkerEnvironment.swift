@@ -27,7 +27,7 @@ public final class WorkerEnvironment: Sendable {
     /// How many data loops there may be, at least 1.
     public let dataLoopLimit: Int
     /// Where devices mark that their code runs; nil where nobody looks.
-    public let marks: DeviceMarks?
+    public let marks: CrashMarks?
     private let loops: Mutex<[Int: DataLoop]>
 
     /// - Parameter dataLoopLimit: usually `min(processors, 4)`.
@@ -39,7 +39,7 @@ public final class WorkerEnvironment: Sendable {
         runDirectory: FilePath,
         logger: Logger,
         dataLoopLimit: Int,
-        marks: DeviceMarks? = nil
+        marks: CrashMarks? = nil
     ) {
         self.hypervisor = hypervisor
         dataGrants = (hypervisor as? BudgetedHypervisor)?.dataGrants ?? hypervisor.grants

@@ -15,7 +15,7 @@ struct DeviceClasses: Sendable {
         return kinds
     }
 
-    func owner(of keys: BackendKeys) -> (any DeviceClass)? {
+    func owner(of keys: BackendNodes) -> (any DeviceClass)? {
         all.first { $0.kinds.contains(keys.path.kind) && $0.owns(keys) }
     }
 }

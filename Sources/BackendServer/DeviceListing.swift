@@ -81,7 +81,7 @@ struct DeviceListing: Hashable, Sendable {
         var values: [String: String] = [:]
         for key in keys { values[key] = try store.read(path.key(key)) }
         guard values[BusKeys.frontend] != nil else { return nil }
-        let keys = BackendKeys(path: path, own: own, values: values)
+        let keys = BackendNodes(path: path, own: own, values: values)
         return ListedDevice(
             path: path,
             state: values[BusKeys.state].flatMap { XenbusState(text: $0) },

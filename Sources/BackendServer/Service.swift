@@ -20,7 +20,7 @@ public struct ServiceOptions: Sendable {
     /// Where the settings come from.
     public enum Settings: Sendable {
         /// `/etc/xenback/xenbackd.toml`, if it is there.
-        case usualFile
+        case defaultFile
         case file(FilePath)
         case fixed(Configuration)
     }
@@ -31,7 +31,7 @@ public struct ServiceOptions: Sendable {
     /// Overrides the configuration's.
     public var logLevel: Logger.Level?
 
-    public init(_ settings: Settings = .usualFile, runDirectory: FilePath? = nil, logLevel: Logger.Level? = nil) {
+    public init(_ settings: Settings = .defaultFile, runDirectory: FilePath? = nil, logLevel: Logger.Level? = nil) {
         self.settings = settings
         self.runDirectory = runDirectory
         self.logLevel = logLevel
@@ -41,7 +41,7 @@ public struct ServiceOptions: Sendable {
     func read() throws(ConfigurationError) -> ReadSettings {
         var read =
             switch settings {
-            case .usualFile: try ReadSettings(fileIfPresent: Configuration.defaultPath)
+            case .defaultFile: try ReadSettings(fileIfPresent: Configuration.defaultPath)
             case .file(let path): try ReadSettings(file: path)
             case .fixed(let fixed): ReadSettings(configuration: fixed, text: nil)
             }
@@ -123,25 +123,25 @@ public let standardClasses: ClassFactory = { configuration in
         case Configuration.OwnVbd.none?: .none
         case nil: .automatic
         }
-    let offer = BlockOffer(
-        maxQueues: block.queues ?? usualLoops,
+    let capabilities = BlockCapabilities(
+        maxQueues: block.queues ?? defaultDataLoops,
         maxRingPageOrder: block.ringPageOrder,
         persistentGrants: block.persistentGrants
     )
-    let disks = BlockClass(vbd: vbd, servesQdisk: block.qdisk, offer: offer)
+    let disks = BlockClass(vbd: vbd, servesQdisk: block.qdisk, capabilities: capabilities)
     return [disks] + networkClasses(configuration) + usbClasses(configuration)
 }
 
 private func networkClasses(_ configuration: Configuration) -> [any DeviceClass] {
     guard configuration.net.vif else { return [] }
-    let placement: NetOffer.Placement =
+    let placement: NetCapabilities.Placement =
         switch configuration.net.nativeSetup {
         case .driverDomain: .automatic
         case .always: .native
         case .never: .script
         }
-    let cards = NetOffer(maxQueues: configuration.net.queues ?? usualQueues, placement: placement)
-    return [NetClass(offer: cards, host: KernelNetwork())]
+    let cards = NetCapabilities(maxQueues: configuration.net.queues ?? defaultNetQueues, placement: placement)
+    return [NetClass(capabilities: cards, host: KernelNetwork())]
 }
 
 private func usbClasses(_ configuration: Configuration) -> [any DeviceClass] {
@@ -151,10 +151,10 @@ private func usbClasses(_ configuration: Configuration) -> [any DeviceClass] {
 }
 
 /// min(processors, 8), as in Linux's netback.
-var usualQueues: Int { min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), 8) }
+var defaultNetQueues: Int { min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), 8) }
 
 /// min(processors, 4).
-var usualLoops: Int { min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), 4) }
+var defaultDataLoops: Int { min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), 4) }
 
 /// The steps before the loop runs: each works or ends the process with one clear line.
 struct ServiceStart {

@@ -5,7 +5,7 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-extension BlockWork {
+extension BlockRingState {
     /// Answers a request that ran, and lets those run that waited for it.
     mutating func answer(_ slot: Int) {
         let fault = requests[slot].fault

@@ -21,7 +21,7 @@ extension BlockBackend {
             capacity: facts.sectorCount,
             isReadOnly: isReadOnly,
             features: features,
-            maxIndirectSegments: BlockOffer.maxIndirectSegments,
+            maxIndirectSegments: BlockCapabilities.maxIndirectSegments,
             logicalBlockSize: facts.logicalBlockSize
         )
     }

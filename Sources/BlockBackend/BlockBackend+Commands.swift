@@ -16,10 +16,10 @@ struct BlockCommand {
 
 extension BlockBackend: LiveDisk {
     /// How long a command waits for a device that is connecting, or whose image is being opened.
-    private static let settlingTime = Duration.seconds(5)
+    private static let startingTime = Duration.seconds(5)
 
     func resize() async throws(BackendFailure) {
-        try await settled()
+        try await ready()
         guard let medium else { throw BackendFailure(.unsupported, "\(path) has no image") }
         let measured = try await medium.measuredAgain(on: environment.controlLoop)
         try await inTurn { disk in
@@ -29,7 +29,7 @@ extension BlockBackend: LiveDisk {
     }
 
     func insertMedium(_ target: String) async throws(BackendFailure) {
-        try await settled()
+        try await ready()
         guard keys?.isCDROM ?? false else { throw BackendFailure(.unsupported, "\(path) is not a CD-ROM drive") }
         let wanted: DiskTarget?
         do throws(DiskTargetFault) { wanted = try DiskTarget(parsing: target) } catch {
@@ -44,7 +44,7 @@ extension BlockBackend: LiveDisk {
     }
 
     func ejectMedium() async throws(BackendFailure) {
-        try await settled()
+        try await ready()
         guard keys?.isCDROM ?? false else { throw BackendFailure(.unsupported, "\(path) is not a CD-ROM drive") }
         try await inTurn { disk in
             disk.keys?.target = nil
@@ -76,7 +76,7 @@ extension BlockBackend: LiveDisk {
     // MARK: turns
 
     /// Waits until what the device is can be told: a successor that has just started knows neither its keys nor its image.
-    private func settled() async throws(BackendFailure) { try await inTurn { _ in } }
+    private func ready() async throws(BackendFailure) { try await inTurn { _ in } }
 
     /// Does `work` when nothing else changes the device: between two events of its life, and not while its image is being
     /// opened. A command beside a connect would miss the queues that come after it, and its properties could be
@@ -90,7 +90,7 @@ extension BlockBackend: LiveDisk {
             commands.append(BlockCommand(number: number, work: work, answer: continuation))
             signal.raise()
             Task(executorPreference: environment.controlLoop) {
-                await self.environment.controlLoop.sleep(for: Self.settlingTime)
+                await self.environment.controlLoop.sleep(for: Self.startingTime)
                 await self.refuseCommand(number)
             }
         }
@@ -106,7 +106,7 @@ extension BlockBackend: LiveDisk {
 
     /// Called between two events.
     func keysChanged() async {
-        while !commands.isEmpty, !isOpening, !life.isSettling {
+        while !commands.isEmpty, !isOpening, !life.isStartingUp {
             let command = commands.removeFirst()
             await command.work(self)
             command.answer.resume(returning: nil)

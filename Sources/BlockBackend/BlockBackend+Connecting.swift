@@ -11,13 +11,13 @@ internal import XenWire
 extension BlockBackend {
     var features: [(String, String)] {
         var values: [(String, String)] = [
-            (BlockKeys.featureMaxIndirectSegments, "\(BlockOffer.maxIndirectSegments)"),
-            (BusKeys.multiQueueMaxQueues, "\(offer.maxQueues)"),
-            (BlockKeys.maxRingPageOrder, "\(offer.maxRingPageOrder)"),
+            (BlockKeys.featureMaxIndirectSegments, "\(BlockCapabilities.maxIndirectSegments)"),
+            (BusKeys.multiQueueMaxQueues, "\(capabilities.maxQueues)"),
+            (BlockKeys.maxRingPageOrder, "\(capabilities.maxRingPageOrder)"),
             (BlockKeys.featureFlushCache, "1"),
             (BlockKeys.featureBarrier, "1"),
         ]
-        if offer.persistentGrants { values.append((BlockKeys.featurePersistent, "1")) }
+        if capabilities.persistentGrants { values.append((BlockKeys.featurePersistent, "1")) }
         return values
     }
 
@@ -43,7 +43,7 @@ extension BlockBackend {
     }
 
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
-        let connection: BlockConnection = try await negotiate(offer)
+        let connection: BlockConnection = try await negotiate(capabilities)
         var rings: [SharedPages] = []
         for queue in connection.queues { rings.append(try mapRing(queue.references)) }
         let (journal, isTakeover) = try openJournal(
@@ -63,20 +63,20 @@ extension BlockBackend {
         _ journal: RequestJournal,
         isTakeover: Bool
     ) async throws(BackendFailure) {
-        let alarm = BreakdownAlarm(signal)
-        self.alarm = alarm
+        let latch = BreakdownLatch(signal)
+        self.latch = latch
         let mark = mark
         for (index, wanted) in connection.queues.enumerated() {
-            let facts = QueueFacts(
+            let facts = BlockQueueFacts(
                 path: path,
                 index: index,
                 abi: connection.abi,
                 usesPersistentGrants: connection.usesPersistentGrants,
                 grants: environment.dataGrants,
                 data: try environment.dataLoop(device: path.index, queue: index),
-                mark: CrashMark(mark, queue: index)
+                mark: CrashLane(mark, queue: index)
             )
-            let queue = BlockQueue(facts, alarm)
+            let queue = BlockQueue(facts, latch)
             let opening = BlockQueue.Opening(
                 ring: rings[index],
                 journal: journal,
@@ -100,7 +100,7 @@ extension BlockBackend {
         }
         self.queues = []
         connection = nil
-        alarm = nil
+        latch = nil
     }
 
     func release() async {

@@ -80,7 +80,7 @@ extension BlockBackend {
             owner: "\(path)",
             guest: guest.identity,
             domain: path.domain.rawValue,
-            logicalBlockSize: offer.logicalBlockSize,
+            logicalBlockSize: capabilities.logicalBlockSize,
             // A device model opens the image of a fully virtual guest; in a driver domain there is none.
             keepsQEMUOut: own != .initial || guest.isFullyVirtual == false,
             neighbours: neighbours,

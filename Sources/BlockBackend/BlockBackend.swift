@@ -13,7 +13,7 @@ actor BlockBackend: DeviceShell {
     nonisolated let environment: WorkerEnvironment
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe environment.controlLoop.asUnownedSerialExecutor() }
     nonisolated let signal = WatchSignal()
-    let offer: BlockOffer
+    let capabilities: BlockCapabilities
     var life: DeviceLife
 
     /// Facts from the toolstack; nil before `run`.
@@ -22,7 +22,7 @@ actor BlockBackend: DeviceShell {
     var medium: BlockMedium?
     var connection: BlockConnection?
     var queues: [BlockQueue] = []
-    var alarm: BreakdownAlarm?
+    var latch: BreakdownLatch?
     /// Counters of connections that are over.
     var pastMetrics = BlockMetrics()
     /// Whose disk it is; nil before an image was looked for.
@@ -33,10 +33,10 @@ actor BlockBackend: DeviceShell {
     var commands: [BlockCommand] = []
     var commandCount: UInt64 = 0
 
-    init(_ path: DevicePath, _ environment: WorkerEnvironment, _ offer: BlockOffer) {
+    init(_ path: DevicePath, _ environment: WorkerEnvironment, _ capabilities: BlockCapabilities) {
         self.path = path
         self.environment = environment
-        self.offer = offer
+        self.capabilities = capabilities
         life = DeviceLife(path, environment)
     }
 
@@ -58,5 +58,5 @@ actor BlockBackend: DeviceShell {
         return (keys.frontend, policy)
     }
 
-    var breakdown: Breakdown? { alarm?.raised }
+    var breakdown: Breakdown? { latch?.raised }
 }

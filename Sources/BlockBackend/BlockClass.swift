@@ -22,19 +22,19 @@ public struct BlockClass: DeviceClass {
 
     public let vbd: ScriptedDisks
     public let servesQdisk: Bool
-    public let offer: BlockOffer
+    public let capabilities: BlockCapabilities
 
-    public init(vbd: ScriptedDisks = .automatic, servesQdisk: Bool = false, offer: BlockOffer) {
+    public init(vbd: ScriptedDisks = .automatic, servesQdisk: Bool = false, capabilities: BlockCapabilities) {
         self.vbd = vbd
         self.servesQdisk = servesQdisk
-        self.offer = offer
+        self.capabilities = capabilities
     }
 
     public var kinds: [DeviceKind] {
         [.vbd3] + (vbd == .none ? [] : [.vbd]) + (servesQdisk ? [.qdisk] : [])
     }
 
-    public func owns(_ keys: BackendKeys) -> Bool {
+    public func owns(_ keys: BackendNodes) -> Bool {
         switch (keys.path.kind, vbd) {
         case (.vbd3, _), (.vbd, .all): true
         case (.vbd, .automatic) where keys.own != .initial: true
@@ -46,6 +46,6 @@ public struct BlockClass: DeviceClass {
     }
 
     public func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
-        BlockBackend(path, environment, offer)
+        BlockBackend(path, environment, capabilities)
     }
 }

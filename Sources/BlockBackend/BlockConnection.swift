@@ -4,33 +4,6 @@ internal import BackendCore
 internal import SharedRing
 internal import XenWire
 
-/// What this backend offers to every frontend, before any frontend is there.
-public struct BlockOffer: Hashable, Sendable {
-    /// 1 … 16.
-    public let maxQueues: Int
-    /// 0 … 4: rings of at most 16 pages.
-    public let maxRingPageOrder: Int
-    /// Whether data pages may stay mapped between requests.
-    public let persistentGrants: Bool
-    /// What `sector-size` says of images that are files; nil for 512. Block devices say it themselves.
-    public let logicalBlockSize: Int?
-    /// Segments of an indirect request: 1 MiB, described by half a page.
-    public static let maxIndirectSegments = 256
-
-    /// Values outside their range are brought into it.
-    public init(
-        maxQueues: Int,
-        maxRingPageOrder: Int = 4,
-        persistentGrants: Bool = true,
-        logicalBlockSize: Int? = nil
-    ) {
-        self.maxQueues = min(max(maxQueues, 1), 16)
-        self.maxRingPageOrder = min(max(maxRingPageOrder, 0), 4)
-        self.persistentGrants = persistentGrants
-        self.logicalBlockSize = logicalBlockSize
-    }
-}
-
 /// The negotiated facts of one connection; immutable.
 struct BlockConnection: NegotiatedConnection, Hashable {
     struct Queue: Hashable, Sendable {
@@ -75,19 +48,19 @@ extension BlockConnection {
     ]
 
     /// Keys to read next; none if the first are wrong already. At most 16 × 17.
-    static func furtherKeys(_ first: FrontendKeys, _ offer: BlockOffer) -> [String] {
-        guard let shape = try? Shape(first, offer) else { return [] }
+    static func furtherKeys(_ first: FrontendNodes, _ capabilities: BlockCapabilities) -> [String] {
+        guard let shape = try? Shape(first, capabilities) else { return [] }
         return (0..<shape.queueCount).flatMap { queue in
             let prefix = shape.prefix(queue)
             return shape.referenceKeys.map { prefix + $0 } + [prefix + BusKeys.eventChannel]
         }
     }
 
-    init(_ reader: inout FrontendKeyReader, _ offer: BlockOffer) throws(FrontendKeyFault) {
-        let shape = try Shape(reader.keys, offer)
+    init(_ reader: inout FrontendNodeReader, _ capabilities: BlockCapabilities) throws(FrontendNodeFault) {
+        let shape = try Shape(reader.keys, capabilities)
         guard let abi = BlockABI(protocolKey: reader[BlockKeys.protocol]) else {
-            let text = FrontendKeys.quoted(reader[BlockKeys.protocol])
-            throw FrontendKeyFault(BlockKeys.protocol, "is unknown: \(text)")
+            let text = FrontendNodes.quoted(reader[BlockKeys.protocol])
+            throw FrontendNodeFault(BlockKeys.protocol, "is unknown: \(text)")
         }
         var queues: [Queue] = []
         for index in 0..<shape.queueCount {
@@ -98,7 +71,7 @@ extension BlockConnection {
         }
         self.abi = abi
         self.queues = queues
-        usesPersistentGrants = offer.persistentGrants && reader[BlockKeys.featurePersistent] == "1"
+        usesPersistentGrants = capabilities.persistentGrants && reader[BlockKeys.featurePersistent] == "1"
     }
 
     /// How many queues and pages: what the common keys say.
@@ -107,16 +80,16 @@ extension BlockConnection {
         /// nil: the single page of `ring-ref`.
         let pageOrder: Int?
 
-        init(_ keys: FrontendKeys, _ offer: BlockOffer) throws(FrontendKeyFault) {
+        init(_ keys: FrontendNodes, _ capabilities: BlockCapabilities) throws(FrontendNodeFault) {
             if keys[BusKeys.multiQueueNumQueues] != nil {
                 queueCount = Int(
-                    try keys.number(BusKeys.multiQueueNumQueues, in: 1...UInt32(offer.maxQueues))
+                    try keys.number(BusKeys.multiQueueNumQueues, in: 1...UInt32(capabilities.maxQueues))
                 )
             } else {
                 queueCount = 1
             }
             if keys[BlockKeys.ringPageOrder] != nil {
-                pageOrder = Int(try keys.number(BlockKeys.ringPageOrder, in: 0...UInt32(offer.maxRingPageOrder)))
+                pageOrder = Int(try keys.number(BlockKeys.ringPageOrder, in: 0...UInt32(capabilities.maxRingPageOrder)))
             } else {
                 pageOrder = nil
             }

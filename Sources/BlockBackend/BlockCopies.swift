@@ -6,7 +6,7 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-extension BlockWork {
+extension BlockRingState {
     /// A cache full of entries younger than this is thrashing: data is copied instead of mapping in circles.
     private static let evictableAge: UInt64 = 1_000_000_000
     /// Mappings that may fail before the queue stops trying.
@@ -68,8 +68,8 @@ extension BlockWork {
             metrics.persistentSegments &+= 1
             return page
         }
-        if failedMappings >= BlockWork.mappingFailureLimit { return nil }
-        if cache.isFull, let oldest = cache.oldestUse, now &- oldest < BlockWork.evictableAge { return nil }
+        if failedMappings >= BlockRingState.mappingFailureLimit { return nil }
+        if cache.isFull, let oldest = cache.oldestUse, now &- oldest < BlockRingState.evictableAge { return nil }
         do throws(HypervisorFailure) {
             let page = try facts.grants.map([reference], of: facts.path.domain, access: .readWrite)
             cache.insert(reference, page, now: now)
@@ -84,7 +84,7 @@ extension BlockWork {
 
     /// Where chunk `index` of a request begins in the pool.
     func chunkOffset(_ slot: Int, _ index: Int) -> Int {
-        Int(chunks[slot &* BlockWork.chunksPerRequest &+ index]) &* BufferPool.chunkBytes
+        Int(chunks[slot &* BlockRingState.chunksPerRequest &+ index]) &* BufferPool.chunkBytes
     }
 
     /// Takes the buffers that a request needs.
@@ -95,7 +95,7 @@ extension BlockWork {
         guard facts.data.pool.available >= count else { return false }
         for index in 0..<count {
             guard let chunk = facts.data.pool.take() else { return false }
-            chunks[slot &* BlockWork.chunksPerRequest &+ index] = chunk
+            chunks[slot &* BlockRingState.chunksPerRequest &+ index] = chunk
             requests[slot].chunkCount = UInt8(truncatingIfNeeded: index &+ 1)
         }
         return true
@@ -105,7 +105,7 @@ extension BlockWork {
     mutating func giveBuffers(_ slot: Int) {
         let count = Int(requests[slot].chunkCount)
         guard count > 0 else { return }
-        for index in 0..<count { facts.data.pool.give(chunks[slot &* BlockWork.chunksPerRequest &+ index]) }
+        for index in 0..<count { facts.data.pool.give(chunks[slot &* BlockRingState.chunksPerRequest &+ index]) }
         requests[slot].chunkCount = 0
         hasFreedBuffers = true
     }

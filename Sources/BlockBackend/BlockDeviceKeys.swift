@@ -20,7 +20,7 @@ struct BlockDeviceKeys: Hashable, Sendable {
     /// The toolstack runs a hotplug script for it.
     var hasScript: Bool
 
-    init(_ keys: BackendKeys) {
+    init(_ keys: BackendNodes) {
         frontend = keys[BusKeys.frontend] ?? keys.path.frontend
         do throws(DiskTargetFault) {
             target = try DiskTarget(parsing: keys[BlockKeys.params] ?? "")

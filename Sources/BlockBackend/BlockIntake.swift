@@ -5,12 +5,12 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-extension BlockWork {
+extension BlockRingState {
     /// Takes all requests that wait (a batch of them where each will be moved here and now) and admits them.
     /// - Returns: how many were taken.
     mutating func intake() throws(Breakdown) -> Int {
         fresh.removeAll(keepingCapacity: true)
-        let limit = medium?.isInMemory ?? false ? BlockWork.requestsNow : .max
+        let limit = medium?.isInMemory ?? false ? BlockRingState.requestsNow : .max
         let count = try ring.take(atMost: limit, into: &fresh)
         if count > 0 { admit() }
         return count
@@ -41,8 +41,8 @@ extension BlockWork {
                         validating: raw,
                         try BlockIndirectPages(validating: raw, for: limits),
                         segments: indirect.slot(
-                            at: slot &* BlockWork.indirectBytes,
-                            byteCount: BlockWork.indirectBytes
+                            at: slot &* BlockRingState.indirectBytes,
+                            byteCount: BlockRingState.indirectBytes
                         ),
                         for: limits
                     )
@@ -78,7 +78,7 @@ extension BlockWork {
                     byteCount: UInt16(truncatingIfNeeded: pages.byteCount(ofPage: 0)),
                     intoGrant: false,
                     pages: indirect,
-                    privateOffset: slot &* BlockWork.indirectBytes
+                    privateOffset: slot &* BlockRingState.indirectBytes
                 )
                 copyOwners.append(UInt16(truncatingIfNeeded: slot))
             } catch {

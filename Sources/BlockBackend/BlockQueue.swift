@@ -9,10 +9,10 @@ internal import XenWire
 
 /// One ring of one device.
 final actor BlockQueue {
-    nonisolated let facts: QueueFacts
-    private let alarm: BreakdownAlarm
+    nonisolated let facts: BlockQueueFacts
+    private let latch: BreakdownLatch
     /// nil before `open` and after `close`.
-    private var work: BlockWork?
+    private var work: BlockRingState?
     private var target: TargetID?
     private var port: QueuePort?
     /// false while draining and after a fault.
@@ -31,9 +31,9 @@ final actor BlockQueue {
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe facts.data.loop.asUnownedSerialExecutor() }
 
-    init(_ facts: QueueFacts, _ alarm: BreakdownAlarm) {
+    init(_ facts: BlockQueueFacts, _ latch: BreakdownLatch) {
         self.facts = facts
-        self.alarm = alarm
+        self.latch = latch
     }
 
     /// What a queue is opened on.
@@ -67,7 +67,7 @@ final actor BlockQueue {
         eventTurn()
     }
 
-    private func makeWork(_ opening: Opening, _ target: TargetID) throws(BackendFailure) -> BlockWork {
+    private func makeWork(_ opening: Opening, _ target: TargetID) throws(BackendFailure) -> BlockRingState {
         let ring: SlotRing
         do throws(JournalFault) {
             ring = try SlotRing(
@@ -81,11 +81,11 @@ final actor BlockQueue {
         }
         let indirect: PrivatePages
         do throws(Errno) {
-            indirect = try PrivatePages(byteCount: ring.slotCount * BlockWork.indirectBytes)
+            indirect = try PrivatePages(byteCount: ring.slotCount * BlockRingState.indirectBytes)
         } catch {
             throw BackendFailure(.host, "queue \(facts.index): no memory for indirect requests: \(error)")
         }
-        var work = BlockWork(facts, target: target, ring: ring, indirect: indirect, log: opening.log)
+        var work = BlockRingState(facts, target: target, ring: ring, indirect: indirect, log: opening.log)
         work.medium = opening.medium
         work.limits = opening.limits
         return work
@@ -132,7 +132,7 @@ final actor BlockQueue {
 
     /// Puts another medium in, or none, or the same with another size.
     func replaceMedium(_ medium: BlockMedium?, _ limits: BlockLimits) {
-        work?.next = BlockWork.NextMedium(medium: medium, limits: limits)
+        work?.next = BlockRingState.NextMedium(medium: medium, limits: limits)
         completionTurn()
     }
 }
@@ -193,7 +193,7 @@ extension BlockQueue: QueueTurns, CompletionTarget {
         afterWork(notify: notify)
         if let end, let breakdown = port?.ended(end, again: Timer.nextTurn) {
             isTaking = false
-            alarm.raise(breakdown)
+            latch.raise(breakdown)
         }
     }
 

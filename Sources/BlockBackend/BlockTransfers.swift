@@ -8,7 +8,7 @@ internal import SharedRing
 internal import SystemPackage
 internal import XenWire
 
-extension BlockWork {
+extension BlockRingState {
     /// Starts all that is runnable, and what that makes runnable, until nothing is.
     mutating func start() {
         _ = enterEnded()
@@ -123,14 +123,14 @@ extension BlockWork {
             submit(DiskTransfer(kind: .discard, slot: slot, offset: request.byteOffset, byteCount: 0))
         default:
             let kind: DiskTransfer.Kind = request.kind == .read ? .read : .write
-            if bytes > BlockWork.transferBytes {
+            if bytes > BlockRingState.transferBytes {
                 split(slot, kind, bytes)
                 return
             }
             let runs = Int(requests[slot].chunkCount)
             let fits =
                 !open.isEmpty && open.kind == kind && open.offset &+ UInt64(open.byteCount) == request.byteOffset
-                && open.byteCount &+ bytes <= BlockWork.transferBytes && open.runs &+ runs <= IORuns.capacity
+                && open.byteCount &+ bytes <= BlockRingState.transferBytes && open.runs &+ runs <= IORuns.capacity
             if fits {
                 metrics.merged &+= 1
             } else {
@@ -166,17 +166,17 @@ extension BlockWork {
     }
 
     private mutating func split(_ slot: Int, _ kind: DiskTransfer.Kind, _ bytes: Int) {
-        let pieces = (bytes &+ BlockWork.transferBytes &- 1) / BlockWork.transferBytes
+        let pieces = (bytes &+ BlockRingState.transferBytes &- 1) / BlockRingState.transferBytes
         requests[slot].outstanding = UInt8(truncatingIfNeeded: pieces)
         metrics.split &+= UInt64(truncatingIfNeeded: pieces &- 1)
         let start = requests[slot].request.byteOffset
         for piece in 0..<pieces {
-            let skipped = piece &* BlockWork.transferBytes
+            let skipped = piece &* BlockRingState.transferBytes
             var transfer = DiskTransfer(
                 kind: kind,
                 slot: slot,
                 offset: start &+ UInt64(skipped),
-                byteCount: min(BlockWork.transferBytes, bytes &- skipped)
+                byteCount: min(BlockRingState.transferBytes, bytes &- skipped)
             )
             transfer.skipped = skipped
             submit(transfer)
@@ -276,7 +276,7 @@ extension BlockWork {
             retryOneByOne(transfer)
         } else {
             if fault != nil { tell(transfer.kind.rawValue, at: transfer.offset &+ UInt64(transfer.done), result) }
-            settle(transfer, fault)
+            credit(transfer, fault)
         }
     }
 
@@ -309,7 +309,7 @@ extension BlockWork {
         }
     }
 
-    private mutating func settle(_ transfer: DiskTransfer, _ fault: BlockFault?) {
+    private mutating func credit(_ transfer: DiskTransfer, _ fault: BlockFault?) {
         var slot = Int(transfer.head)
         while slot >= 0 {
             let next = Int(requests[slot].next)

@@ -5,7 +5,7 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-extension BlockWork {
+extension BlockRingState {
     /// Rounds before others get their turn.
     private static let roundLimit = 8
 
@@ -27,13 +27,13 @@ extension BlockWork {
         metrics.turns &+= 1
         var worked = false
         do throws(Breakdown) {
-            for _ in 0..<BlockWork.roundLimit {
+            for _ in 0..<BlockRingState.roundLimit {
                 let taken = try intake()
                 start()
                 notify = publish() || notify
                 if taken > 0 {
                     worked = true
-                    if bytesNow >= BlockWork.bytesNowPerTurn { break }
+                    if bytesNow >= BlockRingState.bytesNowPerTurn { break }
                     continue
                 }
                 if try ring.lastLook() == 0 {

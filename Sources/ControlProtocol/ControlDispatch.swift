@@ -32,7 +32,7 @@ public struct ControlDispatch: Sendable {
             }
             return GetInterfaceDescription.Reply(description: text)
         }
-        on(Ping.self) { _ in Nothing() }
+        on(Ping.self) { _ in NoParameters() }
         on(GetVersion.self) { _ in GetVersion.Reply(version: version, process: process) }
     }
 

@@ -19,6 +19,6 @@ extension ControlVerb {
 }
 
 /// No parameters: `{}` on the wire.
-public struct Nothing: Codable, Equatable, Sendable {
+public struct NoParameters: Codable, Equatable, Sendable {
     public init() {}
 }

@@ -50,7 +50,7 @@ public struct ImageOptions: Sendable {
     /// The logical block size to give the disk, at least the device's; nil for the device's own, and 512 for files.
     public var logicalBlockSize: Int?
     /// False to go through the page cache always.
-    public var wantsDirectIO: Bool
+    public var allowsDirectIO: Bool
     /// Which device opens it, `vbd/7/51712`: for others who find it locked, and for its own successor.
     public var owner: String
     /// The guest as nobody else can be, also across a migration: its devices do not exclude each other.
@@ -72,7 +72,7 @@ public struct ImageOptions: Sendable {
         guest: String? = nil,
         domain: UInt16? = nil,
         logicalBlockSize: Int? = nil,
-        wantsDirectIO: Bool = true,
+        allowsDirectIO: Bool = true,
         keepsQEMUOut: Bool = false,
         neighbours: [DiskNeighbour] = [],
         isTakeover: Bool = false
@@ -82,7 +82,7 @@ public struct ImageOptions: Sendable {
         self.guest = guest ?? owner
         self.domain = domain
         self.logicalBlockSize = logicalBlockSize
-        self.wantsDirectIO = wantsDirectIO
+        self.allowsDirectIO = allowsDirectIO
         self.keepsQEMUOut = keepsQEMUOut
         self.neighbours = neighbours
         self.isTakeover = isTakeover

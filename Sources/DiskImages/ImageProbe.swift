@@ -186,7 +186,7 @@ struct ImageProbe {
 
     /// Switches direct I/O on for the open file where each block of the disk can be moved that way.
     func enableDirectIO(_ facts: ImageFacts) -> DirectIO {
-        if !options.wantsDirectIO { return .notUsed("it is switched off") }
+        if !options.allowsDirectIO { return .notUsed("it is switched off") }
         let logical = facts.logicalBlockSize
         if kernel.direct_offset == 0 { return .notUsed("\(fileSystem) cannot do it with this file") }
         if Int(kernel.direct_offset) > logical {

@@ -82,7 +82,7 @@ extension RawImage {
         slot: UInt32
     ) {
         if facts.kind == .file && !secure {
-            loop.allocate(file, mode: .punchHole, offset: offset, length: length, target: target, slot: slot)
+            loop.punchHole(file, offset: offset, length: length, target: target, slot: slot)
             return
         }
         let isPossible = secure ? facts.canDiscardSecurely : facts.canDiscard

@@ -36,7 +36,7 @@ public actor BlockFrontend: PVFrontend {
 
     /// State 2 of the backend, our 3 with the rings, its 4, ours.
     public func establish(with backend: DomainID, within limit: Duration) async throws(FrontendFailure) {
-        let offer = try await BlockOffer(reading: bus, link.backendPath)
+        let offer = try await OfferedBlockFeatures(reading: bus, link.backendPath)
         let events = try openEvents()
         for _ in 0..<offer.queueCount(options) {
             queues.append(
@@ -64,7 +64,7 @@ public actor BlockFrontend: PVFrontend {
         try await bus.publish(.connected)
     }
 
-    private func keys(_ offer: BlockOffer) -> [(String, String?)] {
+    private func keys(_ offer: OfferedBlockFeatures) -> [(String, String?)] {
         var keys: [(String, String?)] = [
             (BlockKeys.protocol, options.writesProtocol ? options.abi.rawValue : nil),
             (BlockKeys.featurePersistent, options.persistent ? "1" : "0"),

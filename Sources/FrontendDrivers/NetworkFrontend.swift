@@ -47,7 +47,7 @@ public actor NetworkFrontend: PVFrontend {
 
     /// State 2 of the backend, our 4 with the rings and the first buffers, its 4.
     public func establish(with backend: DomainID, within limit: Duration) async throws(FrontendFailure) {
-        let offer = try await NetworkOffer(reading: bus, link.backendPath, options)
+        let offer = try await OfferedNetworkFeatures(reading: bus, link.backendPath, options)
         try setUp(backend, offer)
         try await bus.publish(offer.keys(queues, control, options))
         for queue in queues {
@@ -59,7 +59,7 @@ public actor NetworkFrontend: PVFrontend {
         connection = offer.connection(queues.count, backend)
     }
 
-    private func setUp(_ backend: DomainID, _ offer: NetworkOffer) throws(FrontendFailure) {
+    private func setUp(_ backend: DomainID, _ offer: OfferedNetworkFeatures) throws(FrontendFailure) {
         let events = try openEvents()
         for index in 0..<offer.queueCount {
             queues.append(

@@ -69,9 +69,9 @@ public struct USBGuestDevice: Sendable {
             let part = Array(bytes[start..<min(bytes.count, start + USBWire.maxBytes)])
             let urb = FrontURB(pipe(endpoint), kind(endpoint), byteCount: part.count)
             tickets.append(try await frontend.submit(urb, part))
-            if tickets.count == USBGuestDevice.depth { try await settle(&tickets) }
+            if tickets.count == USBGuestDevice.depth { try await reapOldest(&tickets) }
         }
-        while !tickets.isEmpty { try await settle(&tickets) }
+        while !tickets.isEmpty { try await reapOldest(&tickets) }
     }
 
     /// Receives from a bulk or interrupt endpoint, in URBs of 64 KiB as usbcore's scatter-gather makes them: a short one
@@ -113,7 +113,7 @@ public struct USBGuestDevice: Sendable {
     }
 
     /// Awaits the oldest; if it failed, takes back and awaits all others.
-    private func settle(_ tickets: inout [URBTicket]) async throws(FrontendFailure) {
+    private func reapOldest(_ tickets: inout [URBTicket]) async throws(FrontendFailure) {
         let status = try await frontend.outcome(of: tickets.removeFirst()).status
         guard status != .okay else { return }
         for ticket in tickets {

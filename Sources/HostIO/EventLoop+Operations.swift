@@ -94,17 +94,17 @@ extension EventLoop {
         core.startSynchronize(file, target: target, slot: slot)
     }
 
-    /// Punches a hole, zeroes or reserves a range (fallocate). `EOPNOTSUPP` where the file system cannot.
-    public func allocate(
+    /// Gives the blocks of a range back (fallocate with FALLOC_FL_PUNCH_HOLE): it reads as zeroes then, and the file keeps
+    /// its size. `EOPNOTSUPP` where the file system cannot.
+    public func punchHole(
         _ file: OpenFile,
-        mode: FallocateMode,
         offset: UInt64,
         length: UInt64,
         target: TargetID,
         slot: UInt32
     ) {
         precondition(isOnLoop)
-        core.startAllocate(file, mode: mode, offset: offset, length: length, target: target, slot: slot)
+        core.startPunchHole(file, offset: offset, length: length, target: target, slot: slot)
     }
 
     /// Runs `work`, which may block, on a helper thread; what it returns completes the slot.

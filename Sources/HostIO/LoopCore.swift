@@ -156,9 +156,8 @@ extension LoopCore {
         ring.prepareSynchronize(UInt64(index), file.descriptor)
     }
 
-    mutating func startAllocate(
+    mutating func startPunchHole(
         _ file: OpenFile,
-        mode: FallocateMode,
         offset: UInt64,
         length: UInt64,
         target: TargetID,
@@ -166,7 +165,7 @@ extension LoopCore {
     ) {
         makeRoom()
         let index = operations.insert(Operation(kind: .transfer, target: target, slot: slot, file: file))
-        ring.prepareFallocate(UInt64(index), file.descriptor, mode: mode.flags, offset: offset, length: length)
+        ring.preparePunchHole(UInt64(index), file.descriptor, offset: offset, length: length)
     }
 
     /// Starts a poll, and submits it at once: the caller may close the descriptor after an unwatch.

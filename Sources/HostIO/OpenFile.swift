@@ -27,21 +27,3 @@ public final class OpenFile: Sendable {
 
     deinit { _ = close(descriptor) }
 }
-
-/// What fallocate(2) is asked to do with a range. The size of the file never changes.
-public enum FallocateMode: Sendable {
-    /// Give the blocks back; the range reads as zeroes.
-    case punchHole
-    /// Make the range read as zeroes and keep the blocks.
-    case zeroRange
-    /// Reserve blocks; what was written stays.
-    case reserve
-
-    var flags: CInt {
-        switch self {
-        case .punchHole: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
-        case .zeroRange: FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
-        case .reserve: FALLOC_FL_KEEP_SIZE
-        }
-    }
-}

@@ -192,10 +192,11 @@ extension Uring {
         unsafe next(userData) { unsafe io_uring_prep_fsync($0, descriptor, IORING_FSYNC_DATASYNC) }
     }
 
-    /// Prepares fallocate(2).
-    func prepareFallocate(_ userData: UInt64, _ descriptor: CInt, mode: CInt, offset: UInt64, length: UInt64) {
+    /// Prepares fallocate(2) that gives blocks back.
+    func preparePunchHole(_ userData: UInt64, _ descriptor: CInt, offset: UInt64, length: UInt64) {
         // The kernel takes signed numbers and refuses negative ones.
         let limit = UInt64(Int64.max)
+        let mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
         unsafe next(userData) {
             unsafe uring_prep_fallocate($0, descriptor, mode, min(offset, limit), min(length, limit))
         }

@@ -20,14 +20,14 @@ public final class PCICard: Sendable {
     ///   - locks: a folder of the service's, the same for all of it.
     /// - Throws: `.notFound` if it is gone, `.busy` naming who has it, `.denied` for a bridge or without the right to
     ///   see more than 64 bytes of its space, `.host` for what the kernel says.
-    public init(_ address: PCIBusAddress, in tree: PCITree, owner: String, locks: FilePath) throws(PCIFailure) {
+    public init(_ address: PCIBusAddress, in tree: PCITree, owner: String, locks: FilePath) throws(HostFailure) {
         let facts = try tree.device(address)
         let original = try tree.configuration(of: address)
         guard !facts.isBridge, original.headerType == 0 else {
-            throw PCIFailure(.denied, "\(address) is a bridge, or says it is: it is not given away")
+            throw HostFailure(.denied, "\(address) is a bridge, or says it is: it is not given away")
         }
         guard original.bytes.count >= 256 else {
-            throw PCIFailure(
+            throw HostFailure(
                 .denied,
                 "only 64 bytes of \(address)'s configuration space can be read: CAP_SYS_ADMIN is needed"
             )
@@ -35,7 +35,7 @@ public final class PCICard: Sendable {
         lock = try PCICard.lock(address, owner, locks)
         let path = tree.directory(address).appending("config")
         do throws(Errno) { space = try OpenFile(path: path.string, flags: O_RDWR) } catch {
-            throw PCIFailure(.host, "\(path) cannot be opened: \(error)")
+            throw HostFailure(.host, "\(path) cannot be opened: \(error)")
         }
         self.facts = facts
         self.original = original
@@ -49,25 +49,25 @@ public final class PCICard: Sendable {
         _ address: PCIBusAddress,
         _ owner: String,
         _ locks: FilePath
-    ) throws(PCIFailure) -> OpenFile {
+    ) throws(HostFailure) -> OpenFile {
         let path = locks.appending("\(address)")
         let file: OpenFile
         do throws(Errno) {
             try Files.makeDirectory(locks, permissions: [.ownerReadWriteExecute])
             file = try OpenFile(path: path.string, flags: O_RDWR | O_CREAT)
         } catch {
-            throw PCIFailure(.host, "\(path) cannot be made: \(error)")
+            throw HostFailure(.host, "\(path) cannot be made: \(error)")
         }
         let status = linux_lock_open_file(file.descriptor, 1)
         if status == EAGAIN || status == EACCES {
             let bytes = (try? Files.contents(of: FileDescriptor(rawValue: file.descriptor), limit: 512)) ?? []
             let holder = String(decoding: bytes.prefix { $0 != 0x0a }, as: UTF8.self)
-            throw PCIFailure(
+            throw HostFailure(
                 .busy,
                 "\(address) belongs to \(holder.isEmpty ? "another owner" : holder); detach it there first"
             )
         }
-        if status != 0 { throw PCIFailure(.host, "\(path) cannot be locked: \(Errno(rawValue: status))") }
+        if status != 0 { throw HostFailure(.host, "\(path) cannot be locked: \(Errno(rawValue: status))") }
         _ = ftruncate(file.descriptor, 0)
         try? Files.write("\(owner) (pid \(getpid()))\n", to: file)
         return file
@@ -79,7 +79,7 @@ public final class PCICard: Sendable {
     /// Reads 1, 2 or 4 bytes, as one access.
     /// - Parameter offset: a multiple of `count`.
     /// - Throws: `.invalid` beyond the space, `.notFound` if the card is gone, `.host` for what the kernel says.
-    public func read(_ count: Int, at offset: Int) throws(PCIFailure) -> UInt32 {
+    public func read(_ count: Int, at offset: Int) throws(HostFailure) -> UInt32 {
         try check(count, offset)
         var value: UInt32 = 0
         // SAFETY: the kernel writes at most `count` bytes, at most the four of a local, during the call.
@@ -91,7 +91,7 @@ public final class PCICard: Sendable {
     }
 
     /// Writes 1, 2 or 4 bytes, as one access.
-    public func write(_ value: UInt32, _ count: Int, at offset: Int) throws(PCIFailure) {
+    public func write(_ value: UInt32, _ count: Int, at offset: Int) throws(HostFailure) {
         try check(count, offset)
         var value = value.littleEndian
         // SAFETY: the kernel reads `count` bytes, at most the four of a local, during the call.
@@ -101,19 +101,19 @@ public final class PCICard: Sendable {
         try check(done, of: count, "written")
     }
 
-    private func check(_ count: Int, _ offset: Int) throws(PCIFailure) {
+    private func check(_ count: Int, _ offset: Int) throws(HostFailure) {
         guard [1, 2, 4].contains(count), offset >= 0, offset % count == 0, offset <= byteCount - count else {
-            throw PCIFailure(.invalid, "\(facts.address) has no \(count) bytes at \(offset)")
+            throw HostFailure(.invalid, "\(facts.address) has no \(count) bytes at \(offset)")
         }
     }
 
-    private func check(_ done: Int, of count: Int, _ what: String) throws(PCIFailure) {
+    private func check(_ done: Int, of count: Int, _ what: String) throws(HostFailure) {
         if done == count { return }
         let error = Errno(rawValue: errno)
         // sysfs's file of a card that was pulled out has no bytes any more.
         let isGone = done >= 0 || error == .operationNotSupportedByDevice
-        if isGone { throw PCIFailure(.notFound, "\(facts.address) is gone") }
-        throw PCIFailure(.host, "\(facts.address)'s configuration space cannot be \(what): \(error)")
+        if isGone { throw HostFailure(.notFound, "\(facts.address) is gone") }
+        throw HostFailure(.host, "\(facts.address)'s configuration space cannot be \(what): \(error)")
     }
 }
 
@@ -122,7 +122,7 @@ extension PCICard {
     private static let busMaster: UInt32 = 0x0004
 
     /// Lets the card, or does not let it, reach memory. Without a change nothing is written.
-    public func setBusMaster(_ isOn: Bool) throws(PCIFailure) {
+    public func setBusMaster(_ isOn: Bool) throws(HostFailure) {
         let old = try read(2, at: PCICard.command)
         let new = isOn ? old | PCICard.busMaster : old & ~PCICard.busMaster
         if new != old { try write(new, 2, at: PCICard.command) }
@@ -132,11 +132,11 @@ extension PCICard {
     /// table 5-6). A card that forgets on its way from D3hot (No_Soft_Reset is 0) is told its addresses again.
     /// - Parameter state: 0 … 3. Whether the card has it, and whether it may be entered from here, the caller knows.
     /// - Throws: `.denied` without the capability, `.host` if the card does not follow.
-    public func enter(powerState state: UInt8) throws(PCIFailure) {
+    public func enter(powerState state: UInt8) throws(HostFailure) {
         let id = PCICapability.powerManagement
         guard let capability = original.capabilities.first(where: { $0.id == id && !$0.isExtended }),
             capability.offset + 6 <= byteCount
-        else { throw PCIFailure(.denied, "\(facts.address) has no power states") }
+        else { throw HostFailure(.denied, "\(facts.address) has no power states") }
         let register = capability.offset + 4
         let old = try read(2, at: register)
         // Written as 1 the PME status would be cleared; it is not ours.
@@ -145,7 +145,7 @@ extension PCICard {
         if isDeep { usleep(10_000) } else if old & 3 == 2 || state == 2 { usleep(200) }
         let new = try read(2, at: register)
         guard new & 3 == UInt32(state & 3) else {
-            throw PCIFailure(.host, "\(facts.address) stays in D\(new & 3), where D\(state) was asked for")
+            throw HostFailure(.host, "\(facts.address) stays in D\(new & 3), where D\(state) was asked for")
         }
         if old & 3 == 3, state == 0, old & 0x8 == 0 { try restore() }
     }
@@ -155,7 +155,7 @@ extension PCICard {
     ///
     /// COMMAND is written last, without bus mastering: with wrong addresses the card must not answer, and to no address
     /// may it write.
-    public func restore() throws(PCIFailure) {
+    public func restore() throws(HostFailure) {
         let bytes = original.bytes
         for offset in stride(from: 0x10, to: 0x28, by: 4) { try restore(4, at: offset) }
         try restore(4, at: 0x30)
@@ -164,7 +164,7 @@ extension PCICard {
         try write(saved & ~PCICard.busMaster, 2, at: PCICard.command)
     }
 
-    private func restore(_ count: Int, at offset: Int) throws(PCIFailure) {
+    private func restore(_ count: Int, at offset: Int) throws(HostFailure) {
         let saved = original.bytes[offset..<offset + count].reversed().reduce(0) { $0 << 8 | UInt32($1) }
         if try read(count, at: offset) != saved { try write(saved, count, at: offset) }
     }

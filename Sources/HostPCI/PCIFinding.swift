@@ -1,5 +1,7 @@
 // Whether a card can be given away, and what stands in the way: each point on its own, with what to do.
 
+public import HostIO
+
 /// One point.
 public struct PCIFinding: Hashable, Sendable {
     public enum Verdict: String, Sendable, CaseIterable {
@@ -24,7 +26,7 @@ public struct PCIFinding: Hashable, Sendable {
 extension PCIStub {
     /// What the host has to say about giving a card away, always in the same order.
     /// - Throws: `.notFound` if there is no such card.
-    public func findings(on address: PCIBusAddress) throws(PCIFailure) -> [PCIFinding] {
+    public func findings(on address: PCIBusAddress) throws(HostFailure) -> [PCIFinding] {
         let facts = try tree.device(address)
         let space = try tree.configuration(of: address)
         if facts.isBridge {

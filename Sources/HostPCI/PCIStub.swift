@@ -35,7 +35,7 @@ public struct PCIStub: Sendable {
     public static let writeNow: Write = { text, path throws(Errno) in try Files.write(text, to: path) }
 
     /// Cards that are hidden, in the order of their addresses.
-    public func hidden() throws(PCIFailure) -> [PCIDeviceFacts] { try tree.devices().filter { $0.driver == name } }
+    public func hidden() throws(HostFailure) -> [PCIDeviceFacts] { try tree.devices().filter { $0.driver == name } }
 
     /// Takes a card from the driver that has it, and keeps all others from taking it. Nothing happens to one that is
     /// hidden.
@@ -45,15 +45,15 @@ public struct PCIStub: Sendable {
     /// - Throws: `.notFound`; `.denied` for a bridge; `.host` without the stub, or if a driver does not let go. The
     ///   card is as it was then, as far as the kernel lets it.
     @discardableResult
-    public func hide(_ address: PCIBusAddress) throws(PCIFailure) -> String? {
+    public func hide(_ address: PCIBusAddress) throws(HostFailure) -> String? {
         let facts = try tree.device(address)
         if facts.driver == name { return remembered(address) }
         guard !facts.isBridge else {
-            throw PCIFailure(.denied, "\(address) is a bridge; cards are hidden, not what they are plugged into")
+            throw HostFailure(.denied, "\(address) is a bridge; cards are hidden, not what they are plugged into")
         }
         guard tree.hasDriver(name) else {
             let module = name == "pciback" ? "xen-pciback" : name
-            throw PCIFailure(.host, "the kernel has no driver \(name); modprobe \(module)")
+            throw HostFailure(.host, "the kernel has no driver \(name); modprobe \(module)")
         }
         let directory = tree.directory(address)
         if let driver = facts.driver { try remember(driver, of: address) }
@@ -63,11 +63,11 @@ public struct PCIStub: Sendable {
             try write("\(address)", tree.root.appending("drivers_probe"))
         } catch {
             giveBack(address, to: facts)
-            throw PCIFailure(.host, "\(address) cannot be hidden: \(error); see the kernel's log")
+            throw HostFailure(.host, "\(address) cannot be hidden: \(error); see the kernel's log")
         }
         guard tree.facts(of: address)?.driver == name else {
             giveBack(address, to: facts)
-            throw PCIFailure(.host, "\(name) did not take \(address); see the kernel's log")
+            throw HostFailure(.host, "\(name) did not take \(address); see the kernel's log")
         }
         return facts.driver
     }
@@ -77,7 +77,7 @@ public struct PCIStub: Sendable {
     /// - Parameter rebinds: false leaves it without a driver; the next probe may give it one.
     /// - Returns: the driver that has it now; nil if none has, which is no error.
     @discardableResult
-    public func unhide(_ address: PCIBusAddress, rebinds: Bool = true) throws(PCIFailure) -> String? {
+    public func unhide(_ address: PCIBusAddress, rebinds: Bool = true) throws(HostFailure) -> String? {
         let facts = try tree.device(address)
         guard facts.driver == name || facts.driverOverride == name else { return facts.driver }
         let directory = tree.directory(address)
@@ -87,7 +87,7 @@ public struct PCIStub: Sendable {
             // An empty line ends the override (Linux, drivers/base/driver.c, `driver_set_override`).
             if facts.driverOverride == name { try write("\n", directory.appending("driver_override")) }
         } catch {
-            throw PCIFailure(.host, "\(name) does not let go of \(address): \(error); is a guest using it?")
+            throw HostFailure(.host, "\(name) does not let go of \(address): \(error); is a guest using it?")
         }
         defer { try? Files.remove(memory.appending("\(address)")) }
         guard rebinds else { return nil }
@@ -107,14 +107,14 @@ public struct PCIStub: Sendable {
         return name.isEmpty || name.contains("/") || name.hasPrefix(".") ? nil : name
     }
 
-    private func remember(_ driver: String, of address: PCIBusAddress) throws(PCIFailure) {
+    private func remember(_ driver: String, of address: PCIBusAddress) throws(HostFailure) {
         let path = memory.appending("\(address)")
         do throws(Errno) {
             try Files.makeDirectory(memory, permissions: [.ownerReadWriteExecute])
             try Files.remove(path)
             try Files.make(path, driver + "\n", permissions: [.ownerReadWrite])
         } catch {
-            throw PCIFailure(.host, "\(path) cannot be written: \(error)")
+            throw HostFailure(.host, "\(path) cannot be written: \(error)")
         }
     }
 
@@ -132,28 +132,28 @@ public struct PCIStub: Sendable {
 extension PCIStub {
     /// Puts a card into its initial state, by the first way that works.
     /// - Throws: `.denied` if there is none, `.host` if the kernel fails.
-    public func reset(_ address: PCIBusAddress) throws(PCIFailure) {
+    public func reset(_ address: PCIBusAddress) throws(HostFailure) {
         _ = try tree.device(address)
         guard !tree.resetMethods(of: address).isEmpty else {
-            throw PCIFailure(
+            throw HostFailure(
                 .denied,
                 "\(address) cannot be reset: it has neither FLR nor power states, nor a bus of its own"
             )
         }
         do throws(Errno) { try write("1", tree.directory(address).appending("reset")) } catch {
-            throw PCIFailure(.host, "\(address) cannot be reset: \(error); see the kernel's log")
+            throw HostFailure(.host, "\(address) cannot be reset: \(error); see the kernel's log")
         }
     }
 
     /// Makes or removes virtual functions. No driver of the host takes them.
     /// - Parameter count: 0 removes them all. The kernel changes no other number than 0.
-    public func makeVirtualFunctions(_ count: UInt16, of address: PCIBusAddress) throws(PCIFailure) {
+    public func makeVirtualFunctions(_ count: UInt16, of address: PCIBusAddress) throws(HostFailure) {
         let facts = try tree.device(address)
         guard facts.virtualFunctionLimit > 0 else {
-            throw PCIFailure(.denied, "\(address) has no virtual functions (SR-IOV), or its driver is not loaded")
+            throw HostFailure(.denied, "\(address) has no virtual functions (SR-IOV), or its driver is not loaded")
         }
         guard count <= facts.virtualFunctionLimit else {
-            throw PCIFailure(.invalid, "\(address) has \(facts.virtualFunctionLimit) virtual functions at most")
+            throw HostFailure(.invalid, "\(address) has \(facts.virtualFunctionLimit) virtual functions at most")
         }
         if Int(count) == facts.virtualFunctions.count { return }
         let directory = tree.directory(address)
@@ -162,7 +162,7 @@ extension PCIStub {
             if !facts.virtualFunctions.isEmpty { try write("0", directory.appending("sriov_numvfs")) }
             if count > 0 { try write("\(count)", directory.appending("sriov_numvfs")) }
         } catch {
-            throw PCIFailure(
+            throw HostFailure(
                 .host,
                 "\(address) does not make \(count) virtual functions: \(error); see the kernel's log"
             )

@@ -13,19 +13,22 @@ public struct PCITree: Sendable {
     public init(root: FilePath = "/sys/bus/pci") { self.root = root }
 
     /// All functions, bridges included, in the order of their addresses. Empty on a host without PCI.
-    public func devices() throws(PCIFailure) -> [PCIDeviceFacts] {
+    public func devices() throws(HostFailure) -> [PCIDeviceFacts] {
         let names: [String]
         do throws(Errno) { names = try Files.names(in: root.appending("devices")) } catch {
-            throw PCIFailure(.host, "\(root)/devices cannot be read: \(error)")
+            throw HostFailure(.host, "\(root)/devices cannot be read: \(error)")
         }
         return names.compactMap { PCIBusAddress($0) }.sorted().compactMap { facts(of: $0) }
     }
 
     /// What is at an address.
     /// - Throws: `.notFound`, saying where addresses are found.
-    public func device(_ address: PCIBusAddress) throws(PCIFailure) -> PCIDeviceFacts {
+    public func device(_ address: PCIBusAddress) throws(HostFailure) -> PCIDeviceFacts {
         guard let facts = facts(of: address) else {
-            throw PCIFailure(.notFound, "there is no card \(address) on this host; lspci -D lists those that there are")
+            throw HostFailure(
+                .notFound,
+                "there is no card \(address) on this host; lspci -D lists those that there are"
+            )
         }
         return facts
     }
@@ -70,10 +73,10 @@ public struct PCITree: Sendable {
     }
 
     /// A copy of the configuration space: all of it for root, 64 bytes for others.
-    public func configuration(of address: PCIBusAddress) throws(PCIFailure) -> PCIConfigurationBytes {
+    public func configuration(of address: PCIBusAddress) throws(HostFailure) -> PCIConfigurationBytes {
         let path = directory(address).appending("config")
         do throws(Errno) { return PCIConfigurationBytes(try Files.contents(of: path, limit: 4096)) } catch {
-            throw PCIFailure(error == .noSuchFileOrDirectory ? .notFound : .host, "\(path) cannot be read: \(error)")
+            throw HostFailure(error == .noSuchFileOrDirectory ? .notFound : .host, "\(path) cannot be read: \(error)")
         }
     }
 
@@ -82,7 +85,7 @@ public struct PCITree: Sendable {
     /// - Members of its IOMMU group, where the kernel has groups.
     /// - Behind a bridge to conventional PCI all cards of the bus: the IOMMU cannot tell them apart.
     /// - Other functions of the device, if the only way to reset it resets them all.
-    public func companions(of facts: PCIDeviceFacts) throws(PCIFailure) -> [PCIDeviceFacts] {
+    public func companions(of facts: PCIDeviceFacts) throws(HostFailure) -> [PCIDeviceFacts] {
         let others = try devices().filter { $0.address != facts.address && !$0.isBridge }
         if let group = facts.group { return others.filter { $0.group == group } }
         // Of a card that does not show its capabilities the worse is assumed.

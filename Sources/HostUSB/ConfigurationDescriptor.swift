@@ -83,7 +83,6 @@ package enum USBDescriptorType {
     package static let endpoint: UInt8 = 5
     package static let hid: UInt8 = 0x21
     package static let hidReport: UInt8 = 0x22
-    package static let classInterface: UInt8 = 0x24
     package static let classEndpoint: UInt8 = 0x25
     package static let endpointCompanion: UInt8 = 0x30
 }

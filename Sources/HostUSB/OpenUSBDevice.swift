@@ -1,5 +1,6 @@
 // One device that was taken: transfers in preallocated slots, and what becomes of them.
 
+public import HostIO
 public import SharedRing
 
 /// A device of the host with one owner. Everything but `facts` and `descriptors` on the loop that it was opened for.
@@ -20,7 +21,7 @@ public protocol OpenUSBDevice: AnyObject, Sendable {
 
     /// Prepares the slots. To be called once, before anything else.
     /// - Throws: `.host` if memory is short.
-    func begin(_ plan: USBTransferPlan, client: any USBDeviceClient) throws(USBFailure)
+    func begin(_ plan: USBTransferPlan, client: any USBDeviceClient) throws(HostFailure)
 
     /// Starts a transfer. Its range must not be touched before the result. A transfer that the host refuses completes
     /// with a status that says so.

@@ -27,7 +27,7 @@ public struct USBDeviceRule: Hashable, Sendable, CustomStringConvertible {
     public init(_ address: USBBusAddress) { terms = [.place(address)] }
 
     /// - Throws: `.invalid`, saying which part makes no sense.
-    public init(_ text: String) throws(USBFailure) {
+    public init(_ text: String) throws(HostFailure) {
         if let address = USBBusAddress(text) {
             terms = [.place(address)]
             return
@@ -48,12 +48,12 @@ public struct USBDeviceRule: Hashable, Sendable, CustomStringConvertible {
         self.terms = terms
     }
 
-    private static func term(_ word: Substring, after last: Term?, _ text: String) throws(USBFailure) -> Term {
+    private static func term(_ word: Substring, after last: Term?, _ text: String) throws(HostFailure) -> Term {
         if let value = value(of: "class=", in: word), let number = USBText.number(value, as: UInt8.self) {
-            if number == USBDeviceFacts.hubClass { throw USBFailure(.invalid, "'\(text)': hubs are not given away") }
+            if number == USBDeviceFacts.hubClass { throw HostFailure(.invalid, "'\(text)': hubs are not given away") }
             switch last {
             case nil, .product: return .deviceClass(number)
-            default: throw USBFailure(.invalid, "'\(text)' names more than one class")
+            default: throw HostFailure(.invalid, "'\(text)' names more than one class")
             }
         }
         let halves = word.split(separator: ":", omittingEmptySubsequences: false)
@@ -62,17 +62,17 @@ public struct USBDeviceRule: Hashable, Sendable, CustomStringConvertible {
         {
             return .product(vendor: vendor, product: product)
         }
-        throw USBFailure(
+        throw HostFailure(
             .invalid,
             "'\(USBText.printable(text))' is neither a place (1-1, 3-1.5) nor a rule (0781:5581, class=08, "
                 + "0781:5581/serial=TEXT); '\(USBText.printable(String(word)))' cannot be understood"
         )
     }
 
-    private static func checked(_ serial: Substring, _ text: String) throws(USBFailure) -> String {
+    private static func checked(_ serial: Substring, _ text: String) throws(HostFailure) -> String {
         // A string descriptor holds 126 units of UTF-16 (USB 2.0, 9.6.7).
         if serial.isEmpty || serial.utf16.count > 126 || !serial.unicodeScalars.allSatisfy(USBText.isPrintable) {
-            throw USBFailure(.invalid, "'\(USBText.printable(text))': a serial number has 1…126 printable characters")
+            throw HostFailure(.invalid, "'\(USBText.printable(text))': a serial number has 1…126 printable characters")
         }
         return String(serial)
     }

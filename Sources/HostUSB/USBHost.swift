@@ -6,13 +6,13 @@ public import HostIO
 public protocol USBHost: AnyObject, Sendable {
     /// All devices that are plugged in, hubs included, root hubs not, in the order of their addresses. May block for a
     /// while: off the loops.
-    func devices() throws(USBFailure) -> [USBDeviceFacts]
+    func devices() throws(HostFailure) -> [USBDeviceFacts]
 
     /// Calls `changed` on the loop whenever devices have arrived, gone or changed since the last call: list them then.
     ///
     /// Many changes at once are one call, and a call may come without a change. It says nothing of devices that were
     /// there before. An arrival is told when the host has done with it what it does: its rules are applied.
-    func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) -> any USBWatch
+    func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(HostFailure) -> any USBWatch
 
     /// Takes a device for one owner: the kernel's drivers let go of all its interfaces, and all of them are claimed.
     ///
@@ -23,7 +23,7 @@ public protocol USBHost: AnyObject, Sendable {
     ///   - loop: where the device will be used, only there.
     /// - Throws: `.notFound` if it is gone, `.busy` naming who has it, `.denied` for a hub, `.host` for what the kernel
     ///   says.
-    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice
+    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(HostFailure) -> any OpenUSBDevice
 
     /// Finishes what owners that died have left half done, and gives the host the devices back that nobody goes on with.
     /// May block for a while: off the loops.

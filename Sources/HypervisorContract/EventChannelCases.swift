@@ -19,8 +19,8 @@ extension HypervisorUnderTest {
         let back = try backend.openEventChannels()
         let frontPort = try front.allocate(for: backend.domains.own)
         let backPort = try back.bind(to: frontPort, of: frontend.domains.own)
-        settle(front)
-        settle(back)
+        drainPending(front)
+        drainPending(back)
         return Pair(front: front, frontPort: frontPort, back: back, backPort: backPort)
     }
 }
@@ -35,7 +35,7 @@ func next(_ set: any EventChannels, within milliseconds: CInt = 3000) -> EventCh
 }
 
 /// Takes and unmasks until nothing comes.
-func settle(_ set: any EventChannels) {
+func drainPending(_ set: any EventChannels) {
     while let port = next(set, within: 30) { set.unmask(port) }
 }
 
@@ -92,8 +92,8 @@ extension HypervisorContract {
                 ends[try back.bind(to: port, of: subject.frontend.domains.own)] = port
             }
             try expectEqual(ends.count, 100, "the number of different ports")
-            settle(back)
-            settle(front)
+            drainPending(back)
+            drainPending(front)
             for port in ends.values { front.notify(port) }
             var seen: Set<EventChannelPort> = []
             while seen.count < 100, let port = next(back) {
@@ -109,8 +109,8 @@ extension HypervisorContract {
             try expectEqual(next(pair.back, within: 50), nil, "the pending port after unbinding")
             pair.front.notify(pair.frontPort)
             let again = try pair.back.bind(to: pair.frontPort, of: subject.frontend.domains.own)
-            settle(pair.back)
-            settle(pair.front)
+            drainPending(pair.back)
+            drainPending(pair.front)
             pair.front.notify(pair.frontPort)
             try expectEqual(next(pair.back), again, "the pending port")
         },
@@ -122,8 +122,8 @@ extension HypervisorContract {
                 let view = life % 2 == 0 ? subject.backend : subject.neighbour
                 let back = try view.openEventChannels()
                 let port = try await bindPatiently(back, to: frontPort, of: subject.frontend.domains.own)
-                settle(back)
-                settle(front)
+                drainPending(back)
+                drainPending(front)
                 front.notify(frontPort)
                 try expectEqual(next(back), port, "the backend's pending port in life \(life)")
                 back.notify(port)

@@ -21,13 +21,13 @@ extension NetBackend {
             (NetKeys.featureDynamicMulticastControl, "1"),
             (NetKeys.featureSplitEventChannels, "1"),
             (NetKeys.featureControlRing, "1"),
-            (BusKeys.multiQueueMaxQueues, "\(offer.maxQueues)"),
+            (BusKeys.multiQueueMaxQueues, "\(capabilities.maxQueues)"),
         ]
     }
 
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String {
         guard let interface else { throw BackendFailure(.host, "no interface") }
-        let connection: NetConnection = try await negotiate(offer)
+        let connection: NetConnection = try await negotiate(capabilities)
         let rings = try map(connection)
         let (journal, isTakeover) = try openJournal(
             identity: connection.identity(domain: try await domainIdentity()),
@@ -40,9 +40,9 @@ extension NetBackend {
             isTakeover: isTakeover
         )
         try watchPlace(interface, isTakeover: isTakeover)
-        let alarm = BreakdownAlarm(signal)
+        let latch = BreakdownLatch(signal)
         let shared = NetSharedState(connection, interface, journal)
-        self.alarm = alarm
+        self.latch = latch
         self.shared = shared
         await applyRate()
         let devices: [PacketQueue]
@@ -53,7 +53,7 @@ extension NetBackend {
         } catch {
             throw BackendFailure(error)
         }
-        try await openQueues(connection, rings, journal, devices, shared, alarm, isTakeover: isTakeover)
+        try await openQueues(connection, rings, journal, devices, shared, latch, isTakeover: isTakeover)
         self.connection = connection
         return connection.summary
     }
@@ -82,7 +82,7 @@ extension NetBackend {
         _ journal: RequestJournal,
         _ devices: [PacketQueue],
         _ shared: NetSharedState,
-        _ alarm: BreakdownAlarm,
+        _ latch: BreakdownLatch,
         isTakeover: Bool
     ) async throws(BackendFailure) {
         let mark = mark
@@ -95,8 +95,8 @@ extension NetBackend {
                 shared: shared,
                 offloads: connection.offloads,
                 interface: interface?.name ?? "",
-                alarm: alarm,
-                mark: CrashMark(mark, queue: index)
+                latch: latch,
+                mark: CrashLane(mark, queue: index)
             )
             let queue = NetQueue(facts)
             queues.append(queue)
@@ -145,7 +145,7 @@ extension NetBackend {
         }
         queues = []
         connection = nil
-        alarm = nil
+        latch = nil
         shared = nil
     }
 
@@ -157,7 +157,7 @@ extension NetBackend {
         await applyRate()
         let key = "\(life.frontend)/\(NetKeys.requestMulticastControl)"
         let text = await persist("read \(key)") { (store) throws(HypervisorFailure) in try store.read(key) }
-        shared?.setFiltering(FrontendKeys([key: text].compactMapValues { $0 }).flag(key))
+        shared?.setFiltering(FrontendNodes([key: text].compactMapValues { $0 }).flag(key))
     }
 
     /// Reads `rate` and applies it: all queues of the card share it. One that makes no sense is no limit, as for
@@ -170,7 +170,7 @@ extension NetBackend {
         shared.setRate(rate, text: text)
         if let text, isGiven, rate == nil {
             life.log.failure(
-                "rate=\(FrontendKeys.quoted(text)) is not bytes,microseconds; the card goes on without a limit"
+                "rate=\(FrontendNodes.quoted(text)) is not bytes,microseconds; the card goes on without a limit"
             )
         } else if isGiven {
             life.say("rate \(text ?? "")")

@@ -14,7 +14,7 @@ actor NetBackend: DeviceShell {
     nonisolated let environment: WorkerEnvironment
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe environment.controlLoop.asUnownedSerialExecutor() }
     nonisolated let signal = WatchSignal()
-    let offer: NetOffer
+    let capabilities: NetCapabilities
     let host: any NetworkHost
     let stall: StallTimes
     var life: DeviceLife
@@ -31,7 +31,7 @@ actor NetBackend: DeviceShell {
     var shared: NetSharedState?
     var queues: [NetQueue] = []
     var control: NetControlQueue?
-    var alarm: BreakdownAlarm?
+    var latch: BreakdownLatch?
     /// Counters of connections that are over.
     var pastMetrics = NetMetrics()
 
@@ -39,13 +39,13 @@ actor NetBackend: DeviceShell {
     init(
         _ path: DevicePath,
         _ environment: WorkerEnvironment,
-        _ offer: NetOffer,
+        _ capabilities: NetCapabilities,
         _ host: any NetworkHost,
         stall: StallTimes = .usual
     ) {
         self.path = path
         self.environment = environment
-        self.offer = offer
+        self.capabilities = capabilities
         self.host = host
         self.stall = stall
         life = DeviceLife(path, environment)
@@ -67,7 +67,7 @@ actor NetBackend: DeviceShell {
 
     /// We put the interface into its bridge or route, no script does.
     var isPlacedNatively: Bool {
-        switch offer.placement {
+        switch capabilities.placement {
         case .automatic: isDriverDomain
         case .script: false
         case .native: true
@@ -78,5 +78,5 @@ actor NetBackend: DeviceShell {
         [path.key(NetKeys.rate), "\(keys?.frontend ?? path.frontend)/\(NetKeys.requestMulticastControl)"]
     }
 
-    var breakdown: Breakdown? { alarm?.raised }
+    var breakdown: Breakdown? { latch?.raised }
 }

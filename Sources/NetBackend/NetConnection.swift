@@ -4,29 +4,6 @@ internal import BackendCore
 internal import HostNetwork
 internal import XenWire
 
-/// What this backend offers to every frontend, before any frontend is there.
-public struct NetOffer: Hashable, Sendable {
-    /// Who puts the host's interface into its bridge or route.
-    public enum Placement: String, Hashable, Sendable, CaseIterable {
-        /// libxl's script in dom0, xenbackd itself in a driver domain.
-        case automatic
-        /// Always the toolstack's script.
-        case script
-        /// Always xenbackd; the toolstack's script is not waited for.
-        case native
-    }
-
-    /// 1 … 16.
-    public let maxQueues: Int
-    public let placement: Placement
-
-    /// Values outside their range are brought into it.
-    public init(maxQueues: Int, placement: Placement = .automatic) {
-        self.maxQueues = min(max(maxQueues, 1), 16)
-        self.placement = placement
-    }
-}
-
 /// The negotiated facts of one connection; immutable.
 struct NetConnection: Hashable, Sendable {
     struct Queue: Hashable, Sendable {
@@ -100,17 +77,17 @@ extension NetConnection: NegotiatedConnection {
     ]
 
     /// At most 16 × 5.
-    static func furtherKeys(_ first: FrontendKeys, _ offer: NetOffer) -> [String] {
-        guard let count = try? queueCount(first, offer) else { return [] }
+    static func furtherKeys(_ first: FrontendNodes, _ capabilities: NetCapabilities) -> [String] {
+        guard let count = try? queueCount(first, capabilities) else { return [] }
         return (0..<count).flatMap { queue in queueKeys.map { prefix(queue, of: count) + $0 } }
     }
 
-    init(_ reader: inout FrontendKeyReader, _ offer: NetOffer) throws(FrontendKeyFault) {
+    init(_ reader: inout FrontendNodeReader, _ capabilities: NetCapabilities) throws(FrontendNodeFault) {
         let keys = reader.keys
         guard keys.flag(NetKeys.requestReceiveCopy) else {
-            throw FrontendKeyFault(NetKeys.requestReceiveCopy, "is not 1: the frontend wants pages flipped")
+            throw FrontendNodeFault(NetKeys.requestReceiveCopy, "is not 1: the frontend wants pages flipped")
         }
-        let count = try NetConnection.queueCount(keys, offer)
+        let count = try NetConnection.queueCount(keys, capabilities)
         var queues: [Queue] = []
         for index in 0..<count {
             queues.append(try Queue(&reader, NetConnection.prefix(index, of: count)))
@@ -135,9 +112,11 @@ extension NetConnection: NegotiatedConnection {
         requestsMulticastControl = keys.flag(NetKeys.requestMulticastControl)
     }
 
-    private static func queueCount(_ keys: FrontendKeys, _ offer: NetOffer) throws(FrontendKeyFault) -> Int {
+    private static func queueCount(_ keys: FrontendNodes, _ capabilities: NetCapabilities) throws(FrontendNodeFault)
+        -> Int
+    {
         guard keys[BusKeys.multiQueueNumQueues] != nil else { return 1 }
-        return Int(try keys.number(BusKeys.multiQueueNumQueues, in: 1...UInt32(offer.maxQueues)))
+        return Int(try keys.number(BusKeys.multiQueueNumQueues, in: 1...UInt32(capabilities.maxQueues)))
     }
 
     /// A single queue has its keys in the frontend's directory itself (netif.h, "multi-queue").
@@ -147,7 +126,7 @@ extension NetConnection: NegotiatedConnection {
 }
 
 extension NetConnection.Queue {
-    fileprivate init(_ reader: inout FrontendKeyReader, _ prefix: String) throws(FrontendKeyFault) {
+    fileprivate init(_ reader: inout FrontendNodeReader, _ prefix: String) throws(FrontendNodeFault) {
         transmitRing = try reader.reference(prefix + NetKeys.transmitRingReference)
         receiveRing = try reader.reference(prefix + NetKeys.receiveRingReference)
         if reader[prefix + NetKeys.eventChannelTransmit] != nil {

@@ -80,7 +80,7 @@ final actor NetControlQueue {
         guard ring != nil else { return }
         let end = facts.data.turn(facts.mark) { serve() }
         guard let breakdown = port?.ended(end, again: Wake.turn) else { return }
-        facts.alarm.raise(breakdown)
+        facts.latch.raise(breakdown)
         close()
     }
 

@@ -29,7 +29,7 @@ struct NetDeviceKeys: Hashable, Sendable {
     var gatewayDevice: String?
     var rate: String?
 
-    init(_ keys: BackendKeys) {
+    init(_ keys: BackendNodes) {
         frontend = keys[BusKeys.frontend] ?? keys.path.frontend
         script = keys[BusKeys.script].flatMap { $0.split(separator: "/").last.map(String.init) }
         mac = keys[NetKeys.mac]
@@ -50,7 +50,7 @@ struct NetDeviceKeys: Hashable, Sendable {
     /// - Throws: `.invalid` for keys that make no sense, with what to mend.
     func plan(owner: String, isNative: Bool) throws(BackendFailure) -> InterfacePlan {
         if let mac, MACAddress(text: mac) == nil {
-            throw BackendFailure(.invalid, "mac=\(FrontendKeys.quoted(mac)) is no address like 00:16:3e:12:34:56")
+            throw BackendFailure(.invalid, "mac=\(FrontendNodes.quoted(mac)) is no address like 00:16:3e:12:34:56")
         }
         return InterfacePlan(
             name: script == nil || isNative ? interface : usualName,
@@ -72,7 +72,7 @@ struct NetDeviceKeys: Hashable, Sendable {
         case let name?:
             throw BackendFailure(
                 .invalid,
-                "script=\(FrontendKeys.quoted(name)) is none that can be done without it; use vif-bridge, vif-openvswitch, "
+                "script=\(FrontendNodes.quoted(name)) is none that can be done without it; use vif-bridge, vif-openvswitch, "
                     + "vif-route or vif-nat, or let the toolstack run scripts (native-setup = \"never\")"
             )
         }
@@ -93,7 +93,7 @@ struct NetDeviceKeys: Hashable, Sendable {
         guard let number = UInt32(decimal: text), range.contains(number) else {
             throw BackendFailure(
                 .invalid,
-                "\(key)=\(FrontendKeys.quoted(text)) is not a number from \(range.lowerBound) to \(range.upperBound)"
+                "\(key)=\(FrontendNodes.quoted(text)) is not a number from \(range.lowerBound) to \(range.upperBound)"
             )
         }
         return number

@@ -12,7 +12,7 @@ package struct NetLane: ~Copyable {
     private var transmit: NetTransmit
     private var receive: NetReceive
     private let scratch: NetScratch
-    private let alarm: BreakdownAlarm
+    private let latch: BreakdownLatch
     private let journal: RequestJournal
 
     /// - Parameters:
@@ -26,13 +26,13 @@ package struct NetLane: ~Copyable {
         grants: any GrantTable,
         device: any PacketDevice
     ) throws {
-        let connection = try NetConnection(FrontendKeys(keys), NetOffer(maxQueues: 1))
+        let connection = try NetConnection(FrontendNodes(keys), NetCapabilities(maxQueues: 1))
         let journal = try RequestJournal.create(
             at: environment.runDirectory.appending("lane"),
             identity: "lane",
             layout: .rings(3, slots: NetWire.transmitSlots, stateBytes: NetSettings.byteCount)
         )
-        let alarm = BreakdownAlarm(WatchSignal())
+        let latch = BreakdownLatch(WatchSignal())
         let facts = NetQueueFacts(
             path: path,
             index: 0,
@@ -41,8 +41,8 @@ package struct NetLane: ~Copyable {
             shared: NetSharedState(connection, device, journal),
             offloads: connection.offloads,
             interface: device.name,
-            alarm: alarm,
-            mark: CrashMark(nil, queue: 0)
+            latch: latch,
+            mark: CrashLane(nil, queue: 0)
         )
         let (queue, wanted) = (try device.openQueues(1)[0], connection.queues[0])
         let (log, mapping) = (FaultLog(environment.logger), environment.hypervisor.grants)
@@ -67,7 +67,7 @@ package struct NetLane: ~Copyable {
         )
         scratch = try NetScratch()
         self.journal = journal
-        self.alarm = alarm
+        self.latch = latch
         self.transmit = transmit
         self.receive = receive
     }

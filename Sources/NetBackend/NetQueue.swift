@@ -280,7 +280,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
         case .more: if let target { facts.data.loop.soon(target: target, slot: slot) }
         case .broken(let breakdown):
             isTaking = false
-            facts.alarm.raise(breakdown)
+            facts.latch.raise(breakdown)
         }
         return true
     }

@@ -15,14 +15,14 @@ struct NetQueueFacts: Sendable {
     let shared: NetSharedState
     let offloads: PacketOffloads
     let interface: String
-    let alarm: BreakdownAlarm
-    let mark: CrashMark
+    let latch: BreakdownLatch
+    let mark: CrashLane
 
     /// The host did not take or deliver a packet. That its interface is down or its queue full is normal; an interface
     /// that is gone ends the connection.
     /// - Parameter result: what the batch says of the packet.
     func refused(_ result: Int32) {
         guard PacketBatch.meansGone(result) else { return }
-        alarm.raise(.host("the interface \(interface) was deleted; the device needs to be attached again"))
+        latch.raise(.host("the interface \(interface) was deleted; the device needs to be attached again"))
     }
 }

@@ -36,9 +36,6 @@ final class Descriptor: Sendable {
         _ = unsafe eventfd_read(raw, &count)
     }
 
-    /// Whether the other end of this socket is gone.
-    var isHungUp: Bool { poll(for: 0) & (POLLHUP | POLLERR) != 0 }
-
     var isReadable: Bool { poll(for: POLLIN) & POLLIN != 0 }
 
     private func poll(for events: CInt) -> CInt {

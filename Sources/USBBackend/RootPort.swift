@@ -88,7 +88,7 @@ final class RootPort {
         rule = nil
         pause = RootPort.firstPause
         if !assignment.isEmpty {
-            do throws(USBFailure) {
+            do throws(HostFailure) {
                 rule = try USBDeviceRule(assignment)
             } catch {
                 refusal = error.text

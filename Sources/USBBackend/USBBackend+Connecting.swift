@@ -27,14 +27,14 @@ extension USBBackend {
             rings: [urbRing, connectionRing],
             isTakeover: isTakeover
         )
-        let alarm = BreakdownAlarm(signal)
-        self.alarm = alarm
+        let latch = BreakdownLatch(signal)
+        self.latch = latch
         let opening = USBQueue.Opening(
             urbRing: urbRing,
             connectionRing: connectionRing,
             journal: journal,
             port: connection.port,
-            alarm: alarm,
+            latch: latch,
             log: FaultLog(sharing: life.log),
             isTakeover: isTakeover
         )
@@ -49,13 +49,13 @@ extension USBBackend {
             await queue.close()
         }
         connection = nil
-        alarm = nil
+        latch = nil
     }
 
     func release() async {
         if let queue { await queue.abandon() }
         queue = nil
         connection = nil
-        alarm = nil
+        latch = nil
     }
 }

@@ -24,7 +24,7 @@ actor USBBackend: DeviceShell {
     var queue: USBQueue?
     var shape: USBControllerShape?
     var connection: USBConnection?
-    var alarm: BreakdownAlarm?
+    var latch: BreakdownLatch?
 
     init(_ path: DevicePath, _ environment: WorkerEnvironment, _ host: any USBHost) {
         self.path = path
@@ -48,5 +48,5 @@ actor USBBackend: DeviceShell {
     /// All ports at once: one node above them.
     var watchedKeys: [String] { [path.key(USBKeys.ports)] }
 
-    var breakdown: Breakdown? { alarm?.raised }
+    var breakdown: Breakdown? { latch?.raised }
 }

@@ -19,7 +19,7 @@ public struct USBClass: DeviceClass {
 
     public var kinds: [DeviceKind] { servesQusb ? [.vusb, .qusb] : [.vusb] }
 
-    public func owns(_ keys: BackendKeys) -> Bool { kinds.contains(keys.path.kind) }
+    public func owns(_ keys: BackendNodes) -> Bool { kinds.contains(keys.path.kind) }
 
     public func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
         USBBackend(path, environment, host)

@@ -18,14 +18,14 @@ struct USBConnection: NegotiatedConnection, Hashable {
     /// ABIs whose slots are laid out as usbif.h draws them (public/io/protocols.h).
     private static let abis: Set<String> = ["x86_32-abi", "x86_64-abi", "arm-abi"]
 
-    /// - Parameter offer: usbif.h has nothing to negotiate.
-    init(_ reader: inout FrontendKeyReader, _ offer: Void) throws(FrontendKeyFault) {
+    /// - Parameter capabilities: usbif.h has nothing to negotiate.
+    init(_ reader: inout FrontendNodeReader, _ capabilities: Void) throws(FrontendNodeFault) {
         urbRing = try reader.reference(USBKeys.urbRingReference)
         connectionRing = try reader.reference(USBKeys.connectionRingReference)
         port = try reader.port(BusKeys.eventChannel)
         abi = reader[USBKeys.protocol]
         if let abi, !USBConnection.abis.contains(abi) {
-            throw FrontendKeyFault(USBKeys.protocol, "is unknown: \(FrontendKeys.quoted(abi))")
+            throw FrontendNodeFault(USBKeys.protocol, "is unknown: \(FrontendNodes.quoted(abi))")
         }
     }
 

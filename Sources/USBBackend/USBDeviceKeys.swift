@@ -13,7 +13,7 @@ struct USBDeviceKeys: Hashable, Sendable {
     private let version: String?
     private let portCount: String?
 
-    init(_ keys: BackendKeys) {
+    init(_ keys: BackendNodes) {
         frontend = keys[BusKeys.frontend] ?? keys.path.frontend
         version = keys[USBKeys.version]
         portCount = keys[USBKeys.portCount]
@@ -26,12 +26,12 @@ struct USBDeviceKeys: Hashable, Sendable {
         if version.flatMap({ UInt8(decimal: $0) }).flatMap(USBVersion.init(rawValue:)) == nil {
             throw BackendFailure(
                 .invalid,
-                "\(USBKeys.version)=\(FrontendKeys.quoted(version)) is neither 1 (USB 1.1) nor 2 (USB 2.0)"
+                "\(USBKeys.version)=\(FrontendNodes.quoted(version)) is neither 1 (USB 1.1) nor 2 (USB 2.0)"
             )
         }
         throw BackendFailure(
             .invalid,
-            "\(USBKeys.portCount)=\(FrontendKeys.quoted(portCount)) is not a number from 1 to \(USBPort.maxNumber)"
+            "\(USBKeys.portCount)=\(FrontendNodes.quoted(portCount)) is not a number from 1 to \(USBPort.maxNumber)"
         )
     }
 }

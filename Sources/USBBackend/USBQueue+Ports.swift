@@ -13,7 +13,7 @@ extension USBQueue {
         guard !isStarted else { return assign(assignments) }
         isStarted = true
         target = facts.data.loop.attach(self)
-        do throws(USBFailure) {
+        do throws(HostFailure) {
             watch = try facts.host.watch(on: facts.data.loop) { [weak self] in
                 self?.assumeIsolated { $0.busChanged() }
             }
@@ -105,7 +105,7 @@ extension USBQueue {
         completionTurn()
     }
 
-    private func found(_ result: Result<any OpenUSBDevice, USBFailure>, _ rule: USBDeviceRule, _ port: RootPort) {
+    private func found(_ result: Result<any OpenUSBDevice, HostFailure>, _ rule: USBDeviceRule, _ port: RootPort) {
         switch result {
         case .success(let device):
             guard isStarted, port.rule == rule, port.device == nil else {
@@ -120,7 +120,7 @@ extension USBQueue {
     }
 
     /// No device: it may come, or somebody may let go of it.
-    private func missed(_ failure: USBFailure, _ port: RootPort) {
+    private func missed(_ failure: HostFailure, _ port: RootPort) {
         if failure.kind == .notFound {
             // Named by its place, or by a rule: that it is not there is no failure.
             port.refusal = nil
@@ -144,7 +144,7 @@ extension USBQueue {
     private func admit(_ device: any OpenUSBDevice, _ port: RootPort) {
         do throws(USBRefusal) {
             let capabilities = try USBCapabilities(device.facts, device.descriptors, version: facts.shape.version)
-            do throws(USBFailure) {
+            do throws(HostFailure) {
                 let plan = USBTransferPlan(
                     slots: USBWire.urbSlots + 1,
                     packets: USBWire.maxPackets,

@@ -24,7 +24,7 @@ final actor USBQueue {
     /// nil while no frontend is connected.
     var rings: USBRingState?
     var target: TargetID?
-    private var alarm: BreakdownAlarm?
+    private var latch: BreakdownLatch?
     private var port: QueuePort?
     private let gate = DrainGate()
     /// URBs wait until the frontend has seen a response; a timer looks whether it has.
@@ -50,7 +50,7 @@ final actor USBQueue {
     }
 
     /// A controller has one queue.
-    private nonisolated var crashMark: CrashMark { CrashMark(facts.mark, queue: 0) }
+    private nonisolated var crashLane: CrashLane { CrashLane(facts.mark, queue: 0) }
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe facts.data.loop.asUnownedSerialExecutor() }
 
@@ -68,7 +68,7 @@ final actor USBQueue {
         let journal: RequestJournal
         /// The frontend's.
         let port: EventChannelPort
-        let alarm: BreakdownAlarm
+        let latch: BreakdownLatch
         let log: FaultLog
         /// URBs of a killed predecessor are answered, its devices are awaited, and the frontend is notified once.
         let isTakeover: Bool
@@ -92,7 +92,7 @@ final actor USBQueue {
             throw error
         }
         self.port = consume port
-        alarm = opening.alarm
+        latch = opening.latch
         isTaking = true
         if opening.isTakeover {
             takeOver(USBPortMemory.ports(ports.count, from: opening.journal.state.load()))
@@ -138,7 +138,7 @@ final actor USBQueue {
             rings?.events.restore(port.port, memory.told)
             readopt(port, memory)
         }
-        facts.data.turn(crashMark) {
+        facts.data.turn(crashLane) {
             var notify = false
             rings?.beginTurn()
             rings?.answerLost()
@@ -155,7 +155,7 @@ final actor USBQueue {
     /// - Parameter lasts: a successor will go on: the frontend's drivers are to try again.
     func drain(lasts: Bool) async {
         isTaking = false
-        facts.data.turn(crashMark) {
+        facts.data.turn(crashLane) {
             rings?.beginTurn()
             rings?.cancelAll(lasts ? .lost : .gone)
         }
@@ -183,7 +183,7 @@ final actor USBQueue {
     private func dropRings() {
         if rings != nil { past.merge(rings?.metrics ?? USBMetrics()) }
         rings = nil
-        alarm = nil
+        latch = nil
         for port in ports { port.disconnect() }
     }
 
@@ -240,7 +240,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
 
     private func eventTurn() {
         guard isTaking else { return }
-        facts.data.turn(crashMark) {
+        facts.data.turn(crashLane) {
             var notify = false
             rings?.beginTurn()
             guard let end = rings?.turn(notify: &notify) else { return }
@@ -252,7 +252,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
     /// After transfers ended, or ports changed.
     func completionTurn() {
         guard rings != nil else { return }
-        facts.data.turn(crashMark) {
+        facts.data.turn(crashLane) {
             var notify = false
             rings?.beginTurn()
             rings?.deliver(notify: &notify)
@@ -267,7 +267,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
     private func lookAgain() {
         isLooking = false
         guard isTaking, rings != nil else { return }
-        facts.data.turn(crashMark) {
+        facts.data.turn(crashLane) {
             var notify = false
             rings?.beginTurn()
             do throws(Breakdown) { _ = try rings?.takeAll(notify: &notify) } catch { broken(error) }
@@ -277,7 +277,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
 
     private func broken(_ breakdown: Breakdown) {
         isTaking = false
-        alarm?.raise(breakdown)
+        latch?.raise(breakdown)
     }
 
     /// What every turn ends with.

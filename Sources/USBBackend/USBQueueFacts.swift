@@ -12,7 +12,7 @@ struct USBQueueFacts: Sendable {
     let host: any USBHost
     let grants: any GrantTable
     let data: DataLoop
-    let mark: DeviceMark?
+    let mark: DeviceCrashMark?
 
     /// As others are told who has a device.
     func owner(_ port: USBPort) -> String { "\(path.relative) port \(port)" }

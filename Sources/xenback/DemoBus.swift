@@ -68,12 +68,12 @@ final class DemoBus: USBHost {
 
     init(_ directory: FilePath) { self.directory = directory }
 
-    func devices() throws(USBFailure) -> [USBDeviceFacts] {
+    func devices() throws(HostFailure) -> [USBDeviceFacts] {
         look()
         return try bus.devices()
     }
 
-    func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) -> any USBWatch {
+    func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(HostFailure) -> any USBWatch {
         let watch = DemoWatch(try bus.watch(on: loop, changed))
         Task(executorPreference: loop) {
             while !watch.isEnded {
@@ -85,7 +85,7 @@ final class DemoBus: USBHost {
         return watch
     }
 
-    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice {
+    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(HostFailure) -> any OpenUSBDevice {
         try bus.open(facts, owner: owner, on: loop)
     }
 
@@ -124,7 +124,7 @@ final class DemoBus: USBHost {
         case .hub: function = DemoHub()
         case nil: return nil
         }
-        do throws(USBFailure) {
+        do throws(HostFailure) {
             try bus.plug(function, at: address)
         } catch {
             return nil

@@ -68,7 +68,10 @@ struct DemoServiceOptions: ParsableArguments {
                     devices = USBClass(host: DemoBus(FilePath(usb)), servesQusb: controllers.servesQusb)
                 }
                 if let network, let cards = devices as? NetClass {
-                    devices = NetClass(offer: cards.offer, host: SocketNetwork(directory: FilePath(network)))
+                    devices = NetClass(
+                        capabilities: cards.capabilities,
+                        host: SocketNetwork(directory: FilePath(network))
+                    )
                 }
                 if let poison { devices = PoisonedClass(inner: devices, poison: poison) }
                 return devices
@@ -119,7 +122,7 @@ private struct PoisonedClass: DeviceClass {
     let poison: String
 
     var kinds: [DeviceKind] { inner.kinds }
-    func owns(_ keys: BackendKeys) -> Bool { inner.owns(keys) }
+    func owns(_ keys: BackendNodes) -> Bool { inner.owns(keys) }
 
     func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
         let name = "\(path.kind)/\(path.index)"

@@ -78,7 +78,7 @@ struct Xenbackd: ParsableCommand {
 
     private static func options(config: String?, runDirectory: String?, logLevel: Logger.Level?) -> ServiceOptions {
         ServiceOptions(
-            config.map { .file(FilePath($0)) } ?? .usualFile,
+            config.map { .file(FilePath($0)) } ?? .defaultFile,
             runDirectory: runDirectory.map { FilePath($0) },
             logLevel: logLevel
         )

@@ -138,7 +138,7 @@ private struct RingOfOne {
                         pages: memory,
                         privateOffset: 0
                     )
-                    data.turn(CrashMark(nil, queue: 0)) {}
+                    data.turn(CrashLane(nil, queue: 0)) {}
                 }
             }
         }
@@ -196,9 +196,9 @@ private struct RingOfOne {
     }
 
     @Test func crashMarksNest() throws {
-        let marks = try DeviceMarks(try FilePath.temporary().appending("marks"))
+        let marks = try CrashMarks(try FilePath.temporary().appending("marks"))
         let device = try #require(marks.mark(for: "vbd/1"))
-        let mark = CrashMark(device, queue: 3)
+        let mark = CrashLane(device, queue: 3)
         mark.during {
             mark.during { #expect(device.isBusy) }
             #expect(device.isBusy)
@@ -207,11 +207,11 @@ private struct RingOfOne {
     }
 
     @Test func noGrantAndNoPortIsNamedTwice() throws {
-        var reader = FrontendKeyReader(FrontendKeys(["a": "5", "b": "5", "p": "7", "q": "7"]))
+        var reader = FrontendNodeReader(FrontendNodes(["a": "5", "b": "5", "p": "7", "q": "7"]))
         #expect(try reader.reference("a") == GrantReference(5))
-        #expect(throws: FrontendKeyFault("b", "repeats grant 5")) { try reader.reference("b") }
+        #expect(throws: FrontendNodeFault("b", "repeats grant 5")) { try reader.reference("b") }
         #expect(try reader.port("p") == EventChannelPort(7))
-        #expect(throws: FrontendKeyFault("q", "repeats port 7")) { try reader.port("q") }
+        #expect(throws: FrontendNodeFault("q", "repeats port 7")) { try reader.port("q") }
     }
 
     @Test func logsOfADeviceShareWhatTheyMaySay() {

@@ -51,14 +51,14 @@ import XenWire
         let small = try SmallFileSystem(kilobytes: 256)
         let path = small.path.appending("worker-1.marks")
         try small.fill()
-        #expect(throws: Errno.noSpace) { try DeviceMarks(path) }
+        #expect(throws: Errno.noSpace) { try CrashMarks(path) }
         try small.makeRoom()
-        let marks = try DeviceMarks(path)
+        let marks = try CrashMarks(path)
         try small.fill()
-        for index in 0..<DeviceMarks.capacity {
+        for index in 0..<CrashMarks.capacity {
             try #require(marks.mark(for: "vbd/\(index)")).begin()
         }
-        #expect(try DeviceMarks(path).inUse.count == DeviceMarks.capacity)
+        #expect(try CrashMarks(path).inUse.count == CrashMarks.capacity)
     }
 
     @Test func sharesAreReservedWholeOrNotMade() throws {

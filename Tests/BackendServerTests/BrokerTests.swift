@@ -18,7 +18,7 @@ import XenWire
 /// Says that every disk is ours and makes none: the broker only asks.
 private struct AnyDisk: DeviceClass {
     var kinds: [DeviceKind] { [.vbd, .vbd3] }
-    func owns(_ keys: BackendKeys) -> Bool { keys.path.kind == .vbd3 || keys["script"] == "ours" }
+    func owns(_ keys: BackendNodes) -> Bool { keys.path.kind == .vbd3 || keys["script"] == "ours" }
     func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
         fatalError("the broker makes no backends")
     }
@@ -150,7 +150,7 @@ struct BrokerTests {
         let (broker, task) = broker(host)
         let path = try await host.attach(1)
         try await eventually("a worker") { await self.process(broker, 1) != nil }
-        _ = try DeviceMarks(host.run.marks(of: domain))
+        _ = try CrashMarks(host.run.marks(of: domain))
         // The worker is a process that ignores drains slowly: `sleep` dies of SIGTERM, as one that exits would.
         try host.machine.destroyDomain(domain)
         try await host.dom0.store.remove("\(path)")
@@ -168,8 +168,8 @@ struct BrokerTests {
         try await host.attach(1)
         try await eventually("a worker") { await self.process(broker, 1) != nil }
         let first = try #require(await process(broker, 1))
-        let marks = try DeviceMarks(host.run.marks(of: domain))
-        try #require(marks.mark(for: "vbd3/51712")).strikes = 2
+        let marks = try CrashMarks(host.run.marks(of: domain))
+        try #require(marks.mark(for: "vbd3/51712")).crashes = 2
         try host.machine.destroyDomain(domain)
         try host.machine.createDomain(domain)
         try await eventually("another worker") {
@@ -177,7 +177,7 @@ struct BrokerTests {
             return now != nil && now != first
         }
         // The old domain's marks do not count against the new one.
-        #expect(try DeviceMarks(host.run.marks(of: domain)).inUse.isEmpty)
+        #expect(try CrashMarks(host.run.marks(of: domain)).inUse.isEmpty)
         await broker.stop()
         await task.value
     }

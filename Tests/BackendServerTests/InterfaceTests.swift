@@ -19,7 +19,7 @@ import XenWire
 /// Says that every card is ours and makes none: the broker only asks.
 private struct AnyCard: DeviceClass {
     var kinds: [DeviceKind] { [.vif] }
-    func owns(_ keys: BackendKeys) -> Bool { true }
+    func owns(_ keys: BackendNodes) -> Bool { true }
     func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
         fatalError("the broker makes no backends")
     }

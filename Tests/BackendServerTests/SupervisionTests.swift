@@ -176,35 +176,37 @@ struct RestartBackoffTests {
     }
 }
 
-struct StrikesTests {
+struct CrashAttributionTests {
     private let life = WorkerLife(duration: .milliseconds(40), progressed: false)
 
-    private func device(_ name: String, busy: Bool, progressed: Bool = false, _ strikes: UInt32 = 0) -> MarkedDevice {
-        MarkedDevice(name: name, busy: busy, progressed: progressed, strikes: strikes)
+    private func device(_ name: String, busy: Bool, progressed: Bool = false, _ crashes: UInt32 = 0) -> CrashSuspect {
+        CrashSuspect(name: name, busy: busy, progressed: progressed, crashes: crashes)
     }
 
     @Test func onlyBusyDevicesAreSuspected() {
         let devices = [
             device("vbd3/1", busy: true, 1), device("vbd3/2", busy: false, 1), device("vbd3/3", busy: false),
         ]
-        #expect(Strikes.afterDeath(devices, life: life) == [2, 1, 0])
+        #expect(CrashAttribution.crashes(of: devices, life: life) == [2, 1, 0])
     }
 
     @Test func progressInBetweenBeginsANewRow() {
         let devices = [
             device("vbd3/1", busy: true, progressed: true, 2), device("vbd3/2", busy: false, progressed: true, 2),
         ]
-        #expect(Strikes.afterDeath(devices, life: life) == [1, 0])
+        #expect(CrashAttribution.crashes(of: devices, life: life) == [1, 0])
     }
 
     @Test func aLongLifeBeginsANewRow() {
         let long = WorkerLife(duration: .seconds(61), progressed: false)
-        #expect(Strikes.afterDeath([device("vbd3/1", busy: true, 2)], life: long) == [1])
+        #expect(CrashAttribution.crashes(of: [device("vbd3/1", busy: true, 2)], life: long) == [1])
     }
 
     @Test func theThirdInARowIsTheLimit() {
-        var strikes: UInt32 = 0
-        for _ in 0..<3 { strikes = Strikes.afterDeath([device("vbd3/1", busy: true, strikes)], life: life)[0] }
-        #expect(strikes == Strikes.limit)
+        var crashes: UInt32 = 0
+        for _ in 0..<3 {
+            crashes = CrashAttribution.crashes(of: [device("vbd3/1", busy: true, crashes)], life: life)[0]
+        }
+        #expect(crashes == CrashAttribution.limit)
     }
 }

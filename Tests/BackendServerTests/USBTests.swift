@@ -30,14 +30,14 @@ private final class ListedBus: USBHost {
         list.withLock { $0.append(facts) }
     }
 
-    func devices() throws(USBFailure) -> [USBDeviceFacts] { list.withLock { $0 } }
+    func devices() throws(HostFailure) -> [USBDeviceFacts] { list.withLock { $0 } }
 
-    func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) -> any USBWatch {
-        throw USBFailure(.host, "nothing changes here")
+    func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(HostFailure) -> any USBWatch {
+        throw HostFailure(.host, "nothing changes here")
     }
 
-    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice {
-        throw USBFailure(.host, "nothing can be opened here")
+    func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(HostFailure) -> any OpenUSBDevice {
+        throw HostFailure(.host, "nothing can be opened here")
     }
 }
 
@@ -45,7 +45,7 @@ private final class ListedBus: USBHost {
 private struct ListedUSB: USBServing {
     let host: any USBHost
     var kinds: [DeviceKind] { [.vusb, .vbd3] }
-    func owns(_ keys: BackendKeys) -> Bool { true }
+    func owns(_ keys: BackendNodes) -> Bool { true }
     func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
         fatalError("the broker makes no backends")
     }

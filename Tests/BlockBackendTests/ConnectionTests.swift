@@ -7,13 +7,13 @@ internal import XenWire
 @testable internal import BlockBackend
 
 @Suite struct ConnectionTests {
-    let offer = BlockOffer(maxQueues: 4)
+    let capabilities = BlockCapabilities(maxQueues: 4)
 
-    private func connect(_ keys: [String: String]) -> Result<BlockConnection, FrontendKeyFault> {
+    private func connect(_ keys: [String: String]) -> Result<BlockConnection, FrontendNodeFault> {
         // The second round must ask for exactly what the parser then looks at.
-        let asked = Set(BlockConnection.firstKeys + BlockConnection.furtherKeys(FrontendKeys(keys), offer))
-        return Result { () throws(FrontendKeyFault) in
-            try BlockConnection(FrontendKeys(keys.filter { asked.contains($0.key) }), offer)
+        let asked = Set(BlockConnection.firstKeys + BlockConnection.furtherKeys(FrontendNodes(keys), capabilities))
+        return Result { () throws(FrontendNodeFault) in
+            try BlockConnection(FrontendNodes(keys.filter { asked.contains($0.key) }), capabilities)
         }
     }
 
@@ -52,7 +52,7 @@ internal import XenWire
     func wrongKeysAreFaults(key: String, value: String?) {
         var keys = single
         keys[key] = value
-        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendNodeFault.self) { try connect(keys).get() }
     }
 
     @Test func repeatedGrantsAndPortsAreFaults() {
@@ -61,11 +61,11 @@ internal import XenWire
             keys["queue-\(queue)/event-channel"] = "\(queue + 5)"
             keys["queue-\(queue)/ring-ref"] = "9"
         }
-        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendNodeFault.self) { try connect(keys).get() }
         keys["queue-1/ring-ref"] = "10"
         #expect(throws: Never.self) { try connect(keys).get() }
         keys["queue-1/event-channel"] = "5"
-        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendNodeFault.self) { try connect(keys).get() }
     }
 
     @Test func aFrontendsTextIsHarmlessInALog() throws {

@@ -41,7 +41,7 @@ extension SimulatedDiskTests {
                 ringOrder: shape.order,
                 persistent: shape.persistent,
                 abi: shape.abi,
-                offer: BlockOffer(maxQueues: 4, logicalBlockSize: shape.blockSize),
+                capabilities: BlockCapabilities(maxQueues: 4, logicalBlockSize: shape.blockSize),
                 inMemory: shape.inMemory
             )
             #expect(try await scene.frontend.backendKey("sectors") == "\(sectors)")

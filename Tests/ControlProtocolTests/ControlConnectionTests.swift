@@ -10,7 +10,7 @@ import Testing
         dispatch.on(List.self) { _ in List.Reply(devices: []) }
         dispatch.on(BlockDetach.self) { call throws(ControlError) in
             guard call.domain == "7" else { throw ControlError.noSuchDomain(call.domain) }
-            return Nothing()
+            return NoParameters()
         }
         dispatch.on(Hotplug.self) { call throws(ControlError) in
             throw ControlError.deviceFailed(reason: "\(call.event) \(call.path): \"no\"\n such file")

@@ -148,7 +148,7 @@ import Testing
 
     @Test func directIOCanBeRefused() throws {
         let path = try scratch.image(byteCount: 1 << 20)
-        let options = ImageOptions(access: .exclusive, owner: "test", wantsDirectIO: false)
+        let options = ImageOptions(access: .exclusive, owner: "test", allowsDirectIO: false)
         let buffered = try RawImage.open(path, options)
         #expect(buffered.directIO == .notUsed("it is switched off"))
         let memory = Scratch(in: "/dev/shm")

@@ -158,7 +158,7 @@ private final class RawCard: Sendable {
         card.rate = "62500,50000"
         card.mtu = 9000
         card.trusted = false
-        card.extraBackendKeys = [(NetKeys.bridge, "br7")]
+        card.extraBackendNodes = [(NetKeys.bridge, "br7")]
         try await toolstack.create(card)
         let backend = [
             ("frontend", path.frontend), ("online", "1"), ("state", "1"), ("mac", "00:16:3e:00:00:01"),

@@ -299,7 +299,7 @@ private let manners: [USBFrontendOptions] = {
         let path = DevicePath(kind: .qusb, domain: guest, index: 3)
         let dom0 = try machine.hypervisor(for: .initial)
         var controller = SimulatedToolstack.USBController(path)
-        controller.extraBackendKeys = [(USBKeys.version, version), (USBKeys.portCount, ports), ("state", "2")]
+        controller.extraBackendNodes = [(USBKeys.version, version), (USBKeys.portCount, ports), ("state", "2")]
         try await SimulatedToolstack(dom0).create(controller)
         let loop = try EventLoop(name: "frontend")
         let frontend = USBFrontend(try machine.hypervisor(for: guest), loop: loop, index: 3)

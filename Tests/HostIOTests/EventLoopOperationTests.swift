@@ -252,7 +252,7 @@ import Testing
             await loop.on { loop.synchronize(file, target: id, slot: 1) }
             try await recorder.wait(for: 2)
             let before = allocatedBytes(file)
-            await loop.on { loop.allocate(file, mode: .punchHole, offset: 4096, length: 1 << 19, target: id, slot: 2) }
+            await loop.on { loop.punchHole(file, offset: 4096, length: 1 << 19, target: id, slot: 2) }
             try await recorder.wait(for: 3)
             #expect(recorder.all.allSatisfy { $0.result >= 0 })
             #expect(before - allocatedBytes(file) >= 1 << 19)

@@ -15,7 +15,7 @@ import Testing
     }
 
     private func take(_ kernel: FakeKernel, _ card: PCIBusAddress, _ owner: String = "backend/pci/7/0")
-        throws(PCIFailure)
+        throws(HostFailure)
         -> PCICard
     { try PCICard(card, in: kernel.tree, owner: owner, locks: kernel.locks) }
 
@@ -31,8 +31,8 @@ import Testing
         try card.write(0xAABB_CCDD, 2, at: 0x40)
         #expect(try card.read(4, at: 0x40) == 0xCCDD && card.byteCount == 4096)
         for (count, offset) in [(4, 0x1000), (2, 0x1000), (4, -4), (2, 1), (4, 2), (3, 0), (0, 0), (8, 0)] {
-            #expect(failure { () throws(PCIFailure) in try card.read(count, at: offset) }?.kind == .invalid)
-            #expect(failure { () throws(PCIFailure) in try card.write(0, count, at: offset) }?.kind == .invalid)
+            #expect(failure { () throws(HostFailure) in try card.read(count, at: offset) }?.kind == .invalid)
+            #expect(failure { () throws(HostFailure) in try card.write(0, count, at: offset) }?.kind == .invalid)
         }
     }
 
@@ -40,18 +40,18 @@ import Testing
     @Test func conventional() throws {
         let (kernel, address) = try host(SampleSpace.conventional)
         let card = try take(kernel, address)
-        #expect(failure { () throws(PCIFailure) in try card.read(4, at: 0x100) }?.kind == .invalid)
+        #expect(failure { () throws(HostFailure) in try card.read(4, at: 0x100) }?.kind == .invalid)
         #expect(try card.read(4, at: 0xFC) == 0)
     }
 
     @Test func oneOwner() throws {
         let (kernel, address) = try host()
         var first: PCICard? = try take(kernel, address, "backend/pci/7/0")
-        let error = try #require(failure { () throws(PCIFailure) in try take(kernel, address, "backend/pci/8/0") })
+        let error = try #require(failure { () throws(HostFailure) in try take(kernel, address, "backend/pci/8/0") })
         #expect(error.kind == .busy && error.text.contains("backend/pci/7/0 (pid "))
         // The one that was refused has not taken the name away.
         #expect(
-            failure { () throws(PCIFailure) in try take(kernel, address) }?.text.contains("backend/pci/7/0") == true
+            failure { () throws(HostFailure) in try take(kernel, address) }?.text.contains("backend/pci/7/0") == true
         )
         #expect(first?.facts.address == address)
         first = nil
@@ -60,13 +60,13 @@ import Testing
 
     @Test func whatIsNotTaken() throws {
         let (kernel, address) = try host(Array(SampleSpace.express.prefix(64)))
-        #expect(failure { () throws(PCIFailure) in try take(kernel, address) }?.text.contains("CAP_SYS_ADMIN") == true)
+        #expect(failure { () throws(HostFailure) in try take(kernel, address) }?.text.contains("CAP_SYS_ADMIN") == true)
         var bridge = SampleSpace.express
         bridge[0x0E] = 0x81
         try kernel.configure("0000:08:05.0", bridge)
-        #expect(failure { () throws(PCIFailure) in try take(kernel, address) }?.kind == .denied)
+        #expect(failure { () throws(HostFailure) in try take(kernel, address) }?.kind == .denied)
         try kernel.unplug("0000:08:05.0")
-        #expect(failure { () throws(PCIFailure) in try take(kernel, address) }?.kind == .notFound)
+        #expect(failure { () throws(HostFailure) in try take(kernel, address) }?.kind == .notFound)
     }
 
     /// sysfs's file is empty when the card was pulled out.
@@ -74,7 +74,7 @@ import Testing
         let (kernel, address) = try host()
         let card = try take(kernel, address)
         try kernel.configure("0000:08:05.0", [], inPlace: true)
-        #expect(failure { () throws(PCIFailure) in try card.read(2, at: 0) }?.kind == .notFound)
+        #expect(failure { () throws(HostFailure) in try card.read(2, at: 0) }?.kind == .notFound)
     }
 
     @Test func powerStates() throws {
@@ -102,7 +102,7 @@ import Testing
     @Test func withoutPowerStates() throws {
         let (kernel, address) = try host(SampleSpace.space([0x50: 5]))
         let card = try take(kernel, address)
-        #expect(failure { () throws(PCIFailure) in try card.enter(powerState: 3) }?.kind == .denied)
+        #expect(failure { () throws(HostFailure) in try card.enter(powerState: 3) }?.kind == .denied)
     }
 
     @Test func busMasteringAndRestore() throws {

@@ -1,5 +1,6 @@
 // Every point that can stand in a card's way.
 
+import HostIO
 import HostPCI
 import Testing
 
@@ -92,7 +93,7 @@ import Testing
         try kernel.plug("0000:00:1c.0", ["class": "0x060400\n"])
         #expect(try findings(kernel, "0000:00:1c.0").keys.sorted() == ["kind"])
         #expect(
-            failure { () throws(PCIFailure) in try kernel.stub().findings(on: PCIBusAddress("0000:09:00.0")!) } != nil
+            failure { () throws(HostFailure) in try kernel.stub().findings(on: PCIBusAddress("0000:09:00.0")!) } != nil
         )
     }
 }

@@ -62,7 +62,7 @@ import Testing
     func aKernelThatRefuses(_ file: String) throws {
         let (kernel, card) = try host()
         kernel.fail(file, .permissionDenied)
-        let error = try #require(failure { () throws(PCIFailure) in try kernel.stub().hide(card) })
+        let error = try #require(failure { () throws(HostFailure) in try kernel.stub().hide(card) })
         #expect(error.kind == .host && "\(error)".contains("0000:08:05.0"))
         // It is the driver's as before, and nothing is remembered.
         let facts = try kernel.tree.device(card)
@@ -76,11 +76,11 @@ import Testing
         let stub = kernel.stub("vfio-pci")
         try kernel.load("vfio-pci")
         try kernel.unload("vfio-pci")
-        let missing = try #require(failure { () throws(PCIFailure) in try stub.hide(card) })
+        let missing = try #require(failure { () throws(HostFailure) in try stub.hide(card) })
         #expect(missing.kind == .host && "\(missing)".contains("modprobe vfio-pci"))
         #expect(kernel.writes.isEmpty)
         let other = PCIStub(tree: kernel.tree, memory: kernel.memory) { _, _ throws(Errno) in }
-        #expect(try #require(failure { () throws(PCIFailure) in try other.hide(card) }).text.contains("did not take"))
+        #expect(try #require(failure { () throws(HostFailure) in try other.hide(card) }).text.contains("did not take"))
         #expect(try kernel.tree.device(card).driver == "e1000e" && other.remembered(card) == nil)
     }
 
@@ -88,14 +88,15 @@ import Testing
         let (kernel, _) = try host()
         try kernel.plug("0000:00:1c.0", ["class": "0x060400\n"])
         #expect(
-            failure { () throws(PCIFailure) in try kernel.stub().hide(PCIBusAddress("0000:00:1c.0")!) }?.kind == .denied
+            failure { () throws(HostFailure) in try kernel.stub().hide(PCIBusAddress("0000:00:1c.0")!) }?.kind
+                == .denied
         )
         #expect(
-            failure { () throws(PCIFailure) in try kernel.stub().hide(PCIBusAddress("0000:09:00.0")!) }?.kind
+            failure { () throws(HostFailure) in try kernel.stub().hide(PCIBusAddress("0000:09:00.0")!) }?.kind
                 == .notFound
         )
         try kernel.unload("pciback")
-        let error = failure { () throws(PCIFailure) in try kernel.stub().hide(PCIBusAddress("0000:08:05.0")!) }
+        let error = failure { () throws(HostFailure) in try kernel.stub().hide(PCIBusAddress("0000:08:05.0")!) }
         #expect(error?.text.contains("modprobe xen-pciback") == true && kernel.writes.isEmpty)
     }
 
@@ -112,7 +113,7 @@ import Testing
         let (kernel, card) = try host()
         try kernel.stub().hide(card)
         kernel.fail("driver/unbind", .resourceBusy)
-        let error = try #require(failure { () throws(PCIFailure) in try kernel.stub().unhide(card) })
+        let error = try #require(failure { () throws(HostFailure) in try kernel.stub().unhide(card) })
         #expect(error.text.contains("is a guest using it?") && kernel.stub().remembered(card) == "e1000e")
         #expect(
             try kernel.tree.device(card).driver == "pciback" && kernel.tree.device(card).driverOverride == "pciback"
@@ -124,14 +125,14 @@ import Testing
         try kernel.stub().reset(card)
         #expect(kernel.writes == ["devices/0000:08:05.0/reset: 1"])
         kernel.fail("/reset", .ioError)
-        #expect(failure { () throws(PCIFailure) in try kernel.stub().reset(card) }?.kind == .host)
+        #expect(failure { () throws(HostFailure) in try kernel.stub().reset(card) }?.kind == .host)
         try kernel.plug("0000:09:00.0", ["reset_method": "\n"])
         #expect(
-            failure { () throws(PCIFailure) in try kernel.stub().reset(PCIBusAddress("0000:09:00.0")!) }?.kind
+            failure { () throws(HostFailure) in try kernel.stub().reset(PCIBusAddress("0000:09:00.0")!) }?.kind
                 == .denied
         )
         try kernel.unplug("0000:08:05.0")
-        #expect(failure { () throws(PCIFailure) in try kernel.stub().reset(card) }?.kind == .notFound)
+        #expect(failure { () throws(HostFailure) in try kernel.stub().reset(card) }?.kind == .notFound)
     }
 
     @Test func virtualFunctions() throws {
@@ -159,10 +160,10 @@ import Testing
             ]
         )
         #expect(
-            failure { () throws(PCIFailure) in try kernel.stub().makeVirtualFunctions(5, of: card) }?.kind == .invalid
+            failure { () throws(HostFailure) in try kernel.stub().makeVirtualFunctions(5, of: card) }?.kind == .invalid
         )
         #expect(
-            failure { () throws(PCIFailure) in
+            failure { () throws(HostFailure) in
                 try kernel.stub().makeVirtualFunctions(1, of: PCIBusAddress("0000:03:00.0")!)
             }?
             .kind == .denied

@@ -1,6 +1,7 @@
 // sysfs as Linux shows it, and as it looks while a device comes or goes.
 
 import Foundation
+import HostIO
 import SimulatedHost
 import SystemPackage
 import Testing
@@ -34,7 +35,7 @@ import Testing
 
     @Test func aHostWithoutUSBHasNoDevices() throws {
         #expect(try DeviceTree(root: "/nonexistent/usb").devices().isEmpty)
-        #expect(throws: USBFailure.self) { try DeviceTree(root: "/dev/null").devices() }
+        #expect(throws: HostFailure.self) { try DeviceTree(root: "/dev/null").devices() }
     }
 
     @Test(arguments: ["busnum", "devnum", "idVendor", "idProduct", "bDeviceClass", "speed"])

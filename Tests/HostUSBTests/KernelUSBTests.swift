@@ -23,8 +23,8 @@ private func withHost(_ body: (FakeTree, KernelUSB, EventLoop) async throws -> V
     try await body(fake, KernelUSB(places), loop)
 }
 
-private func failure(_ body: () throws(USBFailure) -> any OpenUSBDevice) -> USBFailure? {
-    do throws(USBFailure) {
+private func failure(_ body: () throws(HostFailure) -> any OpenUSBDevice) -> HostFailure? {
+    do throws(HostFailure) {
         _ = try body()
         return nil
     } catch { return error }
@@ -43,7 +43,7 @@ private func failure(_ body: () throws(USBFailure) -> any OpenUSBDevice) -> USBF
         try await withHost { fake, host, loop async throws in
             try fake.plugDisk("1-1", ["bDeviceClass": "09\n"])
             let facts = try #require(host.devices().first)
-            #expect(failure { () throws(USBFailure) in try host.open(facts, owner: "a", on: loop) }?.kind == .denied)
+            #expect(failure { () throws(HostFailure) in try host.open(facts, owner: "a", on: loop) }?.kind == .denied)
         }
     }
 
@@ -52,10 +52,10 @@ private func failure(_ body: () throws(USBFailure) -> any OpenUSBDevice) -> USBF
             try fake.plugDisk(number: 7)
             let facts = try #require(host.devices().first)
             try fake.plugDisk(number: 8)
-            let other = failure { () throws(USBFailure) in try host.open(facts, owner: "a", on: loop) }
+            let other = failure { () throws(HostFailure) in try host.open(facts, owner: "a", on: loop) }
             #expect(other?.kind == .notFound)
             try fake.remove("3-1.5")
-            let gone = failure { () throws(USBFailure) in try host.open(facts, owner: "a", on: loop) }
+            let gone = failure { () throws(HostFailure) in try host.open(facts, owner: "a", on: loop) }
             #expect(gone?.kind == .notFound && gone?.text.contains("3-1.5") == true)
         }
     }
@@ -64,7 +64,7 @@ private func failure(_ body: () throws(USBFailure) -> any OpenUSBDevice) -> USBF
         try await withHost { fake, host, loop async throws in
             try fake.plugDisk("3-1.5", ["authorized": "0\n", "bConfigurationValue": "\n"])
             let facts = try #require(host.devices().first)
-            let refused = failure { () throws(USBFailure) in try host.open(facts, owner: "a", on: loop) }
+            let refused = failure { () throws(HostFailure) in try host.open(facts, owner: "a", on: loop) }
             #expect(refused?.kind == .denied && refused?.text.contains("/authorized") == true)
         }
     }
@@ -73,14 +73,14 @@ private func failure(_ body: () throws(USBFailure) -> any OpenUSBDevice) -> USBF
         try await withHost { fake, host, loop async throws in
             try fake.plugDisk()
             let facts = try #require(host.devices().first)
-            let missing = failure { () throws(USBFailure) in try host.open(facts, owner: "a", on: loop) }
+            let missing = failure { () throws(HostFailure) in try host.open(facts, owner: "a", on: loop) }
             #expect(missing?.kind == .notFound)
             // An ordinary file: libusb says that this cannot be, by name.
             try fake.write("nodes/003/007", "")
-            let refused = failure { () throws(USBFailure) in try host.open(facts, owner: "a", on: loop) }
+            let refused = failure { () throws(HostFailure) in try host.open(facts, owner: "a", on: loop) }
             #expect(refused?.text.contains("LIBUSB_ERROR_") == true, "\(String(describing: refused))")
             // What came to nothing left no lock.
-            let again = failure { () throws(USBFailure) in try host.open(facts, owner: "b", on: loop) }
+            let again = failure { () throws(HostFailure) in try host.open(facts, owner: "b", on: loop) }
             #expect(again?.kind == refused?.kind)
         }
     }
@@ -93,7 +93,7 @@ private func failure(_ body: () throws(USBFailure) -> any OpenUSBDevice) -> USBF
             var lock: DeviceLock? = try DeviceLock(facts, owner: "backend/vusb/7/0 port 2", in: locks)
             // However often it is tried: who is refused leaves the holder's name alone.
             for _ in 0..<3 {
-                let refused = failure { () throws(USBFailure) in try host.open(facts, owner: "b", on: loop) }
+                let refused = failure { () throws(HostFailure) in try host.open(facts, owner: "b", on: loop) }
                 #expect(refused?.kind == .busy)
                 #expect(refused?.text.contains("backend/vusb/7/0 port 2 (pid \(getpid()))") == true)
             }
@@ -108,7 +108,7 @@ private func failure(_ body: () throws(USBFailure) -> any OpenUSBDevice) -> USBF
     }
 
     @Test func locksNeedADirectory() throws {
-        do throws(USBFailure) {
+        do throws(HostFailure) {
             _ = try DeviceLock(stick0(), owner: "a", in: "/dev/null/locks")
             Issue.record("a lock in no directory")
         } catch { #expect(error.kind == .host && error.text.contains("/dev/null/locks")) }
@@ -128,12 +128,12 @@ private func failure(_ body: () throws(USBFailure) -> any OpenUSBDevice) -> USBF
 
     @Test(
         arguments: [
-            (-4, USBFailure.Kind.notFound, "LIBUSB_ERROR_NO_DEVICE"), (-5, .notFound, "LIBUSB_ERROR_NOT_FOUND"),
+            (-4, HostFailure.Kind.notFound, "LIBUSB_ERROR_NO_DEVICE"), (-5, .notFound, "LIBUSB_ERROR_NOT_FOUND"),
             (-6, .busy, "LIBUSB_ERROR_BUSY"), (-3, .denied, "LIBUSB_ERROR_ACCESS"), (-1, .host, "LIBUSB_ERROR_IO"),
             (-99, .host, "LIBUSB_ERROR_OTHER"),
-        ] as [(CInt, USBFailure.Kind, String)]
+        ] as [(CInt, HostFailure.Kind, String)]
     )
-    func libusbIsQuoted(_ code: CInt, _ kind: USBFailure.Kind, _ name: String) {
+    func libusbIsQuoted(_ code: CInt, _ kind: HostFailure.Kind, _ name: String) {
         let failure = USBHandle.failure("1-1 cannot be used", code)
         #expect(failure.kind == kind && failure.text.hasPrefix("1-1 cannot be used: \(name) ("))
     }

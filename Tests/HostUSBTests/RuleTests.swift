@@ -56,7 +56,7 @@ func stick(_ address: String = "3-1.5") throws -> USBDeviceFacts {
         "serial=a\nb", "serial=\u{7}", "vendor=0781", "0781:5581 ", "class=+8", "Serial=1",
     ])
     func otherTextsAreNoRules(_ text: String) {
-        do throws(USBFailure) {
+        do throws(HostFailure) {
             _ = try USBDeviceRule(text)
             Issue.record("'\(text)' was taken")
         } catch {
@@ -67,7 +67,7 @@ func stick(_ address: String = "3-1.5") throws -> USBDeviceFacts {
 
     @Test func serialsAreAsLongAsDescriptorsAllow() throws {
         #expect(throws: Never.self) { try USBDeviceRule("serial=" + String(repeating: "x", count: 126)) }
-        #expect(throws: USBFailure.self) { try USBDeviceRule("serial=" + String(repeating: "x", count: 127)) }
+        #expect(throws: HostFailure.self) { try USBDeviceRule("serial=" + String(repeating: "x", count: 127)) }
     }
 
     @Test(arguments: [

@@ -123,7 +123,7 @@ private func udevMessage(_ action: String = "add", type: String = "usb_device") 
         let loop = try EventLoop(name: "test")
         defer { loop.shutDown() }
         let watch: KernelWatch
-        do throws(USBFailure) { watch = try KernelWatch(loop: loop, udev: "/nonexistent/control") {} } catch {
+        do throws(HostFailure) { watch = try KernelWatch(loop: loop, udev: "/nonexistent/control") {} } catch {
             #expect(error.text.contains("netlink"))
             return
         }

@@ -8,7 +8,7 @@ internal import XenWire
 @testable internal import NetBackend
 
 @Suite struct ConnectionTests {
-    private let offer = NetOffer(maxQueues: 4)
+    private let capabilities = NetCapabilities(maxQueues: 4)
 
     private static let one = [
         "request-rx-copy": "1", "feature-rx-notify": "1", "feature-sg": "1", "feature-gso-tcpv4": "1",
@@ -22,12 +22,12 @@ internal import XenWire
         "queue-1/tx-ring-ref": "10", "queue-1/rx-ring-ref": "11", "queue-1/event-channel": "7",
     ]
 
-    private func connect(_ keys: [String: String]) -> Result<NetConnection, FrontendKeyFault> {
+    private func connect(_ keys: [String: String]) -> Result<NetConnection, FrontendNodeFault> {
         // The second round must ask for exactly what the parser then looks at.
-        let first = FrontendKeys(keys.filter { NetConnection.firstKeys.contains($0.key) })
-        let asked = Set(NetConnection.firstKeys + NetConnection.furtherKeys(first, offer))
-        return Result { () throws(FrontendKeyFault) in
-            try NetConnection(FrontendKeys(keys.filter { asked.contains($0.key) }), offer)
+        let first = FrontendNodes(keys.filter { NetConnection.firstKeys.contains($0.key) })
+        let asked = Set(NetConnection.firstKeys + NetConnection.furtherKeys(first, capabilities))
+        return Result { () throws(FrontendNodeFault) in
+            try NetConnection(FrontendNodes(keys.filter { asked.contains($0.key) }), capabilities)
         }
     }
 
@@ -75,7 +75,7 @@ internal import XenWire
     @Test func aControlRingNeedsItsChannel() throws {
         var keys = ConnectionTests.one
         keys["ctrl-ring-ref"] = "20"
-        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendNodeFault.self) { try connect(keys).get() }
         keys["event-channel-ctrl"] = "30"
         let control = try connect(keys).get().control
         #expect(control == .init(ring: GrantReference(20), port: EventChannelPort(30)))
@@ -96,13 +96,13 @@ internal import XenWire
     func wrongKeys(key: String, value: String?) {
         var keys = ConnectionTests.two
         keys[key] = value
-        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendNodeFault.self) { try connect(keys).get() }
     }
 
     @Test func queueKeysAtTheTopAreNotTwoQueues() {
         var keys = ConnectionTests.one
         keys["multi-queue-num-queues"] = "2"
-        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendNodeFault.self) { try connect(keys).get() }
     }
 
     @Test func theIdentityTellsConnectionsApart() throws {
@@ -121,7 +121,7 @@ internal import XenWire
 
     private func plan(_ keys: [String: String], native: Bool = false) throws(BackendFailure) -> InterfacePlan {
         let path = DevicePath(kind: .vif, domain: DomainID(7)!, index: 1)
-        return try NetDeviceKeys(BackendKeys(path: path, own: .initial, values: keys)).plan(
+        return try NetDeviceKeys(BackendNodes(path: path, own: .initial, values: keys)).plan(
             owner: "x",
             isNative: native
         )

@@ -152,7 +152,7 @@ struct ManualLine: Sendable, CustomTestStringConvertible {
         ]
         // Only what is asked for is read.
         let values = usual.merging(line.keys) { $1 }.filter { NetDeviceKeys.names.contains($0.key) }
-        return NetDeviceKeys(BackendKeys(path: path, own: .initial, values: values))
+        return NetDeviceKeys(BackendNodes(path: path, own: .initial, values: values))
     }
 
     @Test(arguments: ManualLine.xl + ManualLine.xm)

@@ -26,14 +26,14 @@ import Testing
         #expect(all.map(\.speed) == [.full, .super, .low])
         #expect(Set(all.map(\.deviceNumber)).count == 3)
         #expect(try USBDeviceRule("0781:5581/class=08/serial=4C530001").matches(all[1]))
-        #expect(throws: USBFailure.self) { try bus.plug(SimulatedKeyboard(), at: place("2-1")) }
+        #expect(throws: HostFailure.self) { try bus.plug(SimulatedKeyboard(), at: place("2-1")) }
     }
 
     @Test func aDeviceHasOneOwner() async throws {
         try await withOwner(of: disk()) { owner, bus, _ async throws in
             let facts = try #require(bus.devices().first)
             #expect(bus.owner(at: facts.address) == "test")
-            do throws(USBFailure) {
+            do throws(HostFailure) {
                 _ = try bus.open(facts, owner: "other", on: owner.loop)
                 Issue.record("opened twice")
             } catch {
@@ -56,8 +56,8 @@ import Testing
         let facts = try #require(bus.devices().first)
         bus.unplug(facts.address)
         bus.unplug(facts.address)
-        func kind() -> USBFailure.Kind? {
-            do throws(USBFailure) { _ = try bus.open(facts, owner: "test", on: loop) } catch { return error.kind }
+        func kind() -> HostFailure.Kind? {
+            do throws(HostFailure) { _ = try bus.open(facts, owner: "test", on: loop) } catch { return error.kind }
             return nil
         }
         #expect(kind() == .notFound)
@@ -81,7 +81,7 @@ import Testing
         try bus.plug(Hub(), at: place("1-1"))
         let facts = try #require(bus.devices().first)
         #expect(facts.isHub)
-        do throws(USBFailure) {
+        do throws(HostFailure) {
             _ = try bus.open(facts, owner: "test", on: loop)
             Issue.record("a hub was given away")
         } catch { #expect(error.kind == .denied) }

@@ -57,7 +57,7 @@ public final class Workers: Sendable {
             runDirectory: folder,
             logger: logger,
             dataLoopLimit: 2,
-            marks: DeviceMarks(folder.appending("marks"))
+            marks: CrashMarks(folder.appending("marks"))
         )
     }
 

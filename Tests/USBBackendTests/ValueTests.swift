@@ -17,7 +17,7 @@ internal import XenWire
         values["usb-ver"] = version
         values["num-ports"] = count
         let path = DevicePath(kind: .vusb, domain: DomainID(7)!, index: 0)
-        return try USBDeviceKeys(BackendKeys(path: path, own: .initial, values: values)).shape()
+        return try USBDeviceKeys(BackendNodes(path: path, own: .initial, values: values)).shape()
     }
 
     @Test func aControllerIsWhatTheToolstackSays() throws {
@@ -42,8 +42,8 @@ internal import XenWire
 
     private static let keys = ["urb-ring-ref": "8", "conn-ring-ref": "9", "event-channel": "5"]
 
-    private func connect(_ keys: [String: String]) -> Result<USBConnection, FrontendKeyFault> {
-        Result { () throws(FrontendKeyFault) in try USBConnection(FrontendKeys(keys), ()) }
+    private func connect(_ keys: [String: String]) -> Result<USBConnection, FrontendNodeFault> {
+        Result { () throws(FrontendNodeFault) in try USBConnection(FrontendNodes(keys), ()) }
     }
 
     @Test(arguments: [nil, "x86_32-abi", "x86_64-abi", "arm-abi"])
@@ -69,7 +69,7 @@ internal import XenWire
     func wrongKeys(key: String, value: String?) {
         var keys = ValueTests.keys
         keys[key] = value
-        #expect(throws: FrontendKeyFault.self) { try connect(keys).get() }
+        #expect(throws: FrontendNodeFault.self) { try connect(keys).get() }
     }
 
     // MARK: news of ports

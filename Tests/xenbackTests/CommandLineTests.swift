@@ -137,11 +137,11 @@ import Testing
                 ])
             ),
             USBControllerCreate.method: ControlMessage.reply(USBControllerCreate.Reply(device: controller)),
-            USBControllerDestroy.method: ControlMessage.reply(Nothing()),
+            USBControllerDestroy.method: ControlMessage.reply(NoParameters()),
             USBAttach.method: ControlMessage.reply(
                 USBAttach.Reply(port: .init(number: 3, wanted: "1-1", device: stick))
             ),
-            USBDetach.method: ControlMessage.reply(Nothing()),
+            USBDetach.method: ControlMessage.reply(NoParameters()),
         ])
         #expect(try Self.run(daemon, "usb-list-assignable-devices").out == "1-1          : ID 0781:5567 Stick\n")
         #expect(try Self.run(daemon, "usb-list", "web1").out.hasSuffix("\nport 1: 1-1 [ID 0781:5567 Stick]\n"))
@@ -232,8 +232,10 @@ import Testing
         let daemon = try Daemon([
             Show.method: ControlMessage.reply(Show.Reply(reports: [Report(device: Self.device)])),
             BlockList.method: ControlMessage.reply(BlockList.Reply(disks: [])),
-            BlockDetach.method: ControlMessage.reply(Nothing()), MediaEject.method: ControlMessage.reply(Nothing()),
-            MediaInsert.method: ControlMessage.reply(Nothing()), Hotplug.method: ControlMessage.reply(Nothing()),
+            BlockDetach.method: ControlMessage.reply(NoParameters()),
+            MediaEject.method: ControlMessage.reply(NoParameters()),
+            MediaInsert.method: ControlMessage.reply(NoParameters()),
+            Hotplug.method: ControlMessage.reply(NoParameters()),
             BlockResize.method: ControlMessage.reply(BlockResize.Reply(sectors: 8)),
             GetVersion.method: ControlMessage.reply(GetVersion.Reply(version: "9.9", process: 3)),
         ])
@@ -269,7 +271,7 @@ import Testing
     }
 
     @Test func theHotplugVerbOutlivesARestartOfTheDaemon() throws {
-        let daemon = try Daemon([Hotplug.method: ControlMessage.reply(Nothing())], after: 1)
+        let daemon = try Daemon([Hotplug.method: ControlMessage.reply(NoParameters())], after: 1)
         #expect(try Self.run(daemon, "hotplug", "block", "add", "backend/vbd/7/51712").status == 0)
         #expect(daemon.calls.count == 1)
         let never = try Self.run(nil, "hotplug", "--timeout", "1", "block", "remove", "backend/vbd/7/51712")

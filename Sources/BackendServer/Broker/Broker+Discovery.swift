@@ -101,7 +101,7 @@ extension Broker {
     private func pardon() {
         for path in excluded where listing.devices[path]?.isNew ?? true {
             excluded.remove(path)
-            let marks = try? DeviceMarks(setting.run.marks(of: path.domain))
+            let marks = try? CrashMarks(setting.run.marks(of: path.domain))
             marks?.inUse.first { $0.name == path.nameInDomain }?.pardon()
         }
     }

@@ -76,20 +76,20 @@ extension Broker {
         workerEnded()
     }
 
-    // MARK: three strikes
+    // MARK: crash attribution
 
-    /// Counts strikes after a death, and excludes devices.
+    /// Attributes a death to devices, and closes those that it has been attributed to too often.
     /// - Returns: whether any device had got something done.
     private func judge(_ domain: DomainID, _ life: WorkerLife) -> Bool {
-        guard let marks = try? DeviceMarks(setting.run.marks(of: domain)).inUse else { return false }
+        guard let marks = try? CrashMarks(setting.run.marks(of: domain)).inUse else { return false }
         let devices = marks.map {
-            MarkedDevice(name: $0.name, busy: $0.isBusy, progressed: $0.hasProgressed, strikes: $0.strikes)
+            CrashSuspect(name: $0.name, busy: $0.isBusy, progressed: $0.hasProgressed, crashes: $0.crashes)
         }
         var life = life
         life.progressed = devices.contains(where: \.progressed)
-        for (mark, strikes) in zip(marks, Strikes.afterDeath(devices, life: life)) {
-            mark.strikes = strikes
-            guard strikes >= Strikes.limit, !mark.isExcluded else { continue }
+        for (mark, crashes) in zip(marks, CrashAttribution.crashes(of: devices, life: life)) {
+            mark.crashes = crashes
+            guard crashes >= CrashAttribution.limit, !mark.isExcluded else { continue }
             guard let path = listing.devices(of: domain).first(where: { $0.name == mark.name })?.path else { continue }
             mark.isExcluded = true
             exclude(path)
@@ -99,7 +99,7 @@ extension Broker {
 
     private func exclude(_ path: DevicePath) {
         excluded.insert(path)
-        let text = "closed: its backend died \(Strikes.limit) times in a row while serving it"
+        let text = "closed: its backend died \(CrashAttribution.limit) times in a row while serving it"
         log(of: path).error("\(text); attach it anew to try again")
         Task(executorPreference: loop) {
             await self.close(path, because: text)
@@ -124,9 +124,9 @@ extension Broker {
     }
 
     /// A worker is adopted without them rather than not at all.
-    private func marks(of domain: DomainID) -> [DeviceMark] {
+    private func marks(of domain: DomainID) -> [DeviceCrashMark] {
         do throws(Errno) {
-            return try DeviceMarks(setting.run.marks(of: domain)).inUse
+            return try CrashMarks(setting.run.marks(of: domain)).inUse
         } catch {
             log(of: domain).error("cannot read \(setting.run.marks(of: domain)): \(error)")
             return []

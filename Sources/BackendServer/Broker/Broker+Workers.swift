@@ -61,7 +61,7 @@ extension Broker {
     }
 
     private func phase(_ path: DevicePath) -> String {
-        if excluded.contains(path) { return "closed after \(Strikes.limit) deaths of its backend" }
+        if excluded.contains(path) { return "closed after \(CrashAttribution.limit) deaths of its backend" }
         return workers[path.domain]?.process == nil ? "waiting for a worker" : "served"
     }
 }

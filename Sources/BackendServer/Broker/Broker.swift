@@ -44,7 +44,7 @@ actor Broker {
     /// The last scan.
     var listing = DeviceListing()
     var hasScanned = false
-    /// Closed for good after three strikes, while their directories stay.
+    /// Devices closed for crashing their worker again and again (`CrashAttribution`); for as long as their directories stay.
     var excluded: Set<DevicePath> = []
     var interfaces = KeptInterfaces()
     nonisolated let signal = WatchSignal()

@@ -90,7 +90,7 @@ struct Supervision: Sendable {
         case (_, .stop): stop()
         case (_, .ended(let life)): ended(life)
         case (_, .startFailed): pause(backoff.pauseAfterFailedStart())
-        case (.backingOff, .woken): startIfWanted()
+        case (.backingOff, .woken): startIfDemanded()
         case (.leaving, .woken): drain(.upgrade, reasonToLeave, within: Supervision.drainTime)
         case (.draining, .woken): [.kill]
         case (.absent, .woken), (.running, .woken): []
@@ -103,7 +103,7 @@ struct Supervision: Sendable {
         switch phase {
         case .absent, .backingOff:
             if let served, served != identity { return replaced() }
-            return phase == .absent || demand != .worker ? startIfWanted() : []
+            return phase == .absent || demand != .worker ? startIfDemanded() : []
         case .running, .leaving:
             if let identity, let served, served != identity {
                 return drain(.domainGone, "domain number is in use by another domain", within: Supervision.goneTime)
@@ -119,7 +119,7 @@ struct Supervision: Sendable {
     private mutating func replaced() -> [SupervisionDirective] {
         served = nil
         backoff = RestartBackoff()
-        return [.removeFiles] + startIfWanted()
+        return [.removeFiles] + startIfDemanded()
     }
 
     private mutating func stay() -> [SupervisionDirective] {
@@ -180,13 +180,13 @@ struct Supervision: Sendable {
             phase = .stopped
             return [.forget]
         case .draining(.upgrade):
-            return startIfWanted()
+            return startIfDemanded()
         case .draining(.domainGone):
             return replaced()
         case .running, .leaving, .absent, .backingOff, .stopped:
-            guard demand == .worker, present != nil else { return startIfWanted() }
+            guard demand == .worker, present != nil else { return startIfDemanded() }
             let pause = backoff.pause(after: life)
-            return pause == .zero ? startIfWanted() : self.pause(pause)
+            return pause == .zero ? startIfDemanded() : self.pause(pause)
         }
     }
 
@@ -195,7 +195,7 @@ struct Supervision: Sendable {
         return [.wake(after: pause)]
     }
 
-    private mutating func startIfWanted() -> [SupervisionDirective] {
+    private mutating func startIfDemanded() -> [SupervisionDirective] {
         phase = .absent
         guard let demand else { return [] }
         if demand != .nothing, present == nil {

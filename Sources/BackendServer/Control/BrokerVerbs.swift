@@ -34,7 +34,7 @@ struct BrokerVerbs: Sendable {
         dispatch.on(Hotplug.self) { call throws(ControlError) in
             guard let path = DevicePath(text: call.path) else { throw .invalidParameter("path") }
             try await broker.hotplug(path, call.event)
-            return Nothing()
+            return NoParameters()
         }
         addDiskVerbs(to: &dispatch)
         addUSBVerbs(to: &dispatch)

@@ -34,7 +34,7 @@ extension BrokerVerbs {
             let toolstack = try toolstack()
             let path = try await disk(call.device, of: try await domain(call.domain))
             try await toolstack.detach(path, force: call.force ?? false)
-            return Nothing()
+            return NoParameters()
         }
     }
 
@@ -85,7 +85,7 @@ extension BrokerVerbs {
     /// A disk that no class of ours would take up is refused now; otherwise nobody would, and that takes 10 s to see.
     private func refuseForeign(_ disk: DiskSpecification) async throws(ControlError) {
         let values = [BusKeys.script: disk.script]
-        let keys = BackendKeys(path: disk.path, own: own, values: values)
+        let keys = BackendNodes(path: disk.path, own: own, values: values)
         if await broker.classes.owner(of: keys) != nil { return }
         throw .notSupported(
             reason: disk.script == Broker.script

@@ -14,7 +14,7 @@ extension BrokerVerbs {
         }
         dispatch.on(PCIAssignableAdd.self) { call throws(ControlError) in
             let (stub, card, name) = try self.card(call.card)
-            let driver = try await self.blocking { () throws(PCIFailure) in try stub.hide(name) }
+            let driver = try await self.blocking { () throws(HostFailure) in try stub.hide(name) }
             broker.log.notice("\(card) is hidden from the host\(driver.map { "; it was \($0)'s" } ?? "")")
             return PCIAssignableAdd.Reply(card: try await shown(name, stub))
         }
@@ -24,7 +24,7 @@ extension BrokerVerbs {
                 throw .deviceFailed(reason: objection)
             }
             let rebinds = call.rebind ?? false
-            let driver = try await self.blocking { () throws(PCIFailure) in try stub.unhide(name, rebinds: rebinds) }
+            let driver = try await self.blocking { () throws(HostFailure) in try stub.unhide(name, rebinds: rebinds) }
             broker.log.notice("\(card) is the host's again\(driver.map { ", with \($0)" } ?? ", without a driver")")
             return PCIAssignableRemove.Reply(card: try await shown(name, stub))
         }
@@ -53,9 +53,9 @@ extension BrokerVerbs {
 
     /// sysfs may wait for drivers and devices: never on the loop.
     private func blocking<Value: Sendable>(
-        _ work: @escaping @Sendable () throws(PCIFailure) -> Value
+        _ work: @escaping @Sendable () throws(HostFailure) -> Value
     ) async throws(ControlError) -> Value {
-        do throws(PCIFailure) {
+        do throws(HostFailure) {
             return try await broker.loop.blocking(work)
         } catch {
             throw .deviceFailed(reason: error.text)
@@ -75,14 +75,14 @@ extension BrokerVerbs {
     private func assignableCards() async throws(ControlError) -> [PCIDevice] {
         let stub = try pciStub()
         let held = try await cardAssignments().holders
-        let cards = try await blocking { () throws(PCIFailure) in
+        let cards = try await blocking { () throws(HostFailure) in
             try stub.hidden().map { PCIDevice($0, original: stub.remembered($0.address)) }
         }
         return cards.filter { card in (try? PCIAddress(parsing: card.address)).map { held[$0] == nil } ?? false }
     }
 
     private func shown(_ name: PCIBusAddress, _ stub: PCIStub) async throws(ControlError) -> PCIDevice {
-        try await blocking { () throws(PCIFailure) in
+        try await blocking { () throws(HostFailure) in
             PCIDevice(try stub.tree.device(name), original: stub.remembered(name))
         }
     }
@@ -91,7 +91,7 @@ extension BrokerVerbs {
 
     private func check(_ call: PCICheck) async throws(ControlError) -> PCICheck.Reply {
         let (stub, card, name) = try self.card(call.card)
-        var findings = try await blocking { () throws(PCIFailure) in
+        var findings = try await blocking { () throws(HostFailure) in
             try stub.findings(on: name).map { ControlProtocol.PCIFinding($0) }
         }
         let assignments = try await cardAssignments()

@@ -28,14 +28,14 @@ extension BrokerVerbs {
             let path = try await controller(call.device, of: call.domain)
             try await toolstack().detach(path, force: call.force ?? false)
             try await usbToolstack().forget(path)
-            return Nothing()
+            return NoParameters()
         }
         dispatch.on(USBAttach.self) { call throws(ControlError) in
             USBAttach.Reply(port: try await attach(call))
         }
         dispatch.on(USBDetach.self) { call throws(ControlError) in
             try await detach(call)
-            return Nothing()
+            return NoParameters()
         }
     }
 
@@ -81,13 +81,13 @@ extension BrokerVerbs {
 
     // MARK: lists
 
-    private func assignableDevices() async throws(ControlError) -> [ControlProtocol.USBDevice] {
+    private func assignableDevices() async throws(ControlError) -> [USBDevice] {
         let toolstack = try await usbToolstack()
         let (devices, assignments) = (try await toolstack.hostDevices(), try await toolstack.assignments())
         let held = await held()
         return devices.filter { device in
             !device.isHub && held[device.address] == nil && assignments.holder(of: device.address) == nil
-        }.map { ControlProtocol.USBDevice($0) }
+        }.map { USBDevice($0) }
     }
 
     private func controllers(of domain: DomainID) async throws(ControlError) -> [USBController] {
@@ -106,7 +106,7 @@ extension BrokerVerbs {
                 return USBController.Port(
                     number: number,
                     wanted: assignments.text(in: number, of: path),
-                    device: devices.first { $0.address == address }.map { ControlProtocol.USBDevice($0) },
+                    device: devices.first { $0.address == address }.map { USBDevice($0) },
                     problem: port?.state == .failed ? port?.text : nil
                 )
             }
@@ -163,7 +163,7 @@ extension BrokerVerbs {
                 return USBController.Port(
                     number: call.port,
                     wanted: call.bus,
-                    device: device.map { ControlProtocol.USBDevice($0) }
+                    device: device.map { USBDevice($0) }
                 )
             case .failed where ContinuousClock.now > begun + BrokerVerbs.refusalTime:
                 _ = try? await toolstack.detach(call.port, of: path)
@@ -194,7 +194,7 @@ extension BrokerVerbs {
     }
 }
 
-extension ControlProtocol.USBDevice {
+extension USBDevice {
     init(_ facts: USBDeviceFacts) {
         let names = [facts.manufacturerName, facts.productName].compactMap { $0 }
         self.init(

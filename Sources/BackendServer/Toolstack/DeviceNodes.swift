@@ -53,14 +53,14 @@ struct DeviceNodes: Sendable {
             [XenStorePermission(own, .none), XenStorePermission(path.domain, .read)]
         )
         for (name, value) in keys { try store.write("\(backend)/\(name)", value) }
-        for (name, value) in commonFrontendKeys + device.frontendKeys { try store.write("\(frontend)/\(name)", value) }
+        for (name, value) in commonFrontendNodes + device.frontendKeys { try store.write("\(frontend)/\(name)", value) }
         try store.write("\(toolstack)/\(BusKeys.frontend)", frontend)
         try store.write("\(toolstack)/\(BusKeys.backend)", backend)
         for (name, value) in keys where name != BusKeys.frontend { try store.write("\(toolstack)/\(name)", value) }
         return true
     }
 
-    private var commonFrontendKeys: [(String, String)] {
+    private var commonFrontendNodes: [(String, String)] {
         [
             (BusKeys.backend, backend),
             (BusKeys.backendID, "\(own)"),

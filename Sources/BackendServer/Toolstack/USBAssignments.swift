@@ -77,7 +77,7 @@ struct USBAssignments: Sendable {
     ) throws(ControlError) -> USBDeviceRule {
         let rule: USBDeviceRule
         let text = try USBPortText.resolved(text, among: devices)
-        do throws(USBFailure) {
+        do throws(HostFailure) {
             rule = try USBDeviceRule(text)
         } catch {
             throw .deviceFailed(reason: error.text)

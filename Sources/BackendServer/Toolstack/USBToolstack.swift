@@ -21,8 +21,8 @@ struct USBToolstack: Sendable {
     /// All devices of the host.
     func hostDevices() async throws(ControlError) -> [USBDeviceFacts] {
         let host = host
-        let found = await loop.blocking { Result { () throws(USBFailure) in try host.devices() } }
-        do throws(USBFailure) {
+        let found = await loop.blocking { Result { () throws(HostFailure) in try host.devices() } }
+        do throws(HostFailure) {
             return try found.get()
         } catch {
             throw .deviceFailed(reason: error.text)

@@ -42,15 +42,15 @@ extension Worker {
             _ = try await self.command(call.device) { (disk) throws(BackendFailure) in
                 try await disk.insertMedium(call.target)
             }
-            return Nothing()
+            return NoParameters()
         }
         dispatch.on(MediaEject.self) { call throws(ControlError) in
             _ = try await self.command(call.device) { (disk) throws(BackendFailure) in try await disk.ejectMedium() }
-            return Nothing()
+            return NoParameters()
         }
         dispatch.on(Hotplug.self) { call throws(ControlError) in
             try await self.hotplug(call.path, call.event)
-            return Nothing()
+            return NoParameters()
         }
         return dispatch
     }

@@ -18,7 +18,7 @@ actor Worker {
 
     let environment: WorkerEnvironment
     private let classes: DeviceClasses
-    private let marks: DeviceMarks
+    private let marks: CrashMarks
     private let signal = WatchSignal()
     private let ending = WatchSignal()
     private let log: Logger
@@ -34,10 +34,10 @@ actor Worker {
 
     private struct RunningDevice {
         let backend: any DeviceBackend
-        let mark: DeviceMark?
+        let mark: DeviceCrashMark?
     }
 
-    init(_ environment: WorkerEnvironment, classes: DeviceClasses, marks: DeviceMarks) {
+    init(_ environment: WorkerEnvironment, classes: DeviceClasses, marks: CrashMarks) {
         self.environment = environment
         self.classes = classes
         self.marks = marks
@@ -138,7 +138,7 @@ actor Worker {
                 guard device.isNew else { continue }
                 mark.pardon()
             }
-            if let mark, mark.strikes >= Strikes.staggerFrom {
+            if let mark, mark.crashes >= CrashAttribution.staggerFrom {
                 suspects.append(device.path)
             } else {
                 start(device.path, mark)
@@ -156,7 +156,7 @@ actor Worker {
         running[device.path] == nil && !finished.contains(device.path) && !device.isOver
     }
 
-    private func start(_ path: DevicePath, _ mark: DeviceMark?) {
+    private func start(_ path: DevicePath, _ mark: DeviceCrashMark?) {
         guard let owner = classes.all.first(where: { $0.kinds.contains(path.kind) }) else { return }
         mark?.reset()
         let backend = owner.makeBackend(path, environment)
@@ -175,7 +175,7 @@ actor Worker {
     }
 
     /// Gives a suspect time alone: if the worker dies now, it was this one.
-    private func suspect(_ mark: DeviceMark?) async {
+    private func suspect(_ mark: DeviceCrashMark?) async {
         guard let mark else { return }
         await loop.wait(within: Worker.suspectTime) { mark.hasProgressed || isDraining }
     }

@@ -47,7 +47,7 @@ public enum WorkerProgram {
             try LockFile(taking: run.lock(of: domain), text: label.text)
         }
         let marks = service.persist("\(run.marks(of: domain))", log) { () throws(Errno) in
-            try DeviceMarks(run.marks(of: domain))
+            try CrashMarks(run.marks(of: domain))
         }
         let shares = service.persist("\(run.grantShares)", log) { () throws(Errno) in
             try GrantShares(run.grantShares)
@@ -62,7 +62,7 @@ public enum WorkerProgram {
             controlLoop: loop,
             runDirectory: run.path,
             logger: log,
-            dataLoopLimit: configuration.dataLoops ?? usualLoops,
+            dataLoopLimit: configuration.dataLoops ?? defaultDataLoops,
             marks: marks
         )
         let worker = Worker(environment, classes: DeviceClasses(all: classes(configuration)), marks: marks)

@@ -49,7 +49,7 @@ public enum ControlMessage {
     ) throws(ControlError) -> Parameters {
         do {
             let data = Data(message)
-            if try JSONDecoder().decode(Body<Nothing>.self, from: data).parameters == nil {
+            if try JSONDecoder().decode(Body<NoParameters>.self, from: data).parameters == nil {
                 return try JSONDecoder().decode(Parameters.self, from: Data("{}".utf8))
             }
             return try JSONDecoder().decode(FullBody<Parameters>.self, from: data).parameters

@@ -3,7 +3,7 @@
 /// Asks the frontend to give a disk up and waits until it did.
 public struct BlockDetach: ControlVerb {
     public static let name = "BlockDetach"
-    public typealias Reply = Nothing
+    public typealias Reply = NoParameters
 
     /// Number or name.
     public var domain: String

@@ -5,7 +5,7 @@ public import XenWire
 /// The toolstack's hotplug script ran for a device: `add` returns when the device is ready, or says why it is not.
 public struct Hotplug: ControlVerb {
     public static let name = "Hotplug"
-    public typealias Reply = Nothing
+    public typealias Reply = NoParameters
 
     /// As in the script's environment (`XENBUS_PATH`): `backend/vbd3/7/51712`.
     public var path: String

@@ -3,7 +3,7 @@
 /// Takes the image out of a CD-ROM drive.
 public struct MediaEject: ControlVerb {
     public static let name = "MediaEject"
-    public typealias Reply = Nothing
+    public typealias Reply = NoParameters
 
     /// Number or name.
     public var domain: String

@@ -3,7 +3,7 @@
 /// Puts an image into a CD-ROM drive, in place of the one that is in it.
 public struct MediaInsert: ControlVerb {
     public static let name = "MediaInsert"
-    public typealias Reply = Nothing
+    public typealias Reply = NoParameters
 
     /// Number or name.
     public var domain: String

@@ -3,7 +3,7 @@
 /// Answers when the daemon is well.
 public struct Ping: ControlVerb {
     public static let name = "Ping"
-    public typealias Reply = Nothing
+    public typealias Reply = NoParameters
 
     public init() {}
 }

@@ -26,7 +26,7 @@ public struct USBControllerCreate: ControlVerb {
 /// Takes a controller from a domain, with all devices in it.
 public struct USBControllerDestroy: ControlVerb {
     public static let name = "USBControllerDestroy"
-    public typealias Reply = Nothing
+    public typealias Reply = NoParameters
 
     /// Number or name.
     public var domain: String

@@ -33,7 +33,7 @@ public struct USBAttach: ControlVerb {
 /// Takes the device out of a port; the host has it back.
 public struct USBDetach: ControlVerb {
     public static let name = "USBDetach"
-    public typealias Reply = Nothing
+    public typealias Reply = NoParameters
 
     /// Number or name.
     public var domain: String

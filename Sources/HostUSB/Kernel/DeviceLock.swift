@@ -21,7 +21,7 @@ final class DeviceLock: Sendable {
     private let isLeft = Atomic(false)
 
     /// - Throws: `.busy` with the holder's name, `.host` if there can be no such file.
-    init(_ facts: USBDeviceFacts, owner: String, in directory: FilePath) throws(USBFailure) {
+    init(_ facts: USBDeviceFacts, owner: String, in directory: FilePath) throws(HostFailure) {
         let path = directory.appending("\(facts.busNumber)-\(facts.deviceNumber)")
         // Not `self.file` yet: whoever does not get the lock must not clear its holder's name in `deinit`.
         let file: OpenFile
@@ -29,15 +29,15 @@ final class DeviceLock: Sendable {
             try Files.makeDirectory(directory, permissions: [.ownerReadWriteExecute])
             file = try OpenFile(path: path.string, flags: O_RDWR | O_CREAT)
         } catch {
-            throw USBFailure(.host, "\(path) cannot be made: \(error)")
+            throw HostFailure(.host, "\(path) cannot be made: \(error)")
         }
         let status = linux_lock_open_file(file.descriptor, 1)
         let former = DeviceLock.lines(file)
         if status == EAGAIN || status == EACCES {
             let holder = former.first.map(USBText.printable) ?? "another owner"
-            throw USBFailure(.busy, "\(facts.address) belongs to \(holder); detach it there first")
+            throw HostFailure(.busy, "\(facts.address) belongs to \(holder); detach it there first")
         }
-        if status != 0 { throw USBFailure(.host, "\(path) cannot be locked: \(Errno(rawValue: status))") }
+        if status != 0 { throw HostFailure(.host, "\(path) cannot be locked: \(Errno(rawValue: status))") }
         self.file = file
         // A dead owner's guest may have chosen another one.
         let kind = "\(USBText.hexadecimal(facts.vendor)):\(USBText.hexadecimal(facts.product))"

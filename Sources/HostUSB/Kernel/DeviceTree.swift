@@ -11,10 +11,10 @@ struct DeviceTree: Sendable {
     let root: FilePath
 
     /// All devices but root hubs, in the order of their addresses. Empty on a host without USB.
-    func devices() throws(USBFailure) -> [USBDeviceFacts] {
+    func devices() throws(HostFailure) -> [USBDeviceFacts] {
         let names: [String]
         do throws(Errno) { names = try Files.names(in: root) } catch {
-            throw USBFailure(.host, "\(root) cannot be read: \(error)")
+            throw HostFailure(.host, "\(root) cannot be read: \(error)")
         }
         return names.compactMap { USBBusAddress($0) }.sorted().compactMap { facts(of: $0) }
     }

@@ -68,7 +68,7 @@ final class KernelDevice: OpenUSBDevice, CompletionTarget, @unchecked Sendable {
         activeConfiguration = handle.facts.activeConfiguration
     }
 
-    func begin(_ plan: USBTransferPlan, client: any USBDeviceClient) throws(USBFailure) {
+    func begin(_ plan: USBTransferPlan, client: any USBDeviceClient) throws(HostFailure) {
         precondition(loop.isOnLoop && self.plan == nil && closing == .open)
         transfers = try TransferTable(slots: plan.slots, packets: plan.packets, of: handle, for: self)
         packets = USBPacketTable(slots: plan.slots, limit: plan.packets)

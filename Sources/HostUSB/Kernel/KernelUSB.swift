@@ -34,19 +34,20 @@ public final class KernelUSB: USBHost {
         probeGuard = ProbeGuard(tree: tree, probe: places.probe, locks: places.locks)
     }
 
-    public func devices() throws(USBFailure) -> [USBDeviceFacts] { try tree.devices() }
+    public func devices() throws(HostFailure) -> [USBDeviceFacts] { try tree.devices() }
 
-    public func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) -> any USBWatch
+    public func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(HostFailure) -> any USBWatch
     {
         try KernelWatch(loop: loop, udev: places.udev, changed)
     }
 
-    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice
+    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(HostFailure)
+        -> any OpenUSBDevice
     {
         KernelDevice(try handle(facts, owner: owner), loop)
     }
 
-    private func handle(_ facts: USBDeviceFacts, owner: String) throws(USBFailure) -> USBHandle {
+    private func handle(_ facts: USBDeviceFacts, owner: String) throws(HostFailure) -> USBHandle {
         // A former owner may have died with the bus's drivers held off.
         probeGuard.restore(bus: facts.busNumber)
         let facts = try configured(facts)
@@ -57,7 +58,7 @@ public final class KernelUSB: USBHost {
             let descriptors = tree.descriptors(of: facts.address)
         else { throw KernelUSB.gone(facts) }
         let handle = try USBHandle(file, facts, descriptors, lock: lock, probeGuard)
-        do throws(USBFailure) { try claim(handle) } catch {
+        do throws(HostFailure) { try claim(handle) } catch {
             handle.abandon()
             throw error
         }
@@ -77,7 +78,7 @@ public final class KernelUSB: USBHost {
                 DeviceLock.forget(left, in: places.locks)
                 continue
             }
-            do throws(USBFailure) {
+            do throws(HostFailure) {
                 let handle = try handle(facts, owner: "xenbackd, which gives it back to the host")
                 handle.giveBack(isGone: false, configuration: facts.activeConfiguration)
                 done.append("\(facts) is the host's again: \(left.owner) ended without giving it back")
@@ -90,14 +91,14 @@ public final class KernelUSB: USBHost {
 
     /// Waits for the configuration that the kernel chooses for a device that has just arrived, and checks that it is one
     /// that can be given away.
-    private func configured(_ facts: USBDeviceFacts) throws(USBFailure) -> USBDeviceFacts {
+    private func configured(_ facts: USBDeviceFacts) throws(HostFailure) -> USBDeviceFacts {
         if facts.isHub { throw .hub(facts) }
         let end = ContinuousClock.now + KernelUSB.patience
         while true {
             guard let now = tree.facts(of: facts.address), now.isSame(as: facts) else { throw KernelUSB.gone(facts) }
             if now.activeConfiguration != nil || ContinuousClock.now > end { return now }
             if !tree.isAuthorized(facts.address) {
-                throw USBFailure(
+                throw HostFailure(
                     .denied,
                     "\(facts.address) is not authorized on this host; write 1 to "
                         + "\(places.devices)/\(facts.address)/authorized to let it be used"
@@ -107,21 +108,21 @@ public final class KernelUSB: USBHost {
         }
     }
 
-    private func node(of facts: USBDeviceFacts) throws(USBFailure) -> OpenFile {
+    private func node(of facts: USBDeviceFacts) throws(HostFailure) -> OpenFile {
         func digits(_ number: UInt8) -> String { String(("00" + String(number)).suffix(3)) }
         let path = places.nodes.appending(digits(facts.busNumber)).appending(digits(facts.deviceNumber))
         do throws(Errno) { return try OpenFile(path: path.string, flags: O_RDWR) } catch {
             switch error {
             case .noSuchFileOrDirectory, .noSuchAddressOrDevice, Errno(rawValue: ENODEV): throw KernelUSB.gone(facts)
             case .permissionDenied, .notPermitted:
-                throw USBFailure(.denied, "\(path) of \(facts.address): \(error); the service must be root")
-            default: throw USBFailure(.host, "\(path) of \(facts.address) cannot be opened: \(error)")
+                throw HostFailure(.denied, "\(path) of \(facts.address): \(error); the service must be root")
+            default: throw HostFailure(.host, "\(path) of \(facts.address) cannot be opened: \(error)")
             }
         }
     }
 
     /// Claims all interfaces; what another program holds for a moment only, or the kernel changes just now, is tried again.
-    private func claim(_ handle: USBHandle) throws(USBFailure) {
+    private func claim(_ handle: USBHandle) throws(HostFailure) {
         let end = ContinuousClock.now + KernelUSB.patience
         let address = handle.facts.address
         while true {
@@ -134,14 +135,14 @@ public final class KernelUSB: USBHost {
             if ContinuousClock.now > end || (failure.kind != .busy && failure.kind != .notFound) {
                 let drivers = tree.drivers(of: address)
                 if failure.kind != .busy || !drivers.contains("usbfs") { throw failure }
-                throw USBFailure(.busy, "\(failure.text): another program uses them through usbfs (lsof finds it)")
+                throw HostFailure(.busy, "\(failure.text): another program uses them through usbfs (lsof finds it)")
             }
             usleep(50_000)
         }
     }
 
-    private static func gone(_ facts: USBDeviceFacts) -> USBFailure {
-        USBFailure(.notFound, "\(facts.address) is not plugged in (any more)")
+    private static func gone(_ facts: USBDeviceFacts) -> HostFailure {
+        HostFailure(.notFound, "\(facts.address) is not plugged in (any more)")
     }
 }
 

@@ -32,10 +32,10 @@ final class KernelWatch: USBWatch, CompletionTarget, @unchecked Sendable {
     private static let messagesPerTurn = 64
 
     /// - Throws: `.host` if the socket cannot be made.
-    convenience init(loop: EventLoop, udev: FilePath, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) {
+    convenience init(loop: EventLoop, udev: FilePath, _ changed: @escaping @Sendable () -> Void) throws(HostFailure) {
         let descriptor = HostDoor.enter(.deviceEvents) { uevent_socket() }
         if descriptor < 0 {
-            throw USBFailure(.host, "no messages about devices (netlink): \(Errno(rawValue: -descriptor))")
+            throw HostFailure(.host, "no messages about devices (netlink): \(Errno(rawValue: -descriptor))")
         }
         self.init(loop: loop, socket: OpenFile(adopting: descriptor), udev: udev, changed)
     }

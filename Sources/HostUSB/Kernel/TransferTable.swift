@@ -21,7 +21,7 @@ final class TransferTable {
     private let count: Int
     private let handle: USBHandle
 
-    init(slots: Int, packets: Int, of handle: USBHandle, for device: KernelDevice) throws(USBFailure) {
+    init(slots: Int, packets: Int, of handle: USBHandle, for device: KernelDevice) throws(HostFailure) {
         self.handle = handle
         unsafe records = .allocate(capacity: slots)
         unsafe transfers = .allocate(capacity: slots)
@@ -35,7 +35,7 @@ final class TransferTable {
             made += 1
         }
         count = made
-        if made < slots { throw USBFailure(.host, "no memory for \(slots) transfers of \(packets) packets") }
+        if made < slots { throw HostFailure(.host, "no memory for \(slots) transfers of \(packets) packets") }
     }
 
     deinit {

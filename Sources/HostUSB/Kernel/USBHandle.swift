@@ -35,7 +35,7 @@ final class USBHandle: @unchecked Sendable {
         _ descriptors: USBDescriptors,
         lock: DeviceLock,
         _ probeGuard: ProbeGuard
-    ) throws(USBFailure) {
+    ) throws(HostFailure) {
         self.probeGuard = probeGuard
         self.facts = facts
         self.descriptors = descriptors
@@ -176,10 +176,10 @@ final class USBHandle: @unchecked Sendable {
     }
 
     /// Says what went wrong, with libusb's own name of it.
-    static func failure(_ what: String, _ code: CInt) -> USBFailure {
+    static func failure(_ what: String, _ code: CInt) -> HostFailure {
         // SAFETY: libusb returns constant, NUL-terminated strings for any number.
         let name = unsafe String(cString: libusb_error_name(code))
-        let kind: USBFailure.Kind =
+        let kind: HostFailure.Kind =
             switch code {
             case CInt(LIBUSB_ERROR_NO_DEVICE.rawValue), CInt(LIBUSB_ERROR_NOT_FOUND.rawValue): .notFound
             case CInt(LIBUSB_ERROR_BUSY.rawValue): .busy
@@ -187,7 +187,7 @@ final class USBHandle: @unchecked Sendable {
             default: .host
             }
         let reason = unsafe String(cString: libusb_strerror(code))
-        return USBFailure(kind, "\(what): \(name) (\(reason))")
+        return HostFailure(kind, "\(what): \(name) (\(reason))")
     }
 }
 

@@ -17,8 +17,8 @@ extension SimulatedToolstack {
         /// The protocol libxl writes for a PV guest; nil as for HVM and PVH guests.
         public var guestProtocol: String?
         /// Written last, so they replace the usual ones.
-        public var extraBackendKeys: [(String, String)] = []
-        public var extraFrontendKeys: [(String, String)] = []
+        public var extraBackendNodes: [(String, String)] = []
+        public var extraFrontendNodes: [(String, String)] = []
 
         public init(_ path: DevicePath, params: String) {
             self.path = path
@@ -43,7 +43,7 @@ extension SimulatedToolstack {
                 (BlockKeys.params, params),
             ]
             if let script { keys.append((BusKeys.script, script)) }
-            return keys + extraBackendKeys
+            return keys + extraBackendNodes
         }
 
         public var frontendKeys: [(String, String)] {
@@ -56,7 +56,7 @@ extension SimulatedToolstack {
                 (BlockKeys.trusted, "1"),
             ]
             if let guestProtocol { keys.append((BlockKeys.protocol, guestProtocol)) }
-            return keys + extraFrontendKeys
+            return keys + extraFrontendNodes
         }
     }
 
@@ -77,8 +77,8 @@ extension SimulatedToolstack {
         public var mtu: UInt32?
         public var trusted = true
         /// Written last, so they replace the usual ones.
-        public var extraBackendKeys: [(String, String)] = []
-        public var extraFrontendKeys: [(String, String)] = []
+        public var extraBackendNodes: [(String, String)] = []
+        public var extraFrontendNodes: [(String, String)] = []
 
         public init(_ path: DevicePath) { self.path = path }
 
@@ -96,7 +96,7 @@ extension SimulatedToolstack {
             ]
             for case (let key, let value?) in optional { keys.append((key, value)) }
             keys += [(NetKeys.handle, "\(path.index)"), (NetKeys.type, "vif"), (BusKeys.hotplugStatus, "")]
-            return keys + extraBackendKeys
+            return keys + extraBackendNodes
         }
 
         public var frontendKeys: [(String, String)] {
@@ -109,7 +109,7 @@ extension SimulatedToolstack {
                 (NetKeys.trusted, trusted ? "1" : "0"),
             ]
             if let mtu { keys.append((NetKeys.mtu, "\(mtu)")) }
-            return keys + extraFrontendKeys
+            return keys + extraFrontendNodes
         }
     }
 }

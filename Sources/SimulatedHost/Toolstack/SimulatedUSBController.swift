@@ -15,8 +15,8 @@ extension SimulatedToolstack {
         /// What `port/N` says from the beginning; libxl leaves all of them empty.
         public var ports: [USBPort: String] = [:]
         /// Written last, so they replace the usual ones.
-        public var extraBackendKeys: [(String, String)] = []
-        public var extraFrontendKeys: [(String, String)] = []
+        public var extraBackendNodes: [(String, String)] = []
+        public var extraFrontendNodes: [(String, String)] = []
 
         public init(_ path: DevicePath) { self.path = path }
 
@@ -34,7 +34,7 @@ extension SimulatedToolstack {
             for port in (1...max(1, portCount)).compactMap({ USBPort($0) }) {
                 keys.append((USBKeys.port(port), ports[port] ?? ""))
             }
-            return keys + extraBackendKeys
+            return keys + extraBackendNodes
         }
 
         public var frontendKeys: [(String, String)] {
@@ -42,7 +42,7 @@ extension SimulatedToolstack {
                 (BusKeys.backend, backend),
                 (BusKeys.backendID, "\(backendDomain)"),
                 (BusKeys.state, XenbusState.initialising.text),
-            ] + extraFrontendKeys
+            ] + extraFrontendNodes
         }
     }
 

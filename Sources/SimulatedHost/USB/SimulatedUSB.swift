@@ -32,7 +32,7 @@ public final class SimulatedUSB: USBHost {
 
     /// Plugs a device in.
     /// - Throws: `.busy` if there is one.
-    public func plug(_ function: any SimulatedFunction, at address: USBBusAddress) throws(USBFailure) {
+    public func plug(_ function: any SimulatedFunction, at address: USBBusAddress) throws(HostFailure) {
         let isFree = state.withLock { state in
             if state.plugged[address] != nil { return false }
             state.lastNumber = state.lastNumber % 127 + 1
@@ -40,7 +40,7 @@ public final class SimulatedUSB: USBHost {
             state.plugged[address] = Plugged(facts: facts, function: function, faults: SimulatedFaults())
             return true
         }
-        if !isFree { throw USBFailure(.busy, "something is plugged in at \(address)") }
+        if !isFree { throw HostFailure(.busy, "something is plugged in at \(address)") }
         tell()
     }
 
@@ -79,11 +79,11 @@ public final class SimulatedUSB: USBHost {
         }
     }
 
-    public func devices() throws(USBFailure) -> [USBDeviceFacts] {
+    public func devices() throws(HostFailure) -> [USBDeviceFacts] {
         state.withLock { state in state.plugged.values.map(\.facts).sorted { $0.address < $1.address } }
     }
 
-    public func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(USBFailure) -> any USBWatch
+    public func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(HostFailure) -> any USBWatch
     {
         let watch = SimulatedWatch(loop: loop, changed: changed)
         state.withLock { state in
@@ -93,15 +93,16 @@ public final class SimulatedUSB: USBHost {
         return watch
     }
 
-    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(USBFailure) -> any OpenUSBDevice
+    public func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(HostFailure)
+        -> any OpenUSBDevice
     {
-        let result = state.withLock { state -> Result<SimulatedUSBDevice, USBFailure> in
+        let result = state.withLock { state -> Result<SimulatedUSBDevice, HostFailure> in
             guard let plugged = state.plugged[facts.address], plugged.facts.deviceNumber == facts.deviceNumber else {
-                return .failure(USBFailure(.notFound, "\(facts.address) is not plugged in (any more)"))
+                return .failure(HostFailure(.notFound, "\(facts.address) is not plugged in (any more)"))
             }
             if facts.isHub { return .failure(.hub(facts)) }
             if let other = plugged.owner {
-                return .failure(USBFailure(.busy, "\(facts.address) belongs to \(other); detach it there first"))
+                return .failure(HostFailure(.busy, "\(facts.address) belongs to \(other); detach it there first"))
             }
             let device = SimulatedUSBDevice(plugged.function, plugged.facts, plugged.faults, loop, frame) {
                 [weak self] device in

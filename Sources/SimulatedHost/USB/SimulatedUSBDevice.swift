@@ -59,7 +59,7 @@ final class SimulatedUSBDevice: OpenUSBDevice, CompletionTarget, @unchecked Send
         self.pulled = pulled
     }
 
-    func begin(_ plan: USBTransferPlan, client: any USBDeviceClient) throws(USBFailure) {
+    func begin(_ plan: USBTransferPlan, client: any USBDeviceClient) throws(HostFailure) {
         precondition(loop.isOnLoop && self.plan == nil && !isClosing)
         self.plan = plan
         self.client = client

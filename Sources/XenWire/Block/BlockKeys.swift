@@ -22,7 +22,6 @@ public enum BlockKeys {
     public static let featurePersistent = "feature-persistent"
     public static let featureMaxIndirectSegments = "feature-max-indirect-segments"
     public static let maxRingPageOrder = "max-ring-page-order"
-    public static let maxRingPages = "max-ring-pages"
     // Backend: properties, before state 4.
     /// Always in units of 512 bytes, whatever `sector-size` says (blkif.h of Xen 4.20, note 12).
     public static let sectors = "sectors"
@@ -35,11 +34,9 @@ public enum BlockKeys {
     // Frontend.
     public static let ringReference = "ring-ref"
     public static let ringPageOrder = "ring-page-order"
-    public static let numRingPages = "num-ring-pages"
     public static let `protocol` = "protocol"
     public static let virtualDevice = "virtual-device"
     public static let trusted = "trusted"
-    public static let featureLargeSectorSize = "feature-large-sector-size"
 
     /// Frontend: the grant of page `page` of a ring of several pages.
     public static func ringReference(_ page: Int) -> String { "ring-ref\(page)" }

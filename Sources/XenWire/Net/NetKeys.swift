@@ -29,8 +29,6 @@ public enum NetKeys {
     public static let featureSegmentationV4 = "feature-gso-tcpv4"
     /// Both halves: TCP over IPv6 in pieces beyond the MTU.
     public static let featureSegmentationV6 = "feature-gso-tcpv6"
-    /// The form from before the segmentation extra, which nobody sends any more.
-    public static let featureSegmentationV4Prefix = "feature-gso-tcpv4-prefix"
     /// Both halves: 1 if checksums over IPv4 may **not** be blank.
     public static let featureNoChecksumOffload = "feature-no-csum-offload"
     /// Both halves: checksums over IPv6 may be blank.
@@ -43,7 +41,6 @@ public enum NetKeys {
     public static let featureDynamicMulticastControl = "feature-dynamic-multicast-control"
     public static let featureSplitEventChannels = "feature-split-event-channels"
     public static let featureControlRing = "feature-ctrl-ring"
-    public static let featureHeadroom = "feature-xdp-headroom"
     /// 0: the link is down; missing: up.
     public static let carrier = "carrier"
 

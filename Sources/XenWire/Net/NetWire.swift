@@ -8,15 +8,12 @@ public enum NetWire {
     @inlinable public static var transmitResponseSize: Int { 4 }
     /// `struct xen_netif_rx_request`, `struct xen_netif_rx_response`, and the stride of the receive ring.
     @inlinable public static var receiveStride: Int { 8 }
-    /// `struct xen_netif_extra_info`.
-    @inlinable public static var extraSize: Int { 8 }
     /// `struct xen_netif_ctrl_request`, and the stride of the control ring.
     @inlinable public static var controlStride: Int { 16 }
     /// `struct xen_netif_ctrl_response`.
     @inlinable public static var controlResponseSize: Int { 12 }
     @inlinable public static var transmitSlots: Int { 256 }
     @inlinable public static var receiveSlots: Int { 256 }
-    @inlinable public static var controlSlots: Int { 128 }
     /// `XEN_NETIF_NR_SLOTS_MIN`: slots of a packet that every backend takes. Extras are not counted.
     @inlinable public static var maxSlotsPerPacket: Int { 18 }
     /// Slots after the first that a packet may have: xen-netback counts the 18 without the first one

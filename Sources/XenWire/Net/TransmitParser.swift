@@ -76,9 +76,6 @@ public struct TransmitParser: ~Copyable {
         firstFlags = []
     }
 
-    /// Whether a packet has begun and is neither complete nor dropped.
-    @inlinable public var isInsidePacket: Bool { place != .between }
-
     /// Fragments of the packet: 1 … 19. Slots without bytes are none (XSA-448).
     @inlinable public var fragmentCount: Int { fragments }
     /// Slots of extras behind the first.

@@ -45,14 +45,6 @@ public struct URBStatus: RawRepresentable, Hashable, Sendable, CustomStringConve
         }
     }
 
-    /// What xen-hcd tells the guest's driver.
-    public var guestErrno: Int32 {
-        switch self {
-        case .okay, .noDevice, .invalid, .stall, .ioError, .babble: rawValue
-        default: URBStatus.shutdown.rawValue
-        }
-    }
-
     public var description: String {
         switch self {
         case .okay: "okay"

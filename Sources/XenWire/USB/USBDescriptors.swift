@@ -127,12 +127,6 @@ public struct USBConfiguration: Hashable, Sendable {
     public func interface(_ number: UInt8, alternate: UInt8) -> USBInterface? {
         interfaces.first { $0.number == number && $0.alternate == alternate }
     }
-
-    /// The numbers of the interfaces, each once, in order of appearance.
-    public var interfaceNumbers: [UInt8] {
-        var seen: Set<UInt8> = []
-        return interfaces.map(\.number).filter { seen.insert($0).inserted }
-    }
 }
 
 /// One alternate setting of one interface (USB 2.0, table 9-12).

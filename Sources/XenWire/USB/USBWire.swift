@@ -114,8 +114,4 @@ public enum USBVersion: UInt8, Sendable, CaseIterable {
     case usb11 = 1
     /// `USB_VER_USB20`
     case usb20 = 2
-
-    /// Whether a device of this speed may appear on such a controller: xen-hcd's root hub for 1.1 knows no high speed.
-    @inlinable
-    public func carries(_ speed: USBIFSpeed) -> Bool { self == .usb20 || speed != .high }
 }

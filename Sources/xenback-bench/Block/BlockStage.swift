@@ -45,7 +45,7 @@ final class BlockStage {
             logger: Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() },
             dataLoopLimit: 1
         )
-        backend = BlockClass(offer: BlockOffer(maxQueues: 1)).makeBackend(device, environment)
+        backend = BlockClass(capabilities: BlockCapabilities(maxQueues: 1)).makeBackend(device, environment)
         let backend = backend
         life = Task(executorPreference: environment.controlLoop) { await backend.run() }
         frontend = RawBlockFrontend(try machine.hypervisor(for: guest), index: device.index)

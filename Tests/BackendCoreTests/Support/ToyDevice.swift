@@ -12,7 +12,7 @@ struct ToyConnection: NegotiatedConnection {
     let ring: GrantReference
     let port: EventChannelPort
 
-    init(_ reader: inout FrontendKeyReader, _ offer: Bool) throws(FrontendKeyFault) {
+    init(_ reader: inout FrontendNodeReader, _ capabilities: Bool) throws(FrontendNodeFault) {
         ring = try reader.reference("ring-ref")
         port = try reader.port(BusKeys.eventChannel)
     }
@@ -24,7 +24,7 @@ actor ToyBackend: DeviceShell {
     nonisolated let signal = WatchSignal()
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe environment.controlLoop.asUnownedSerialExecutor() }
     var life: DeviceLife
-    private var alarm: BreakdownAlarm?
+    private var latch: BreakdownLatch?
     private var queue: ToyQueue?
 
     init(_ path: DevicePath, _ environment: WorkerEnvironment) {
@@ -34,7 +34,7 @@ actor ToyBackend: DeviceShell {
 
     var features: [(String, String)] { [] }
     var announcement: [(String, String)]? { nil }
-    var breakdown: Breakdown? { alarm?.raised }
+    var breakdown: Breakdown? { latch?.raised }
 
     func begin() async -> (frontend: String, policy: HandshakePolicy) {
         (path.frontend, HandshakePolicy(waitsForHotplug: false, removesDirectory: false))
@@ -49,22 +49,22 @@ actor ToyBackend: DeviceShell {
         let identity = "domain=\(try await domainIdentity());ring=\(connection.ring);port=\(connection.port)"
         let layout = JournalLayout.slots(ToyWire.slots, queues: 1)
         let past = try openJournal(identity: identity, layout: layout, rings: [pages], isTakeover: isTakeover)
-        let (alarm, grants) = (BreakdownAlarm(signal), environment.hypervisor.grants)
+        let (latch, grants) = (BreakdownLatch(signal), environment.hypervisor.grants)
         let data = try environment.dataLoop(device: path.index, queue: 0)
-        let queue = ToyQueue(alarm, grants, data, CrashMark(mark, queue: 0), path.domain)
-        (self.alarm, self.queue) = (alarm, queue)
+        let queue = ToyQueue(latch, grants, data, CrashLane(mark, queue: 0), path.domain)
+        (self.latch, self.queue) = (latch, queue)
         try await queue.open(pages, past, connection.port)
         return "one ring"
     }
     func disconnect() async {
         await queue?.close()
-        (queue, alarm) = (nil, nil)
+        (queue, latch) = (nil, nil)
     }
     func release() async { await queue?.close(abandons: true) }
 }
 
 actor ToyQueue: QueueTurns, CompletionTarget {
-    private let (alarm, grants, data, mark): (BreakdownAlarm, any GrantTable, DataLoop, CrashMark)
+    private let (latch, grants, data, mark): (BreakdownLatch, any GrantTable, DataLoop, CrashLane)
     private let domain: DomainID
     private var target: TargetID?
     private var ring: SlotRing?
@@ -73,8 +73,8 @@ actor ToyQueue: QueueTurns, CompletionTarget {
     private var taken: [UInt16] = []
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe data.loop.asUnownedSerialExecutor() }
 
-    init(_ alarm: BreakdownAlarm, _ grants: any GrantTable, _ data: DataLoop, _ mark: CrashMark, _ domain: DomainID) {
-        (self.alarm, self.grants, self.data, self.mark, self.domain) = (alarm, grants, data, mark, domain)
+    init(_ latch: BreakdownLatch, _ grants: any GrantTable, _ data: DataLoop, _ mark: CrashLane, _ domain: DomainID) {
+        (self.latch, self.grants, self.data, self.mark, self.domain) = (latch, grants, data, mark, domain)
     }
 
     typealias Past = (journal: RequestJournal, isTakeover: Bool)
@@ -111,7 +111,7 @@ actor ToyQueue: QueueTurns, CompletionTarget {
     private func turn() {
         guard ring != nil else { return }
         let end = data.turn(mark) { serve() }
-        if let breakdown = port?.ended(end, again: 1) { alarm.raise(breakdown) }
+        if let breakdown = port?.ended(end, again: 1) { latch.raise(breakdown) }
     }
 
     private func serve() -> TurnEnd {

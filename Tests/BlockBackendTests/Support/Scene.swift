@@ -26,7 +26,7 @@ final class Scene {
         ringOrder: Int = 0,
         persistent: Bool = false,
         abi: BlockABI = .native,
-        offer: BlockOffer = BlockOffer(maxQueues: 4),
+        capabilities: BlockCapabilities = BlockCapabilities(maxQueues: 4),
         image: FilePath? = nil,
         inMemory: Bool = false,
         mode: String = "w",
@@ -38,7 +38,7 @@ final class Scene {
         self.image = try image ?? bed.makeImage(sectors: sectors, inMemory: inMemory)
         try await bed.makeDevice(Scene.victimPath, image: self.image, mode: mode, extra: extra)
         try await bed.makeDevice(Scene.bystanderPath, image: try bed.makeImage("b.img", sectors: 256))
-        let victim = bed.start(Scene.victimPath, offer: offer)
+        let victim = bed.start(Scene.victimPath, capabilities: capabilities)
         let other = bed.start(Scene.bystanderPath)
         backend = victim.backend
         self.other = other.backend

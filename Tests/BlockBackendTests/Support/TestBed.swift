@@ -126,9 +126,11 @@ final class TestBed: Sendable {
     /// Starts a backend as a worker does.
     func start(
         _ path: DevicePath,
-        offer: BlockOffer = BlockOffer(maxQueues: 4)
+        capabilities: BlockCapabilities = BlockCapabilities(maxQueues: 4)
     ) -> (backend: any DeviceBackend, life: Task<Void, Never>) {
-        workers.start(path) { BlockClass(vbd: .all, servesQdisk: true, offer: offer).makeBackend(path, $0) }
+        workers.start(path) {
+            BlockClass(vbd: .all, servesQdisk: true, capabilities: capabilities).makeBackend(path, $0)
+        }
     }
 
     func read(_ node: String) async throws -> String? { try await host.store.read(node) }

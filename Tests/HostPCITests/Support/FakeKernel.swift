@@ -1,6 +1,7 @@
 // A sysfs in a temporary folder, and a kernel that does what is written into it.
 
 import Foundation
+import HostIO
 import HostPCI
 import Synchronization
 import SystemPackage
@@ -160,8 +161,8 @@ enum SampleSpace {
 func address(_ text: String) throws -> PCIBusAddress { try #require(PCIBusAddress(text)) }
 
 /// The failure of a call that must fail.
-func failure<T>(_ body: () throws(PCIFailure) -> T) -> PCIFailure? {
-    do throws(PCIFailure) {
+func failure<T>(_ body: () throws(HostFailure) -> T) -> HostFailure? {
+    do throws(HostFailure) {
         _ = try body()
         return nil
     } catch {

@@ -33,7 +33,7 @@ final class NetScene: Sendable {
     let card: SimulatedToolstack.NetworkCard
     let frontend: NetworkFrontend
     let bystander: NetworkFrontend
-    let offer: NetOffer
+    let capabilities: NetCapabilities
     private let host: SimulatedHypervisor
     private let loop: EventLoop
     private let stall: StallTimes
@@ -58,7 +58,7 @@ final class NetScene: Sendable {
         host = try machine.hypervisor(for: .initial)
         guest = try machine.hypervisor(for: guestDomain)
         toolstack = SimulatedToolstack(host)
-        offer = NetOffer(maxQueues: 4)
+        capabilities = NetCapabilities(maxQueues: 4)
         self.stall = stall
         loop = try EventLoop(name: "frontend")
         workers = try Workers(host, of: guestDomain)
@@ -66,12 +66,12 @@ final class NetScene: Sendable {
         card.script = nil
         card.mac = guestAddress
         card.rate = rate
-        card.extraBackendKeys = keys
+        card.extraBackendNodes = keys
         self.card = card
         card.path = NetScene.bystanderPath
         card.mac = otherAddress
         card.rate = nil
-        card.extraBackendKeys = []
+        card.extraBackendNodes = []
         frontend = NetworkFrontend(guest, loop: loop, index: NetScene.victimPath.index, options: options)
         bystander = NetworkFrontend(guest, loop: loop, index: NetScene.bystanderPath.index)
         for card in [self.card, card] {
@@ -85,7 +85,7 @@ final class NetScene: Sendable {
     deinit { loop.shutDown() }
 
     private func start(_ path: DevicePath) {
-        workers.start(path) { NetBackend(path, $0, offer, wires, stall: stall) }
+        workers.start(path) { NetBackend(path, $0, capabilities, wires, stall: stall) }
     }
 
     // MARK: the victim

@@ -68,8 +68,8 @@ final class Owner: USBDeviceClient {
 
     func begin(packets: Int = 64) async throws {
         let plan = USBTransferPlan(slots: 8, packets: packets, pages: pages)
-        let failure = await on { device -> USBFailure? in
-            do throws(USBFailure) {
+        let failure = await on { device -> HostFailure? in
+            do throws(HostFailure) {
                 try device.begin(plan, client: self)
                 return nil
             } catch { return error }

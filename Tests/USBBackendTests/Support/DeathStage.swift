@@ -143,7 +143,7 @@ final class DeathStage: JournalTrace {
                 connectionRing: rings.connections.grant.pages,
                 journal: journal,
                 port: rings.urbs.port,
-                alarm: BreakdownAlarm(WatchSignal()),
+                latch: BreakdownLatch(WatchSignal()),
                 log: FaultLog(environment.logger),
                 isTakeover: isTakeover
             )

@@ -63,7 +63,7 @@ enum SampleDescriptors {
 
     @Test func interfacesAndEndpoints() throws {
         let configuration = try #require(USBConfiguration(SampleDescriptors.highSpeedCamera))
-        #expect(configuration.value == 1 && configuration.interfaceNumbers == [0, 1])
+        #expect(configuration.value == 1 && configuration.interfaces.map(\.number) == [0, 1, 1, 1])
         #expect(configuration.interfaces.map(\.alternate) == [0, 0, 1, 2])
         let streams = try #require(configuration.interface(1, alternate: 2))
         #expect(streams.interfaceClass == 0x0E && streams.subclass == 2 && streams.endpoints.count == 1)

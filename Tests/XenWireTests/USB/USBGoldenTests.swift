@@ -174,7 +174,6 @@ import XenWire
         #expect(USBControllerShape(version: "2", portCount: "8") == USBControllerShape(.usb20, portCount: 8))
         #expect(USBControllerShape(version: "1", portCount: "31")?.ports.count == 31)
         #expect(USBControllerShape(version: "1", portCount: "1")?.ports == [USBPort(1)!])
-        #expect(USBVersion.usb20.carries(.high) && !USBVersion.usb11.carries(.high) && USBVersion.usb11.carries(.full))
         #expect(USBKeys.port(USBPort(12)!) == "port/12")
     }
 
@@ -189,17 +188,15 @@ import XenWire
         #expect(USBControllerShape(version: version, portCount: portCount) == nil)
     }
 
-    /// Every errno has an answer, and xen-hcd passes on what its drivers understand.
+    /// Every errno has an answer, and it is one that xen-hcd's drivers understand or stand in for.
     @Test func statuses() {
-        for errno in -200...0 as ClosedRange<Int32> {
-            let status = URBStatus(errno: errno)
-            if status != .unlinked && status != .shutdown { #expect(status.guestErrno == status.rawValue) }
-        }
+        let known: Set<URBStatus> = [.okay, .noDevice, .invalid, .stall, .ioError, .babble, .shutdown, .unlinked]
+        for errno in -200...0 as ClosedRange<Int32> { #expect(known.contains(URBStatus(errno: errno))) }
         #expect(
             URBStatus(errno: -121) == .okay && URBStatus(errno: -62) == .ioError && URBStatus(errno: -84) == .ioError
         )
         #expect(URBStatus(errno: -113) == .shutdown && URBStatus(errno: -90) == .invalid)
-        #expect(URBStatus(errno: -104) == .unlinked && URBStatus.unlinked.guestErrno == -108)
+        #expect(URBStatus(errno: -104) == .unlinked)
     }
 }
 

@@ -4,7 +4,7 @@ internal import Hypervisor
 internal import XenWire
 
 /// The backend's features, and what becomes of them with our options.
-struct NetworkOffer: Sendable {
+struct OfferedNetworkFeatures: Sendable {
     let queueCount: Int
     /// Whether the backend knows of queues at all; if not, their number is not written.
     let isMultiQueue: Bool
@@ -26,7 +26,7 @@ struct NetworkOffer: Sendable {
         _ backend: String,
         _ options: NetworkFrontendOptions
     ) async throws(FrontendFailure) {
-        let keys = try await bus.read(NetworkOffer.names, of: backend)
+        let keys = try await bus.read(OfferedNetworkFeatures.names, of: backend)
         guard keys[NetKeys.featureReceiveCopy] == "1" else { throw .unsupported(NetKeys.featureReceiveCopy) }
         let maxQueues = keys[BusKeys.multiQueueMaxQueues].flatMap { Int(decimal: $0) }
         isMultiQueue = maxQueues != nil

@@ -6,28 +6,16 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-/// What a queue is made with and never changes.
-struct QueueFacts: Sendable {
-    let path: DevicePath
-    /// 0 … number of queues − 1.
-    let index: Int
-    let abi: BlockABI
-    let usesPersistentGrants: Bool
-    let grants: any GrantTable
-    let data: DataLoop
-    let mark: CrashMark
-}
-
 /// A ring with its journal, order book, persistent grants and requests. One queue owns it and gives it out `inout`,
 /// once per batch (the rule that makes a turn cost what C costs).
 ///
 /// A request lives in a journal slot, and the slot's number is its name in every table here. Nothing is allocated per
 /// request: all tables are made at birth and their sizes follow the ring's.
-struct BlockWork: ~Copyable {
+struct BlockRingState: ~Copyable {
     /// The most bytes that go to the disk as one operation: larger requests are split, adjacent ones merged up to it.
     static let transferBytes = 256 * 1024
     /// Bytes of the largest request.
-    static let requestBytes = BlockOffer.maxIndirectSegments * SharedPages.pageSize
+    static let requestBytes = BlockCapabilities.maxIndirectSegments * SharedPages.pageSize
     /// Chunks of the pool that the largest request needs.
     static let chunksPerRequest = requestBytes / BufferPool.chunkBytes
     /// Bytes that a turn may have moved itself, to or from an image in memory, when it takes more requests; and how many
@@ -35,9 +23,9 @@ struct BlockWork: ~Copyable {
     static let bytesNowPerTurn = 1024 * 1024
     static let requestsNow = 32
     /// Bytes of the segments of the largest request: one page holds them.
-    static let indirectBytes = BlockOffer.maxIndirectSegments * BlockWire.segmentSize
+    static let indirectBytes = BlockCapabilities.maxIndirectSegments * BlockWire.segmentSize
 
-    let facts: QueueFacts
+    let facts: BlockQueueFacts
     /// The queue's name on its loop.
     let target: TargetID
     /// nil: the drive is empty.
@@ -87,14 +75,14 @@ struct BlockWork: ~Copyable {
 
     /// - Parameter indirect: at least `indirectBytes` for each slot.
     init(
-        _ facts: QueueFacts,
+        _ facts: BlockQueueFacts,
         target: TargetID,
         ring: consuming SlotRing,
         indirect: PrivatePages,
         log: FaultLog
     ) {
         let slots = ring.slotCount
-        let transferCount = slots * (BlockWork.requestBytes / BlockWork.transferBytes)
+        let transferCount = slots * (BlockRingState.requestBytes / BlockRingState.transferBytes)
         self.facts = facts
         self.target = target
         self.ring = ring
@@ -104,7 +92,7 @@ struct BlockWork: ~Copyable {
         limits = BlockLimits(capacity: 0)
         order = OrderBook(slots: slots)
         requests = Array(repeating: PendingRequest(.unused, isIndirect: false, takenAt: 0), count: slots)
-        chunks = Array(repeating: 0, count: slots * BlockWork.chunksPerRequest)
+        chunks = Array(repeating: 0, count: slots * BlockRingState.chunksPerRequest)
         let idle = DiskTransfer(kind: .flush, head: -1, offset: 0, byteCount: 0, skipped: 0, done: 0)
         transfers = Array(repeating: idle, count: transferCount)
         freeTransfers = (0..<transferCount).reversed().map { UInt16(truncatingIfNeeded: $0) }
@@ -112,13 +100,13 @@ struct BlockWork: ~Copyable {
         runnable.reserveCapacity(slots)
         ready.reserveCapacity(slots)
         arrived.reserveCapacity(slots)
-        ended.reserveCapacity(BlockWork.requestsNow)
+        ended.reserveCapacity(BlockRingState.requestsNow)
     }
 
     /// The bytes that hold a request's segments.
     func segments(of slot: Int) -> Slot {
         requests[slot].isIndirect
-            ? indirect.slot(at: slot &* BlockWork.indirectBytes, byteCount: BlockWork.indirectBytes)
+            ? indirect.slot(at: slot &* BlockRingState.indirectBytes, byteCount: BlockRingState.indirectBytes)
             : ring.request(slot)
     }
 }

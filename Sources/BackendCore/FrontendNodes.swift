@@ -3,7 +3,7 @@
 public import XenWire
 
 /// A key of the frontend that makes no sense: the device is closed.
-public struct FrontendKeyFault: Error, Hashable, Sendable, CustomStringConvertible {
+public struct FrontendNodeFault: Error, Hashable, Sendable, CustomStringConvertible {
     public let key: String
     public let problem: String
 
@@ -16,7 +16,7 @@ public struct FrontendKeyFault: Error, Hashable, Sendable, CustomStringConvertib
 
 /// The values of a frontend's keys, by their names below its directory. Each was read once: what is decided from one
 /// reading holds (XSA-155 is not about rings alone).
-public struct FrontendKeys: Sendable {
+public struct FrontendNodes: Sendable {
     private let values: [String: String]
 
     public init(_ values: [String: String]) { self.values = values }
@@ -24,24 +24,24 @@ public struct FrontendKeys: Sendable {
     public subscript(key: String) -> String? { values[key] }
 
     /// A number that must be there.
-    public func number(_ key: String, in range: ClosedRange<UInt32>) throws(FrontendKeyFault) -> UInt32 {
-        guard let text = values[key] else { throw FrontendKeyFault(key, "is missing") }
+    public func number(_ key: String, in range: ClosedRange<UInt32>) throws(FrontendNodeFault) -> UInt32 {
+        guard let text = values[key] else { throw FrontendNodeFault(key, "is missing") }
         guard let number = UInt32(decimal: text) else {
-            throw FrontendKeyFault(key, "is not a number: \(FrontendKeys.quoted(text))")
+            throw FrontendNodeFault(key, "is not a number: \(FrontendNodes.quoted(text))")
         }
         guard range.contains(number) else {
-            throw FrontendKeyFault(key, "is \(number), allowed are \(range.lowerBound) … \(range.upperBound)")
+            throw FrontendNodeFault(key, "is \(number), allowed are \(range.lowerBound) … \(range.upperBound)")
         }
         return number
     }
 
     /// A port of ours to bind to: 1 … 2¹⁷ − 1 (the FIFO ABI; public/event_channel.h, EVTCHN_FIFO_NR_CHANNELS).
-    public func port(_ key: String) throws(FrontendKeyFault) -> EventChannelPort {
+    public func port(_ key: String) throws(FrontendNodeFault) -> EventChannelPort {
         EventChannelPort(try number(key, in: 1...(1 << 17) - 1))
     }
 
     /// A grant: any number may be one.
-    public func reference(_ key: String) throws(FrontendKeyFault) -> GrantReference {
+    public func reference(_ key: String) throws(FrontendNodeFault) -> GrantReference {
         GrantReference(try number(key, in: 0...UInt32.max))
     }
 

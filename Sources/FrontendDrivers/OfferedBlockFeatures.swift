@@ -4,7 +4,7 @@ internal import Hypervisor
 internal import XenWire
 
 /// The backend's features that decide how the rings are set up.
-struct BlockOffer: Sendable {
+struct OfferedBlockFeatures: Sendable {
     let maxRingPageOrder: Int
     let maxQueues: Int
     let maxIndirectSegments: Int
@@ -40,7 +40,7 @@ extension BlockFrontendConnection {
     init(
         reading bus: FrontendBus,
         _ directory: String,
-        _ offer: BlockOffer,
+        _ offer: OfferedBlockFeatures,
         _ options: BlockFrontendOptions,
         backend: DomainID,
         ringSize: Int

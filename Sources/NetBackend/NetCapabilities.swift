@@ -1,0 +1,24 @@
+// What this backend can do, as it tells every frontend.
+
+/// What this backend offers to every frontend, before any frontend is there.
+public struct NetCapabilities: Hashable, Sendable {
+    /// Who puts the host's interface into its bridge or route.
+    public enum Placement: String, Hashable, Sendable, CaseIterable {
+        /// libxl's script in dom0, xenbackd itself in a driver domain.
+        case automatic
+        /// Always the toolstack's script.
+        case script
+        /// Always xenbackd; the toolstack's script is not waited for.
+        case native
+    }
+
+    /// 1 … 16.
+    public let maxQueues: Int
+    public let placement: Placement
+
+    /// Values outside their range are brought into it.
+    public init(maxQueues: Int, placement: Placement = .automatic) {
+        self.maxQueues = min(max(maxQueues, 1), 16)
+        self.placement = placement
+    }
+}
