@@ -80,13 +80,19 @@ public struct HandshakePolicy: Hashable, Sendable {
     /// The frontend's 3 leads nowhere: its keys are complete at 4 (xen-netback ignores 3).
     public let ignoresInitialised: Bool
 
+    /// Both sides may go from 4 to 7 and 8 and back while they are connected, which is the class's own business: cards
+    /// come and go (Linux, xen-pciback's `xen_pcibk_reconfigure`).
+    public let reconfigures: Bool
+
     public init(
         waitsForHotplug: Bool,
         holdsInitWait: Bool = false,
         removesDirectory: Bool,
         opensBeforeInitWait: Bool = false,
-        ignoresInitialised: Bool = false
+        ignoresInitialised: Bool = false,
+        reconfigures: Bool = false
     ) {
+        self.reconfigures = reconfigures
         self.opensBeforeInitWait = opensBeforeInitWait
         self.ignoresInitialised = ignoresInitialised
         self.waitsForHotplug = waitsForHotplug
@@ -130,6 +136,14 @@ public struct HandshakeSnapshot: Hashable, Sendable {
 
     /// The frontend has rings it expects to be served, or believes so.
     var isFrontendActive: Bool { frontend == .initialised || frontend == .connected }
+
+    /// As the machine sees it where both sides may reconfigure: 7 and 8 are steps of a connected device.
+    var withoutReconfiguring: HandshakeSnapshot {
+        var snapshot = self
+        if backend == .reconfiguring || backend == .reconfigured { snapshot.backend = .connected }
+        if frontend == .reconfiguring || frontend == .reconfigured { snapshot.frontend = .connected }
+        return snapshot
+    }
 }
 
 /// The handshake of one device.

@@ -7,7 +7,7 @@ extension Handshake {
     mutating func absorb(_ event: HandshakeEvent) -> Transition {
         switch event {
         case .snapshot(let snapshot):
-            look(at: snapshot)
+            look(at: policy.reconfigures ? snapshot.withoutReconfiguring : snapshot)
             return (phase, [])
         case .backingOpened:
             backing = .open
