@@ -75,6 +75,21 @@ public final class SharedPages: @unchecked Sendable {
         unsafe sharedStoreRelease(base.advanced(by: offset), value)
     }
 
+    /// Sets bits of a word that the other end changes as well, after everything written before. `offset` is ours and a
+    /// multiple of 4.
+    public func setBits(_ bits: UInt32, at offset: Int) {
+        precondition(offset >= 0 && offset & 3 == 0 && 4 <= byteCount &- offset)
+        // SAFETY: checked just above.
+        unsafe ring_set_bits(base.advanced(by: offset), bits)
+    }
+
+    /// Clears bits of such a word.
+    public func clearBits(_ bits: UInt32, at offset: Int) {
+        precondition(offset >= 0 && offset & 3 == 0 && 4 <= byteCount &- offset)
+        // SAFETY: checked just above.
+        unsafe ring_clear_bits(base.advanced(by: offset), bits)
+    }
+
     /// Orders everything before it, stores among them, before every load after it.
     public static func fence() { ring_full_fence() }
 

@@ -113,3 +113,16 @@ import XenWire
         #expect(count == 0)
     }
 }
+
+@Suite struct SharedFlagTests {
+    /// Bits that the other end changes in the same word are left alone.
+    @Test func bitsAreSetAndClearedOnTheirOwn() {
+        let pages = makePages(1)
+        pages.storeRelease(0b0110, at: 8)
+        pages.setBits(0b0001, at: 8)
+        #expect(pages.loadAcquire(at: 8) == 0b0111)
+        pages.clearBits(0b0010, at: 8)
+        #expect(pages.loadAcquire(at: 8) == 0b0101)
+        #expect(pages.loadAcquire(at: 4) == 0 && pages.loadAcquire(at: 12) == 0)
+    }
+}
