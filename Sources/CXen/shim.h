@@ -21,8 +21,11 @@
 #include <stdlib.h>
 #include <xenevtchn.h>
 #include <xengnttab.h>
+#include <xencall.h>
 #include <xentoollog.h>
 #include <xen/io/xs_wire.h>
+#include <xen/xen.h>
+#include <xen/physdev.h>
 
 // libxengnttab writes a line to stderr for each reference it cannot map, and references are a frontend's: only what
 // the libraries call critical may be written.

@@ -12,6 +12,8 @@ public enum HostResource: Hashable, Sendable {
     case ownGrants
     /// `/dev/xen/evtchn`.
     case eventChannels
+    /// Hypercalls: `/dev/xen/hypercall`, or `/dev/xen/privcmd` where the kernel has no such device.
+    case hypercalls
     /// xenstored's socket.
     case xenStore(FilePath)
     /// A queue of the TAP of this name: `/dev/net/tun`.

@@ -1,4 +1,4 @@
-// The hypervisor as the rest of the house sees it: four capabilities behind one protocol.
+// The hypervisor as the rest of the house sees it: five capabilities behind one protocol.
 
 public import XenWire
 
@@ -42,6 +42,8 @@ public protocol Hypervisor: AnyObject, Sendable {
     /// The frontend's half of grants.
     var sharing: any GrantSharing { get }
     var store: any XenStore { get }
+    /// The interrupts of cards that guests have.
+    var interrupts: any GuestInterrupts { get }
     /// A fresh set of ports, for one loop.
     func openEventChannels() throws(HypervisorFailure) -> any EventChannels
 }

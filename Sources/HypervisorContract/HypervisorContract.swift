@@ -74,7 +74,8 @@ public struct ContractCase: Sendable, CustomStringConvertible {
 
 public enum HypervisorContract {
     /// All promises, cheapest capability first.
-    public static let cases = domainCases + grantCases + copyCases + eventChannelCases + storeCases + watchCases
+    public static let cases =
+        domainCases + grantCases + copyCases + eventChannelCases + interruptCases + storeCases + watchCases
 
     /// Tries cases one after the other, telling of each.
     /// - Returns: how many kept and how many broke the contract.

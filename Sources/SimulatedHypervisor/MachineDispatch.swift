@@ -23,6 +23,7 @@ extension MachineState {
         if call.isStore { return try answerStore(call, &request, session) }
         switch call {
         case .bind, .allocate, .unbind: return try answerPorts(call, &request, session)
+        case .mapInterrupt, .unmapInterrupt: return try answerInterrupts(call, &request, session)
         case .inject:
             var plan = faults
             let count: UInt32 = try request.integer()

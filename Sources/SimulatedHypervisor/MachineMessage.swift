@@ -18,6 +18,8 @@ public enum SimulatedCall: UInt8, Sendable, CaseIterable {
     case bind, allocate, unbind
     // Domains.
     case identity
+    // Interrupts of cards.
+    case mapInterrupt, unmapInterrupt
 
     /// Answered by xenstored, so silent during an outage of it.
     var isStore: Bool { rawValue >= Self.storeRead.rawValue && rawValue <= Self.storeTakeEvents.rawValue }
@@ -49,6 +51,15 @@ struct MessageWriter: Sendable {
     mutating func put(_ numbers: [UInt32]) {
         put(UInt32(truncatingIfNeeded: numbers.count))
         for number in numbers { put(number) }
+    }
+
+    /// As Xen has it, a table's base of 0 is MSI.
+    mutating func put(_ message: MessageInterrupt) {
+        put(message.card.segment)
+        put(message.card.bus)
+        put(message.card.deviceFunction)
+        put(message.row?.tableBase ?? 0)
+        put(message.row?.entry ?? 0)
     }
 
     mutating func put(_ permissions: [XenStorePermission]) {
@@ -103,6 +114,15 @@ struct MessageReader: Sendable {
     mutating func domain() throws(Errno) -> DomainID {
         guard let domain = DomainID(try integer()) else { throw .invalidArgument }
         return domain
+    }
+
+    mutating func message() throws(Errno) -> MessageInterrupt {
+        let segment: UInt16 = try integer()
+        let bus: UInt8 = try integer()
+        let card = PCIAddress(segment: segment, bus: bus, deviceFunction: try integer())
+        let tableBase: UInt64 = try integer()
+        let entry: UInt16 = try integer()
+        return MessageInterrupt(card, row: tableBase == 0 ? nil : .init(entry: entry, tableBase: tableBase))
     }
 
     mutating func permissions() throws(Errno) -> [XenStorePermission] {

@@ -22,6 +22,8 @@ struct MachineState: Sendable {
         var ports: [UInt32: Port] = [:]
         /// Mappings others hold of this domain's pages.
         var mappedPages = 0
+        /// By number.
+        var interrupts: [UInt32: MessageInterrupt] = [:]
 
         var caller: StoreCaller { StoreCaller(domain: id, privileged: privileged) }
     }
@@ -52,6 +54,9 @@ struct MachineState: Sendable {
     var faults = FaultPlan()
     /// How long the ports of a dead connection stay bound.
     var portReleaseDelay = SimulatedMachine.defaultPortReleaseDelay
+    var cards: [PCIAddress: Card] = [:]
+    /// Interrupts that a domain may have.
+    var interruptLimit = MachineState.usualInterruptLimit
     /// Ports of dead connections that are still bound, and until when.
     var boundByTheDead: [DeadPort] = []
     private var lastSerial: UInt64 = 0
@@ -126,6 +131,7 @@ struct MachineState: Sendable {
     mutating func destroyDomain(_ id: DomainID) throws(Errno) {
         guard let serial = serials.removeValue(forKey: id), let domain = domains[serial] else { throw .noSuchProcess }
         domain.memory.isDead = true
+        releaseCards(of: serial)
         for port in domain.ports.keys { closePort(port, of: serial) }
         for session in sessions.values where session.serial == serial { release(session.id) }
         tree.disown(id)

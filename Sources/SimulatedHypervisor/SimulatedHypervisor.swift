@@ -17,6 +17,9 @@ public import XenWire
 /// - Event channels beyond interdomain ones: no VIRQs, no FIFO priorities, no loss when a port is closed mid-flight.
 /// - xenstored's restart, its fairness, memory quotas and the delays of real watch events. Coalescing is perfect: a watch is
 ///   pending once, whereas xenstored queues every event. Errors agree with Xen 4.17's C xenstored, not with oxenstored.
+/// - Cards' interrupts beyond who may have which: none is ever sent, none bound. That a card's memory is switched off, which
+///   Xen answers with ENXIO, the machine does not know. It is harsher than Xen with a row mapped twice, and with MSI beside
+///   MSI-X: EEXIST.
 /// - Domain life cycle beyond existing or not: no pause, save, migration, shutdown reason or suspend.
 public final class SimulatedHypervisor: Hypervisor {
     private let connect: @Sendable () throws(Errno) -> MachineSocket
@@ -24,11 +27,13 @@ public final class SimulatedHypervisor: Hypervisor {
     private let simulatedGrants: SimulatedGrants
     private let simulatedStore: SimulatedStore
     private let simulatedDomains: SimulatedDomains
+    private let simulatedInterrupts: SimulatedInterrupts
 
     public var domains: any DomainControl { simulatedDomains }
     public var grants: any GrantTable { simulatedGrants }
     public var sharing: any GrantSharing { simulatedGrants }
     public var store: any XenStore { simulatedStore }
+    public var interrupts: any GuestInterrupts { simulatedInterrupts }
 
     /// Attaches to a machine of another process that listens at `path`.
     /// - Throws: `ENOENT`/`ECONNREFUSED` if nobody listens, `ESRCH` if there is no such domain.
@@ -44,6 +49,7 @@ public final class SimulatedHypervisor: Hypervisor {
         link = try Self.makeLink(connect, as: domain)
         simulatedGrants = SimulatedGrants(link: link)
         simulatedDomains = SimulatedDomains(link: link)
+        simulatedInterrupts = SimulatedInterrupts(link: link)
         simulatedStore = try SimulatedStore(link: Self.makeLink(connect, as: domain))
     }
 

@@ -82,6 +82,8 @@ public final class SimulatedMachine: Sendable {
         }
     }
 
+    func change<Result>(_ body: (inout MachineState) -> Result) -> Result { core.state.withLock { body(&$0) } }
+
     private func run(
         _ operation: String,
         _ body: (inout MachineState) throws(Errno) -> Void

@@ -1,4 +1,4 @@
-// A Xen host as seen from the domain we run in: the four capabilities, opened together.
+// A Xen host as seen from the domain we run in: the five capabilities, opened together.
 
 internal import CXen
 internal import Glibc
@@ -13,12 +13,14 @@ public final class XenHypervisor: Hypervisor {
     public let grants: any GrantTable
     public let sharing: any GrantSharing
     public let store: any XenStore
+    public let interrupts: any GuestInterrupts
 
     /// Opens grants, event channels and XenStore, so that what is missing is known now and by name.
     /// - Throws: what could not be opened and, in `operation`, what to do about it.
     public init() throws(HypervisorFailure) {
         grants = try XenGrantTable()
         sharing = XenGrantSharing()
+        interrupts = XenGuestInterrupts()
         let store = try XenStoreClient()
         domains = XenDomainControl(store: store)
         self.store = store
