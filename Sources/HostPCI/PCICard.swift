@@ -155,17 +155,27 @@ extension PCICard {
     ///
     /// COMMAND is written last, without bus mastering: with wrong addresses the card must not answer, and to no address
     /// may it write.
-    public func restore() throws(HostFailure) {
-        let bytes = original.bytes
-        for offset in stride(from: 0x10, to: 0x28, by: 4) { try restore(4, at: offset) }
-        try restore(4, at: 0x30)
-        for offset in [0x0C, 0x0D, 0x3C] { try restore(1, at: offset) }
+    /// - Parameter header: what it was, if it is not what it was when it was taken: of a card that a guest had already.
+    public func restore(to header: PCIConfigurationBytes? = nil) throws(HostFailure) {
+        let bytes = (header ?? original).bytes
+        guard bytes.count >= 0x40 else { throw HostFailure(.invalid, "a header has 64 bytes, not \(bytes.count)") }
+        for offset in stride(from: 0x10, to: 0x28, by: 4) { try restore(4, at: offset, bytes) }
+        try restore(4, at: 0x30, bytes)
+        for offset in [0x0C, 0x0D, 0x3C] { try restore(1, at: offset, bytes) }
         let saved = UInt32(bytes[PCICard.command]) | UInt32(bytes[PCICard.command + 1]) << 8
         try write(saved & ~PCICard.busMaster, 2, at: PCICard.command)
     }
 
-    private func restore(_ count: Int, at offset: Int) throws(HostFailure) {
-        let saved = original.bytes[offset..<offset + count].reversed().reduce(0) { $0 << 8 | UInt32($1) }
+    /// Of a card that was left by somebody: it must reach nothing any more, and its line interrupt is on.
+    func prepareReset() throws(HostFailure) {
+        let lineOff: UInt32 = 0x0400
+        let old = try read(2, at: PCICard.command)
+        let new = old & ~(PCICard.busMaster | lineOff)
+        if new != old { try write(new, 2, at: PCICard.command) }
+    }
+
+    private func restore(_ count: Int, at offset: Int, _ bytes: [UInt8]) throws(HostFailure) {
+        let saved = bytes[offset..<offset + count].reversed().reduce(0) { $0 << 8 | UInt32($1) }
         if try read(count, at: offset) != saved { try write(saved, count, at: offset) }
     }
 }
