@@ -84,9 +84,14 @@ let package = Package(
             ["BackendCore", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
         ),
         floor(
+            "PCIBackend",
+            ["BackendCore", "HostPCI", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
+        ),
+        floor(
             "SimulatedHost",
             [
-                "FrontendDrivers", "HostNetwork", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", "CLinux",
+                "FrontendDrivers", "HostNetwork", "HostUSB", "HostPCI", "HostIO", "Hypervisor", "SharedRing", "XenWire",
+                "CLinux",
                 system,
             ]
         ),
@@ -100,8 +105,8 @@ let package = Package(
         floor(
             "BackendServer",
             [
-                "BlockBackend", "NetBackend", "USBBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB",
-                "HostPCI",
+                "BlockBackend", "NetBackend", "USBBackend", "PCIBackend", "BackendCore", "DiskImages", "HostNetwork",
+                "HostUSB", "HostPCI",
                 "HostIO", "Hypervisor", "SharedRing", "XenWire", "ControlProtocol", "CLinux", log, system, arguments,
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ]
@@ -186,6 +191,14 @@ let package = Package(
             [
                 "TestSupport",
                 "USBBackend", "BackendCore", "HostUSB", "FrontendDrivers", "SimulatedHost", "SimulatedHypervisor",
+                "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system,
+            ]
+        ),
+        tests(
+            "PCIBackend",
+            [
+                "TestSupport",
+                "PCIBackend", "BackendCore", "HostPCI", "FrontendDrivers", "SimulatedHost", "SimulatedHypervisor",
                 "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),

@@ -21,6 +21,7 @@ public final class BudgetedHypervisor: Hypervisor {
     public var domains: any DomainControl { base.domains }
     public var sharing: any GrantSharing { base.sharing }
     public var store: any XenStore { base.store }
+    public var interrupts: any GuestInterrupts { base.interrupts }
     public func openEventChannels() throws(HypervisorFailure) -> any EventChannels { try base.openEventChannels() }
 }
 

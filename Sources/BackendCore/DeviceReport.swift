@@ -26,6 +26,7 @@ public struct DeviceReport: Sendable {
         case disk(DiskReport)
         case card(CardReport)
         case controller(ControllerReport)
+        case functions(FunctionsReport)
     }
 
     /// The body in words, in the order to show it.
@@ -34,6 +35,7 @@ public struct DeviceReport: Sendable {
         case .disk(let disk): disk.details
         case .card(let card): card.details
         case .controller(let controller): controller.details
+        case .functions(let functions): functions.details
         case nil: []
         }
     }

@@ -180,7 +180,8 @@ extension DeviceShell {
     }
 
     private func startOpening() {
-        let isTakeover = life.snapshot?.backend == .connected
+        // A device that reconfigures is connected.
+        let isTakeover = [.connected, .reconfiguring, .reconfigured].contains(life.snapshot?.backend)
         Task(executorPreference: environment.controlLoop) { await self.finishOpening(isTakeover: isTakeover) }
     }
 

@@ -29,6 +29,8 @@ public final class WorkerEnvironment: Sendable {
     /// Where devices mark that their code runs; nil where nobody looks.
     public let marks: CrashMarks?
     private let loops: Mutex<[Int: DataLoop]>
+    /// By name, those that one device has for itself.
+    private let ownLoops = Mutex<[String: DataLoop]>([:])
 
     /// - Parameter dataLoopLimit: usually `min(processors, 4)`.
     public init(
@@ -71,12 +73,32 @@ public final class WorkerEnvironment: Sendable {
         return try result.get()
     }
 
+    /// A loop that a device has for itself, started at the first use: for queues whose turns wait for the host, which no
+    /// other device must do with them.
+    public func ownLoop(_ name: String) throws(BackendFailure) -> DataLoop {
+        let result = ownLoops.withLock { (loops: inout [String: DataLoop]) -> Result<DataLoop, BackendFailure> in
+            if let loop = loops[name] { return .success(loop) }
+            do throws(BackendFailure) {
+                let loop = try DataLoop(name: name, hypervisor: hypervisor)
+                loops[name] = loop
+                return .success(loop)
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
+    }
+
     /// Stops the data loops; every device must have left them. The control loop is its owner's to stop.
     public func shutDown() {
         let all = loops.withLock { (loops: inout [Int: DataLoop]) -> [DataLoop] in
             defer { loops = [:] }
             return Array(loops.values)
         }
-        for loop in all { loop.shutDown() }
+        let own = ownLoops.withLock { (loops: inout [String: DataLoop]) -> [DataLoop] in
+            defer { loops = [:] }
+            return Array(loops.values)
+        }
+        for loop in all + own { loop.shutDown() }
     }
 }

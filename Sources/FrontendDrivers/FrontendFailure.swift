@@ -17,6 +17,8 @@ public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
     case refused(ControlResponse)
     /// The URB was.
     case urb(URBStatus)
+    /// The PCI operation was.
+    case pci(PCIError)
     /// A device behind the backend said something that its class does not allow.
     case device(String)
     /// The backend answers what was not asked.
@@ -36,6 +38,7 @@ public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
         case .answered(let status): "answered with \(status)"
         case .refused(let answer): "\(answer.type) answered with \(answer.status)"
         case .urb(let status): "the URB was answered with \(status)"
+        case .pci(let error): "the operation was answered with \(error)"
         case .device(let what): "the device \(what)"
         case .ring(let fault): "the ring is wrong: \(fault)"
         case .badResponse(let id): "a response to no request (\(id))"

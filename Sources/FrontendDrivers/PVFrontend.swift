@@ -28,6 +28,8 @@ public protocol PVFrontend: Actor {
     func eventArrived(on port: EventChannelPort) throws(FrontendFailure)
     /// The backend wrote its state 4 once more.
     func backendRepublished(_ keys: [String: String])
+    /// The backend went to 7 or 8, or is there still.
+    func backendReconfigures(_ state: XenbusState) async
     /// Drops rings, ports and grants.
     func releaseRings()
 }
@@ -68,6 +70,7 @@ extension PVFrontend {
     public static var openStates: [XenbusState] { [.initWait] }
     public static var watchedKeys: [String] { [] }
     public func backendRepublished(_ keys: [String: String]) {}
+    public func backendReconfigures(_ state: XenbusState) async {}
 
     /// What a ring told us that no backend may say. Linux's drivers stop using the device at such a moment.
     public var lastFault: FrontendFailure? { link.lastFault }
@@ -131,6 +134,8 @@ extension PVFrontend {
         case .closing, .closed, nil:
             dropRings()
             try? await bus.publish(.closed)
+        case .reconfiguring: await backendReconfigures(.reconfiguring)
+        case .reconfigured: await backendReconfigures(.reconfigured)
         default: break
         }
     }

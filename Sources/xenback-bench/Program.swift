@@ -7,6 +7,8 @@ struct Program: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "xenback-bench",
         abstract: "Measure and check the parts of xenback.",
-        subcommands: [Contract.self, RingBench.self, BlockBench.self, NetBench.self, USBBench.self]
+        subcommands: [
+            Contract.self, RingBench.self, BlockBench.self, NetBench.self, USBBench.self, PCISweepCommand.self,
+        ]
     )
 }

@@ -26,14 +26,18 @@ private let plan: [String: Set<String>] = [
     "USBBackend": [
         "BackendCore", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
     ],
+    "PCIBackend": [
+        "BackendCore", "HostPCI", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
+    ],
     "ControlProtocol": ["HostIO", "XenWire", "SystemPackage", "FoundationEssentials"],
     "FrontendDrivers": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
     "SimulatedHost": [
-        "FrontendDrivers", "HostNetwork", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", "CLinux",
-        "SystemPackage",
+        "FrontendDrivers", "HostNetwork", "HostUSB", "HostPCI", "HostIO", "Hypervisor", "SharedRing", "XenWire",
+        "CLinux", "SystemPackage",
     ],
     "BackendServer": [
-        "BlockBackend", "NetBackend", "USBBackend", "BackendCore", "DiskImages", "HostNetwork", "HostUSB", "HostPCI",
+        "BlockBackend", "NetBackend", "USBBackend", "PCIBackend", "BackendCore", "DiskImages", "HostNetwork",
+        "HostUSB", "HostPCI",
         "HostIO",
         "Hypervisor",
         "SharedRing", "XenWire", "ControlProtocol", "CLinux", "Logging", "SystemPackage", "ArgumentParser", "TOMLKit",

@@ -44,7 +44,8 @@ extension Report {
         case .disk(let facts): disk = DiskFacts(facts)
         case .card(let facts): card = CardFacts(facts)
         case .controller(let facts): controller = ControllerFacts(facts)
-        case nil: break
+        // What there is to say of cards, the facts say.
+        case .functions, nil: break
         }
     }
 }

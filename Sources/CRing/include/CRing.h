@@ -21,6 +21,13 @@ static inline void ring_store_release(void *word, uint32_t value) {
 static inline void ring_store_relaxed(void *word, uint32_t value) {
     __atomic_store_n((uint32_t *)word, value, __ATOMIC_RELAXED);
 }
+// Flags that both ends change in one word.
+static inline void ring_set_bits(void *word, uint32_t bits) {
+    __atomic_fetch_or((uint32_t *)word, bits, __ATOMIC_SEQ_CST);
+}
+static inline void ring_clear_bits(void *word, uint32_t bits) {
+    __atomic_fetch_and((uint32_t *)word, ~bits, __ATOMIC_SEQ_CST);
+}
 static inline void ring_full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 // Copies out of or into shared memory. The barrier makes the private copy materialise, so that no later read of it

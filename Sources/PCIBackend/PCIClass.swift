@@ -1,0 +1,62 @@
+// Which backend directories are PCI buses of ours.
+
+public import BackendCore
+public import HostPCI
+public import XenWire
+
+/// The PCI buses of guests: all of kind `pci`, whose kernel driver must not be bound to them.
+public struct PCIClass: DeviceClass {
+    public let host: any PCIHost
+    public let settings: PCISettings
+
+    /// - Parameter host: where the cards are.
+    public init(host: any PCIHost, settings: PCISettings = PCISettings()) {
+        self.host = host
+        self.settings = settings
+    }
+
+    public var kinds: [DeviceKind] { [.pci] }
+
+    public func owns(_ keys: BackendNodes) -> Bool { keys.path.kind == .pci }
+
+    public func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
+        PCIBackend(path, environment, host, settings)
+    }
+}
+
+/// What the administrator decides for all guests.
+public struct PCISettings: Hashable, Sendable {
+    /// How cards are laid out in guests.
+    public var mode: PCIBusMode
+    /// Registers that are open beside the table's, by a card's vendor and product.
+    public var quirks: [PCIQuirkRule]
+    /// Whether a card that failed for good is written to `aerState`, as xen-pciback does: whoever watches it ends the guest.
+    public var failsGuestOnError: Bool
+    /// How long a card that another owner has is waited for: one that dies needs a moment for its reset.
+    public var patience: Duration
+
+    public init(
+        mode: PCIBusMode = .virtual,
+        quirks: [PCIQuirkRule] = [],
+        failsGuestOnError: Bool = false,
+        patience: Duration = .seconds(10)
+    ) {
+        self.mode = mode
+        self.quirks = quirks
+        self.failsGuestOnError = failsGuestOnError
+        self.patience = patience
+    }
+}
+
+/// A register that is open for all cards of a kind.
+public struct PCIQuirkRule: Hashable, Sendable {
+    public var vendor: UInt16
+    public var product: UInt16
+    public var quirk: PCIQuirk
+
+    public init(vendor: UInt16, product: UInt16, _ quirk: PCIQuirk) {
+        self.vendor = vendor
+        self.product = product
+        self.quirk = quirk
+    }
+}
