@@ -23,6 +23,9 @@ struct RunDirectory: Hashable, Sendable {
     /// Locks of USB devices that a guest has (HostUSB/DeviceLock).
     var usbLocks: FilePath { path.appending("usb") }
 
+    /// Owners of PCI cards, and which cards have not been reset since their last (HostPCI/PCIHost).
+    var pciLocks: FilePath { path.appending("pci") }
+
     /// How many pages of guests each worker has mapped (BackendCore/GrantShares).
     var grantShares: FilePath { path.appending("grants") }
 

@@ -4,9 +4,11 @@ public import BackendCore
 internal import BlockBackend
 internal import HostIO
 internal import HostNetwork
+internal import HostPCI
 internal import HostUSB
 public import Logging
 internal import NetBackend
+internal import PCIBackend
 public import SystemPackage
 internal import USBBackend
 public import XenWire
@@ -129,7 +131,7 @@ public let standardClasses: ClassFactory = { configuration in
         persistentGrants: block.persistentGrants
     )
     let disks = BlockClass(vbd: vbd, servesQdisk: block.qdisk, capabilities: capabilities)
-    return [disks] + networkClasses(configuration) + usbClasses(configuration)
+    return [disks] + networkClasses(configuration) + usbClasses(configuration) + pciClasses(configuration)
 }
 
 private func networkClasses(_ configuration: Configuration) -> [any DeviceClass] {
@@ -148,6 +150,17 @@ private func usbClasses(_ configuration: Configuration) -> [any DeviceClass] {
     guard configuration.usb.vusb else { return [] }
     let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
     return [USBClass(host: KernelUSB(KernelUSB.Places(locks: run.usbLocks)), servesQusb: configuration.usb.qusb)]
+}
+
+private func pciClasses(_ configuration: Configuration) -> [any DeviceClass] {
+    guard configuration.pci.pci else { return [] }
+    let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
+    return [PCIClass(host: KernelPCIHost(.ofThisHost, locks: run.pciLocks))]
+}
+
+extension PCIStub {
+    /// The driver that holds this host's hidden cards, with what it remembers over reboots of the service.
+    static let ofThisHost = PCIStub(memory: "/var/lib/xenbackd/pci")
 }
 
 /// min(processors, 8), as in Linux's netback.

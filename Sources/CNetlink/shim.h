@@ -22,7 +22,9 @@
 #include <netlink/msg.h>
 #include <netlink/route/addr.h>
 #include <netlink/route/link/bridge.h>
+#include <netlink/route/link/sriov.h>
 #include <netlink/route/route.h>
+#include <linux/if_ether.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <linux/filter.h>

@@ -42,7 +42,7 @@ public struct PCIStub: Sendable {
     ///
     /// `driver_override` is written first: between two drivers nobody else gets the card.
     /// - Returns: the driver that had it.
-    /// - Throws: `.notFound`; `.denied` for a bridge; `.host` without the stub, or if a driver does not let go. The
+    /// - Throws: `.notFound`; `.denied` for a bridge; `.busy` for a card with virtual functions; `.host` without the stub, or if a driver does not let go. The
     ///   card is as it was then, as far as the kernel lets it.
     @discardableResult
     public func hide(_ address: PCIBusAddress) throws(HostFailure) -> String? {
@@ -50,6 +50,14 @@ public struct PCIStub: Sendable {
         if facts.driver == name { return remembered(address) }
         guard !facts.isBridge else {
             throw HostFailure(.denied, "\(address) is a bridge; cards are hidden, not what they are plugged into")
+        }
+        guard facts.virtualFunctions.isEmpty else {
+            let count = facts.virtualFunctions.count
+            throw HostFailure(
+                .busy,
+                "\(address) has \(count) virtual functions, which go with its driver; "
+                    + "xenback pci-vf \(address) --count 0 first"
+            )
         }
         guard tree.hasDriver(name) else {
             let module = name == "pciback" ? "xen-pciback" : name
@@ -156,6 +164,11 @@ extension PCIStub {
             throw HostFailure(.invalid, "\(address) has \(facts.virtualFunctionLimit) virtual functions at most")
         }
         if Int(count) == facts.virtualFunctions.count { return }
+        guard let driver = facts.driver, driver != name else {
+            let cure =
+                facts.driver == nil ? "load that driver" : "xenback pci-assignable-remove -r \(address) gives it back"
+            throw HostFailure(.denied, "\(address)'s virtual functions are made by its own driver; \(cure)")
+        }
         let directory = tree.directory(address)
         do throws(Errno) {
             try write("0", directory.appending("sriov_drivers_autoprobe"))

@@ -101,6 +101,11 @@ public struct PCITree: Sendable {
         }
     }
 
+    /// The network interfaces that a card's driver has made.
+    public func interfaces(of address: PCIBusAddress) -> [String] {
+        ((try? Files.names(in: directory(address).appending("net"))) ?? []).sorted()
+    }
+
     /// Whether the kernel has such a driver.
     public func hasDriver(_ name: String) -> Bool {
         (try? Files.names(in: root.appending("drivers")))?.contains(name) ?? false

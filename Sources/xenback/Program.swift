@@ -20,7 +20,8 @@ struct Xenback: AsyncParsableCommand {
             USBControllerCreateCommand.self, USBControllerDestroyCommand.self, USBAttachCommand.self,
             USBDetachCommand.self,
             PCIListAssignableCommand.self, PCIAssignableAddCommand.self, PCIAssignableRemoveCommand.self,
-            PCICheckCommand.self,
+            PCICheckCommand.self, PCIAttachCommand.self, PCIDetachCommand.self, PCIListCommand.self,
+            PCIVirtualFunctionsCommand.self,
             HotplugCommand.self, VersionCommand.self, DemoCommand.self, DemoBrokerCommand.self, DemoWorkerCommand.self,
         ]
     )

@@ -62,6 +62,12 @@ import Testing
             [usb]
             vusb = true
             qusb = true
+            [pci]
+            pci = false
+            hide = ["08:05.0", "nonsense"]
+            [kernel]
+            bind = ["pci", "vif"]
+            autoprobe = "off"
             [grants]
             guest-pages = 64
             host-pages = 1024
@@ -73,7 +79,12 @@ import Testing
         expected.dataLoops = 2
         expected.block.vbd = Configuration.OwnVbd.none
         expected.block.qdisk = true
-        expected.block.kernelVbd = .bind
+        expected.pci.pci = false
+        // What makes no sense is said when it is used: it keeps nothing from starting.
+        expected.pci.hide = ["08:05.0", "nonsense"]
+        // kernel-vbd is the older name of one of them.
+        expected.kernel.bind = [.pci, .vif, .vbd]
+        expected.kernel.autoprobe = .off
         expected.block.queues = 16
         expected.net.vif = false
         expected.net.queues = 1
@@ -94,6 +105,13 @@ import Testing
         ("\n  log-levle = \"info\"\n", "x.toml:2:3: ", "unknown key 'log-levle'; did you mean 'log-level'?"),
         ("[block]\n\tqdsk = true\n", "x.toml:2:2: ", "unknown key 'block.qdsk'; did you mean 'qdisk'?"),
         ("[block]\nfrobnicate = 1\n", "x.toml:2:1: ", "unknown key 'block.frobnicate'; known here: kernel-vbd, "),
+        ("[pci]\nhide = \"08:05.0\"\n", "x.toml:2:1: ", "hide must be an array of strings, not a string"),
+        ("[pci]\nhide = [\"08:05.0\", 7]\n", "x.toml:2:1: ", "hide must be an array of strings, not an array"),
+        ("[kernel]\nbind = [\"vusb\"]\n", "x.toml:2:1: ", "bind may hold \"vbd\", \"vif\", \"pci\", not \"vusb\""),
+        ("[kernel]\nautoprobe = \"on\"\n", "x.toml:2:1: ", "autoprobe must be \"leave\" or \"off\", not \"on\""),
+        ("[kernel]\nbind = [\"pci\"]\n", "x.toml:1:1: ", "[pci] pci = true takes every PCI card"),
+        ("[kernel]\nbind = [\"vif\"]\n", "x.toml:1:1: ", "[net] vif = true takes every network card"),
+        ("[block]\nvbd = \"all\"\n[kernel]\nbind = [\"vbd\"]\n", "x.toml:3:1: ", "takes every disk"),
         ("[network]\n", "x.toml:1:1: ", "unknown key 'network'"),
         ("[block.more]\nx = 1\n", "x.toml:1:1: ", "unknown key 'block.more'"),
         ("# x\r\n[block]\r\nqdsk = true\r\n", "x.toml:3:1: ", "unknown key 'block.qdsk'; did you mean 'qdisk'?"),

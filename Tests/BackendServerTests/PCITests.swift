@@ -34,6 +34,22 @@ private final class FolderOfCards: Sendable {
 
     deinit { try? FileManager.default.removeItem(at: root) }
 
+    /// A card of which there are virtual functions, or may be some.
+    func addFunctions(_ addresses: [String], to card: String) throws {
+        let directory = file("devices/\(card)")
+        try Data("4\n".utf8).write(to: directory.appendingPathComponent("sriov_totalvfs"))
+        for (index, address) in addresses.enumerated() {
+            try FileManager.default.createSymbolicLink(
+                atPath: directory.appendingPathComponent("virtfn\(index)").path,
+                withDestinationPath: "../\(address)"
+            )
+        }
+    }
+
+    func makeBridge(_ card: String) throws {
+        try Data("0x060400\n".utf8).write(to: file("devices/\(card)/class"))
+    }
+
     var stub: PCIStub {
         PCIStub(tree: PCITree(root: FilePath(root.path)), memory: FilePath(file("memory").path)) {
             [self] text, path throws(Errno) in
@@ -90,6 +106,95 @@ struct PCITests {
     private func refused<Verb: ControlVerb>(_ verb: Verb, _ reason: String) async throws {
         let error = await #expect(throws: ControlError.self) { try await call(verb) }
         #expect(error?.description.contains(reason) ?? false, "\(error?.description ?? "none"), not: \(reason)")
+    }
+
+    /// libxl leaves what xen-pciback served when a guest is gone.
+    @Test func whatADeadGuestLeftIsNobodys() async throws {
+        _ = try await call(PCIAssignableAdd(card: "08:05.0"))
+        try await give("0000:08:05.0", to: 8)
+        #expect(try await call(PCIListAssignable()).text == "0000:08:05.0\n")
+        let owner = try await call(PCICheck(card: "08:05.0")).findings.first { $0.subject == "owner" }
+        #expect(owner?.verdict == "good")
+        _ = try await call(PCIAssignableRemove(card: "08:05.0"))
+    }
+
+    @Test func theCardsOfAGuest() async throws {
+        #expect(try await call(PCIList(domain: "7")).text == "no PCI cards\n")
+        try await give("0000:08:05.0", to: 7)
+        let new = try await call(PCIList(domain: "7")).cards
+        #expect(new.count == 1 && new[0].address == "0000:08:05.0" && new[0].vendor == 0x8086)
+        #expect(new[0].server == nil && new[0].virtualAddress == nil && new[0].state == "initialising")
+        for (key, value) in [("vdev-0", "0000:00:00.00"), ("state-0", "3"), ("opts-0", "permissive=1")] {
+            try await host.dom0.store.write("backend/pci/7/0/\(key)", value)
+        }
+        let served = try await call(PCIList(domain: "7")).cards.first
+        #expect(served?.server == "xenbackd" && served?.virtualAddress == "0000:00:00.0")
+        #expect(served?.state == "initialised" && served?.options.contains("permissive=1") == true)
+        // One that was pulled out of the host is listed all the same.
+        try await give("0000:0a:00.0", to: 7)
+        #expect(try await call(PCIList(domain: "7")).text.contains("gone"))
+        try await host.dom0.store.write("backend/pci/7/0/num_devs", "many")
+        try await refused(PCIList(domain: "7"), "backend/pci/7 makes no sense")
+        try await refused(PCIList(domain: "nobody"), "no domain 'nobody'")
+    }
+
+    @Test func beforeAGuestGetsACard() async throws {
+        try await host.dom0.store.write("/libxl/7/type", "pv")
+        let used = try await call(PCIPrepare(domain: "7", line: "08:05.0,permissive=1"))
+        #expect(!used.isAssignable && used.warnings.contains("the host uses it with e1000e"))
+        // Nothing was taken that nobody allowed to be taken.
+        #expect(try await call(PCIListAssignable()).cards.isEmpty)
+        let seized = try await call(PCIPrepare(domain: "7", line: "08:05.0,permissive=1,seize=1"))
+        #expect(seized.isAssignable && seized.domain == 7 && seized.line == "08:05.0,permissive=1")
+        #expect(try await call(PCIListAssignable()).cards.first?.originalDriver == "e1000e")
+        let all = try await call(PCIPrepare(domain: "7", line: "seize=1,bdf=08:06.*"))
+        #expect(all.checks.map(\.card.address) == ["0000:08:06.0"] && all.line == "bdf=08:06.*")
+        for (line, reason) in [
+            ("", "is no PCI address"), ("08:05.0,permisive=1", "there is no option 'permisive'"),
+            ("08:05.0,permissive=2", "permissive is 0 or 1"), ("0a:00.*", "there is no card 0000:0a:00.*"),
+            ("08:*.*", "one function is needed"), ("08:05.0@20", "a virtual slot is 00 … 1f"),
+        ] { try await refused(PCIPrepare(domain: "7", line: line), reason) }
+    }
+
+    @Test func virtualFunctionsOfGuestsStay() async throws {
+        try await refused(PCIVirtualFunctions(card: "08:05.0", count: 1), "has no virtual functions (SR-IOV)")
+        try cards.addFunctions(["0000:08:06.0"], to: "0000:08:05.0")
+        let reply = try await call(PCIVirtualFunctions(card: "08:05.0"))
+        #expect(reply.limit == 4 && reply.functions.map(\.card.address) == ["0000:08:06.0"])
+        #expect(reply.functions.first?.domain == nil)
+        // The card's driver would take its functions along.
+        try await refused(PCIAssignableAdd(card: "08:05.0"), "xenback pci-vf 0000:08:05.0 --count 0 first")
+        try await give("0000:08:06.0", to: 7)
+        #expect(try await call(PCIVirtualFunctions(card: "08:05.0")).functions.first?.domain == 7)
+        for count in [0, 2] {
+            try await refused(PCIVirtualFunctions(card: "08:05.0", count: count), "belongs to domain 7")
+        }
+        try await refused(PCIVirtualFunctions(card: "08:05.0", count: 70000), "count")
+        try await refused(PCIVirtualFunctionSet(card: "08:05.0", index: 0, trust: true), "has no network interface")
+        try await refused(PCIVirtualFunctionSet(card: "08:05.0", index: 1, trust: true), "1 virtual functions, from 0")
+        try await refused(PCIVirtualFunctionSet(card: "08:05.0", index: 0, address: "00:16:3e"), "address")
+    }
+
+    @Test func cardsThatAreHiddenAtTheStart() throws {
+        var list = PCIHideList("(08:06.0)(zz)")
+        list.add(["08:05.*", "0000:0a:00.0", "08:05.0.0"])
+        let messages = CardsToHide(list).hide(by: cards.stub)
+        let texts = messages.map(\.text)
+        // One that a driver has is left to it: the host may run on it.
+        #expect(texts.contains { $0.hasPrefix("0000:08:05.0 is not hidden: e1000e has it already; xenback pci-") })
+        #expect(texts.contains("0000:08:06.0 is hidden from the host"))
+        #expect(texts.contains("not hidden: this host has no card 0000:0a:00.0 (see lspci -D)"))
+        #expect(texts.count { $0.hasPrefix("not hidden: '") } == 2 && messages.count == 5)
+        #expect(try cards.stub.hidden().map { "\($0.address)" } == ["0000:08:06.0"])
+        // Another start finds it as it is.
+        #expect(CardsToHide(list).hide(by: cards.stub).contains { $0.level == .info && $0.text.contains("08:06.0") })
+    }
+
+    @Test func bridgesAreNotHiddenAtTheStart() throws {
+        try cards.makeBridge("0000:08:06.0")
+        let messages = CardsToHide(PCIHideList("(08:06.0)")).hide(by: cards.stub)
+        #expect(messages.count == 1 && messages[0].level == .warning && messages[0].text.contains("has no card"))
+        #expect(CardsToHide(PCIHideList("")).hide(by: cards.stub).isEmpty)
     }
 
     /// As libxl writes a guest's first card.

@@ -78,6 +78,18 @@ import XenWire
             PCICheck(card: "08:05.0", domain: "7"),
             .init(card: pci, findings: [finding], line: "pci = []")
         )
+        let check = PCICheck.Reply(card: pci, findings: [finding], line: "pci = []")
+        let card = PCIAssignedCard(address: "0000:08:05.0", state: "initialised", options: "permissive=1")
+        let function = PCIVirtualFunction(index: 0, card: pci, domain: 7, address: "00:16:3e:00:00:01", trust: false)
+        let functions = PCIVirtualFunctions.Reply(card: pci, limit: 8, functions: [function])
+        try await Self.roundTrip(PCIList(domain: "7"), .init(cards: [card]))
+        try await Self.roundTrip(
+            PCIPrepare(domain: "7", line: "08:05.0"),
+            .init(domain: 7, checks: [check], line: "08:05.0")
+        )
+        try await Self.roundTrip(PCIVirtualFunctions(card: "08:05.0", count: 4), functions)
+        let setting = PCIVirtualFunctionSet(card: "08:05.0", index: 0, vlan: 10, spoofCheck: true)
+        try await Self.roundTrip(setting, functions)
         try await Self.roundTrip(GetInfo(), .init(vendor: "v", product: "p", version: "1", url: "", interfaces: ["i"]))
     }
 
@@ -113,6 +125,7 @@ import XenWire
             NetworkList.self, BlockResize.self, MediaInsert.self, MediaEject.self, Hotplug.self,
             USBListAssignable.self, USBList.self, USBControllerCreate.self, USBControllerDestroy.self, USBAttach.self,
             USBDetach.self, PCIListAssignable.self, PCIAssignableAdd.self, PCIAssignableRemove.self, PCICheck.self,
+            PCIList.self, PCIPrepare.self, PCIVirtualFunctions.self, PCIVirtualFunctionSet.self,
         ]
         #expect(text.contains("\ninterface org.xenback.control\n"))
         for verb in verbs { #expect(text.contains("\nmethod \(verb.name)("), "\(verb.name)") }

@@ -100,6 +100,15 @@ import Testing
         #expect(error?.text.contains("modprobe xen-pciback") == true && kernel.writes.isEmpty)
     }
 
+    /// The driver takes its virtual functions along when it goes.
+    @Test func aCardWithVirtualFunctions() throws {
+        let (kernel, card) = try host()
+        try kernel.plug("0000:08:10.0")
+        try kernel.link("0000:08:05.0", "virtfn0", "0000:08:10.0")
+        let error = try #require(failure { () throws(HostFailure) in try kernel.stub().hide(card) })
+        #expect(error.kind == .busy && error.text.contains("pci-vf 0000:08:05.0 --count 0") && kernel.writes.isEmpty)
+    }
+
     /// What is written down becomes a path.
     @Test(arguments: ["", "\n", "../../kernel", "a/b", ".", "e1000e\nrm"])
     func memoryIsNotBelieved(_ text: String) throws {
@@ -137,22 +146,23 @@ import Testing
 
     @Test func virtualFunctions() throws {
         let kernel = try FakeKernel()
-        try kernel.plug(
-            "0000:02:00.0",
-            ["sriov_totalvfs": "4\n", "sriov_numvfs": "0\n", "sriov_drivers_autoprobe": "1\n"]
-        )
+        try kernel.plug("0000:02:00.0", ["sriov_totalvfs": "4\n", "sriov_drivers_autoprobe": "1\n"])
         try kernel.plug("0000:03:00.0")
         let card = try address("0000:02:00.0")
         try kernel.stub().makeVirtualFunctions(0, of: card)
-        #expect(kernel.writes.isEmpty)
+        // Without its own driver the kernel makes none.
+        let lonely = failure { () throws(HostFailure) in try kernel.stub().makeVirtualFunctions(2, of: card) }
+        #expect(lonely?.text.contains("load that driver") == true && kernel.writes.isEmpty)
+        try kernel.load("pciback")
+        try kernel.load("igb", for: "0000:02:00.0")
         try kernel.stub().makeVirtualFunctions(2, of: card)
         #expect(
             kernel.writes == [
                 "devices/0000:02:00.0/sriov_drivers_autoprobe: 0", "devices/0000:02:00.0/sriov_numvfs: 2",
             ]
         )
-        try kernel.plug("0000:02:10.0")
-        try kernel.link("0000:02:00.0", "virtfn0", "0000:02:10.0")
+        #expect(try kernel.tree.device(card).virtualFunctions.map { "\($0)" } == ["0000:02:10.0", "0000:02:10.1"])
+        // The kernel changes no other number than 0.
         try kernel.stub().makeVirtualFunctions(3, of: card)
         #expect(
             Array(kernel.writes.suffix(2)) == [
@@ -162,6 +172,11 @@ import Testing
         #expect(
             failure { () throws(HostFailure) in try kernel.stub().makeVirtualFunctions(5, of: card) }?.kind == .invalid
         )
+        #expect(failure { () throws(HostFailure) in try kernel.stub().hide(card) }?.kind == .busy)
+        try kernel.stub().makeVirtualFunctions(0, of: card)
+        #expect(try kernel.tree.device(card).virtualFunctions.isEmpty && kernel.stub().hide(card) == "igb")
+        let hidden = failure { () throws(HostFailure) in try kernel.stub().makeVirtualFunctions(1, of: card) }
+        #expect(hidden?.text.contains("pci-assignable-remove -r 0000:02:00.0") == true)
         #expect(
             failure { () throws(HostFailure) in
                 try kernel.stub().makeVirtualFunctions(1, of: PCIBusAddress("0000:03:00.0")!)

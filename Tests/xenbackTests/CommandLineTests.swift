@@ -52,13 +52,18 @@ import Testing
         try run(daemon, words)
     }
 
-    private static func run(_ daemon: Daemon?, _ words: [String]) throws -> (status: Int32, out: String, err: String) {
+    private static func run(
+        _ daemon: Daemon?,
+        _ words: [String],
+        path: String? = nil
+    ) throws -> (status: Int32, out: String, err: String) {
         let process = Process()
         let folder = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
         process.executableURL = URL(fileURLWithPath: folder).deletingLastPathComponent()
             .appendingPathComponent("xenback")
         process.arguments = words
         process.environment = ["XENBACK_SOCKET": daemon?.path.string ?? "/nonexistent/control"]
+        if let path { process.environment?["PATH"] = path }
         let (out, err) = (Pipe(), Pipe())
         process.standardOutput = out
         process.standardError = err
@@ -211,6 +216,93 @@ import Testing
         let json = try Self.run(other, "pci-check", "08:05.0", "--json")
         let decoded = try JSONDecoder().decode(PCICheck.Reply.self, from: Data(json.out.utf8))
         #expect(json.status == 1 && decoded.findings == [good, bad] && json.err.isEmpty)
+    }
+
+    private static let hidden = PCIDevice(
+        address: "0000:08:05.0",
+        vendor: 0x8086,
+        product: 0xD3,
+        deviceClass: 0x02_0000
+    )
+
+    /// xl of the test: it says what it was told, and ends as its second word says.
+    private static func xl(_ body: String = "echo \"$0 $@\" | sed 's|.*/||'") throws -> URL {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("xl-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        let file = folder.appendingPathComponent("xl")
+        try Data("#!/bin/sh\nPATH=/usr/bin:/bin\n\(body)\n".utf8).write(to: file)
+        try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: file.path)
+        return folder
+    }
+
+    @Test func cardsAreAttachedByXl() throws {
+        func answer(_ verdict: String) throws -> Daemon {
+            let finding = PCIFinding(verdict: verdict, subject: "reset", text: "there is none")
+            let check = PCICheck.Reply(card: Self.hidden, findings: [finding], line: "")
+            let reply = PCIPrepare.Reply(domain: 7, checks: [check], line: "08:05.0,permissive=1")
+            return try Daemon([PCIPrepare.method: ControlMessage.reply(reply)])
+        }
+        let xl = try Self.xl()
+        defer { try? FileManager.default.removeItem(at: xl) }
+        let daemon = try answer("warning")
+        let words = ["pci-attach", "web1", "08:05.0,permissive=1,seize=1", "10"]
+        let done = try Self.run(daemon, words, path: "/nonexistent:\(xl.path)")
+        #expect(done.status == 0 && done.out == "xl pci-attach 7 08:05.0,permissive=1\n", "\(done)")
+        #expect(done.err == "0000:08:05.0: warning: there is none\n")
+        let told = #""parameters":{"domain":"web1","line":"08:05.0,permissive=1,seize=1,vslot=10"}"#
+        #expect(daemon.calls.first?.contains(told) == true, "\(daemon.calls)")
+        // What stands in the way keeps xl from being asked.
+        let refused = try Self.run(try answer("obstacle"), words, path: xl.path)
+        #expect(refused.status == 1 && refused.out.isEmpty && refused.err.contains("it cannot be given away like this"))
+        // xl's own words and status.
+        let failing = try Self.xl("echo 'libxl: error' >&2; exit 3")
+        defer { try? FileManager.default.removeItem(at: failing) }
+        let failed = try Self.run(try answer("good"), words, path: failing.path)
+        #expect(failed.status == 3 && failed.err == "libxl: error\n")
+        let killed = try Self.xl("kill -9 $$")
+        defer { try? FileManager.default.removeItem(at: killed) }
+        #expect(try Self.run(try answer("good"), words, path: killed.path).err == "xenback: xl killed by signal 9\n")
+        #expect(try Self.run(try answer("good"), words, path: "/nonexistent").err.contains("there is no xl in $PATH"))
+    }
+
+    @Test func cardsAreDetachedByXl() throws {
+        let card = PCIAssignedCard(address: "0000:08:05.0", state: "initialised", options: "permissive=0")
+        let xl = try Self.xl()
+        defer { try? FileManager.default.removeItem(at: xl) }
+        let answers = [PCIList.method: ControlMessage.reply(PCIList.Reply(cards: [card]))]
+        let daemon = try Daemon(answers)
+        #expect(try Self.run(daemon, "pci-list", "web1").out.contains("0000:08:05.0  initialised"))
+        let done = try Self.run(daemon, ["pci-detach", "web1", "08:05.0"], path: xl.path)
+        #expect(done.status == 0 && done.out == "xl pci-detach web1 0000:08:05.0\n", "\(done)")
+        let forced = try Self.run(daemon, ["pci-detach", "-f", "web1", "0000:08:05.0"], path: xl.path)
+        #expect(forced.out == "xl pci-detach -f web1 0000:08:05.0\n")
+        let other = try Self.run(daemon, ["pci-detach", "web1", "09:00.0"], path: xl.path)
+        #expect(other.status == 1 && other.out.isEmpty)
+        #expect(other.err.hasSuffix("has no card '09:00.0'; it has 0000:08:05.0\n"))
+    }
+
+    @Test func virtualFunctions() throws {
+        let function = PCIVirtualFunction(index: 0, card: Self.hidden)
+        let reply = PCIVirtualFunctions.Reply(card: Self.hidden, limit: 8, functions: [function])
+        let daemon = try Daemon([
+            PCIVirtualFunctions.method: ControlMessage.reply(reply),
+            PCIVirtualFunctionSet.method: ControlMessage.reply(reply),
+        ])
+        #expect(try Self.run(daemon, "pci-vf", "08:05.0").out.hasPrefix("0000:08:05.0: 1 of 8 virtual functions\n"))
+        _ = try Self.run(daemon, "pci-vf", "08:05.0", "--count", "1")
+        let settings = ["--mac", "00:16:3e:00:00:01", "--vlan", "10", "--spoof-check", "on", "--trust", "off"]
+        #expect(try Self.run(daemon, ["pci-vf", "08:05.0", "0"] + settings).status == 0)
+        let parameters = [
+            #"{"card":"08:05.0"}"#, #"{"card":"08:05.0","count":1}"#,
+            #"{"address":"00:16:3e:00:00:01","card":"08:05.0","index":0,"spoofCheck":true,"trust":false,"vlan":10}"#,
+        ]
+        for (call, text) in zip(daemon.calls, parameters) {
+            #expect(call.contains(#""parameters":\#(text)"#), "\(call)")
+        }
+        for words in [["--mac", "00:16:3e:00:00:01"], ["0"], ["0", "--count", "1"], ["0", "--trust", "yes"]] {
+            #expect(try Self.run(daemon, ["pci-vf", "08:05.0"] + words).status == 64, "\(words)")
+        }
+        #expect(daemon.calls.count == parameters.count)
     }
 
     @Test func badUSBLinesDoNotReachTheDaemon() throws {

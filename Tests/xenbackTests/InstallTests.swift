@@ -43,6 +43,12 @@ import Testing
         #expect(try text("usr/share/doc/xenback/xen-netback.conf").contains("\nblacklist xen-netback\n"))
 
         #expect(try text("usr/lib/udev/rules.d/72-xenback-usb.rules").contains("XENBACK_GUEST"))
+        #expect(try text("usr/lib/udev/rules.d/60-xenback-pci.rules").contains("xenback-pci-hide $kernel"))
+        for path in [
+            "usr/lib/udev/xenback-pci-hide", "usr/share/initramfs-tools/hooks/xenback",
+            "usr/lib/dracut/modules.d/95xenback/module-setup.sh",
+        ] { #expect(files.isExecutableFile(atPath: target.appendingPathComponent(path).path), "\(path)") }
+        #expect(try text("usr/share/doc/xenback/xen-pciback.conf").contains("autoprobe"))
 
         // What the administrator changed stays; what nobody changed is replaced in silence.
         #expect(try Self.install(words).text.isEmpty)

@@ -41,7 +41,7 @@ extension Broker {
 
     /// Ours, and those we look at for the kernel's sake.
     private var kinds: [DeviceKind] {
-        classes.kinds + (bindsForeignDisks && !classes.kinds.contains(.vbd) ? [.vbd] : [])
+        classes.kinds + kernelKinds.subtracting(classes.kinds).sorted { $0.rawValue < $1.rawValue }
     }
 
     private struct Scan: Sendable {
@@ -77,7 +77,7 @@ extension Broker {
         hasScanned = true
         listing = found.listing
         pardon()
-        bindForeignDisks()
+        giveToKernel()
         for (domain, identity) in found.identities.sorted(by: { $0.key < $1.key }) where !isStopping {
             supervise(domain, .seen(demand(of: domain), identity: identity))
         }

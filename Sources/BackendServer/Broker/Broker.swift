@@ -23,6 +23,10 @@ struct BrokerSetting: Sendable {
     var interfaces: (any InterfaceKeeper)?
     /// How the host's cards are hidden from it; nil: not at all (simulations).
     var pciStub: PCIStub?
+    /// The firmware's tables, in which an IOMMU is described.
+    var firmwareTables: FilePath = "/sys/firmware/acpi/tables"
+    /// The kernel's own backends.
+    var kernelBackends = KernelBackends()
 }
 
 /// Watches `backend/<kind>` and supervises workers. Pinned to its loop; all process and timer events come there.
@@ -36,10 +40,10 @@ actor Broker {
     nonisolated let setting: BrokerSetting
     nonisolated let log: Logger
     var classes: DeviceClasses
-    /// Hand disks of kind `vbd` that are not ours to the kernel's blkback.
-    var bindsForeignDisks: Bool
-    /// Those that were handed over, while their directories stay.
-    var bound: Set<DevicePath> = []
+    /// Kinds of devices of which those that are not ours are given to the kernel.
+    var kernelKinds: Set<DeviceKind>
+    /// Those that were given, while their directories stay.
+    var given: Set<DevicePath> = []
     var workers: [DomainID: SupervisedWorker] = [:]
     /// The last scan.
     var listing = DeviceListing()
@@ -69,14 +73,14 @@ actor Broker {
         hypervisor: any Hypervisor,
         setting: BrokerSetting,
         classes: DeviceClasses,
-        bindsForeignDisks: Bool = false,
+        kernelKinds: Set<DeviceKind> = [],
         log: Logger
     ) {
         self.loop = loop
         self.hypervisor = hypervisor
         self.setting = setting
         self.classes = classes
-        self.bindsForeignDisks = bindsForeignDisks
+        self.kernelKinds = kernelKinds
         self.log = log
     }
 
@@ -111,9 +115,9 @@ actor Broker {
     }
 
     /// Takes a new configuration's device classes; devices that are served stay.
-    func reload(_ classes: DeviceClasses, bindsForeignDisks: Bool) async {
+    func reload(_ classes: DeviceClasses, kernelKinds: Set<DeviceKind>) async {
         self.classes = classes
-        self.bindsForeignDisks = bindsForeignDisks
+        self.kernelKinds = kernelKinds
         await watch()
         signal.raise()
     }

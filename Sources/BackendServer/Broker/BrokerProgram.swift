@@ -51,7 +51,7 @@ public enum BrokerProgram {
             keepsSpare: configuration.spareWorker,
             interfaces: keepsInterfaces ? KernelInterfaces(stored: stored) : nil,
             // The demo has a simulated host, and the cards of the real one are not its.
-            pciStub: keepsInterfaces ? PCIStub(memory: "/var/lib/xenbackd/pci") : nil
+            pciStub: keepsInterfaces ? .ofThisHost : nil
         )
         let loop = service.attempt("event loop") { try EventLoop(name: "broker", entries: 64) }
         let hypervisor = service.attempt("hypervisor") { try hypervisor() }
@@ -60,7 +60,7 @@ public enum BrokerProgram {
             hypervisor: hypervisor,
             setting: setting,
             classes: DeviceClasses(all: classes(configuration)),
-            bindsForeignDisks: configuration.block.kernelVbd == .bind,
+            kernelKinds: configuration.kernel.kinds,
             log: log
         )
         runService(loop) { signal in
@@ -78,7 +78,11 @@ public enum BrokerProgram {
             server.begin()
             log.notice("xenbackd \(Release.version) serves domain \(hypervisor.domains.own)'s backends")
             try? ServiceManager.ready()
-            Task(executorPreference: loop) { await broker.run() }
+            Task(executorPreference: loop) {
+                // Before the first device is looked at: who gets it depends on it.
+                await broker.settleHost(configuration)
+                await broker.run()
+            }
             await broker.stopped()
             server.end()
             log.notice("stopped")
@@ -100,8 +104,10 @@ public enum BrokerProgram {
             if let text = settings.text { try run.keep(settings: text) }
             log.notice("configuration read again")
             let all = DeviceClasses(all: classes(configuration))
-            let binds = configuration.block.kernelVbd == .bind
-            Task(executorPreference: broker.loop) { await broker.reload(all, bindsForeignDisks: binds) }
+            Task(executorPreference: broker.loop) {
+                await broker.settleHost(configuration)
+                await broker.reload(all, kernelKinds: configuration.kernel.kinds)
+            }
         } catch {
             log.error("configuration not read again, the old one stays: \(error)")
         }

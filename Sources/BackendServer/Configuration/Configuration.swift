@@ -25,6 +25,8 @@ public struct Configuration: Equatable, Sendable {
     public var block = Block()
     public var net = Net()
     public var usb = USB()
+    public var pci = PCI()
+    public var kernel = Kernel()
     public var grants = Grants()
 
     public init() {}
@@ -35,8 +37,6 @@ public struct Configuration: Equatable, Sendable {
         public var vbd: OwnVbd?
         /// Whether devices of kind `qdisk` are ours: only in a driver domain where no QEMU takes them.
         public var qdisk = false
-        /// What becomes of the devices of kind `vbd` that are not ours.
-        public var kernelVbd = KernelVbd.leave
         /// Rings a frontend may use for one disk, 1 … 16; nil: as many as the host has processors, at most 4.
         public var queues: Int?
         /// Rings of up to 2^order pages, 0 … 4.
@@ -106,11 +106,9 @@ public struct Configuration: Equatable, Sendable {
         case none
     }
 
-    /// What happens to disks of kind `vbd` that xenback does not serve.
-    public enum KernelVbd: String, Equatable, Sendable, CaseIterable {
-        /// They are somebody else's business: xen-blkback's, if it is loaded.
+    /// `kernel-vbd`, which `[kernel] bind` has replaced: `bind` is the same as `vbd` in it.
+    fileprivate enum KernelVbd: String, CaseIterable {
         case leave
-        /// They are handed to xen-blkback one by one; for hosts whose xen-backend bus has its autoprobe off.
         case bind
     }
 }
@@ -133,8 +131,15 @@ extension Configuration {
         logLevel = try top.choice("log-level", Logger.Level.allCases) ?? logLevel
         dataLoops = try top.integer("data-loops", in: 1...64)
         spareWorker = try top.boolean("spare-worker") ?? spareWorker
+        if var table = try top.table("kernel") {
+            kernel = try Kernel(&table)
+            try table.refuseUnknownKeys()
+        }
         if var table = try top.table("block") {
             block = try Block(&table)
+            let older = try table.choice("kernel-vbd", KernelVbd.allCases)
+            if older == .bind, !kernel.bind.contains(.vbd) { kernel.bind.append(.vbd) }
+            if block.vbd == .all, older == .bind { throw table.error(Self.everyDisk, at: "kernel-vbd") }
             try table.refuseUnknownKeys()
         }
         if var table = try top.table("net") {
@@ -145,11 +150,28 @@ extension Configuration {
             usb = try USB(&table)
             try table.refuseUnknownKeys()
         }
+        if var table = try top.table("pci") {
+            pci = try PCI(&table)
+            try table.refuseUnknownKeys()
+        }
         if var table = try top.table("grants") {
             grants = try Grants(&table)
             try table.refuseUnknownKeys()
         }
         try top.refuseUnknownKeys()
+        if let reason = nothingToBind { throw top.error(reason, at: "kernel") }
+    }
+
+    private static let everyDisk = "nothing is left to bind: vbd = \"all\" takes every disk"
+
+    /// A kind of which every device is ours, and which is to be given to the kernel all the same.
+    private var nothingToBind: String? {
+        if kernel.bind.contains(.vbd), block.vbd == .all { return Self.everyDisk }
+        if kernel.bind.contains(.vif), net.vif {
+            return "nothing is left to bind: [net] vif = true takes every network card"
+        }
+        guard kernel.bind.contains(.pci), pci.pci else { return nil }
+        return "nothing is left to bind: [pci] pci = true takes every PCI card"
     }
 
     static func text(of file: FilePath) throws(ConfigurationError) -> String {
@@ -172,13 +194,9 @@ extension Configuration.Block {
         self.init()
         vbd = try table.choice("vbd", Configuration.OwnVbd.allCases)
         qdisk = try table.boolean("qdisk") ?? qdisk
-        kernelVbd = try table.choice("kernel-vbd", Configuration.KernelVbd.allCases) ?? kernelVbd
         queues = try table.integer("queues", in: 1...16)
         ringPageOrder = try table.integer("ring-page-order", in: 0...4) ?? ringPageOrder
         persistentGrants = try table.boolean("persistent-grants") ?? persistentGrants
-        if vbd == .all, kernelVbd == .bind {
-            throw table.error("nothing is left to bind: vbd = \"all\" takes every disk", at: "kernel-vbd")
-        }
     }
 }
 

@@ -58,6 +58,30 @@ struct ConfigurationReader {
         return choice
     }
 
+    mutating func strings(_ key: String) throws(ConfigurationError) -> [String]? {
+        try value(key, "an array of strings") { found in
+            guard let array = found.array else { return nil }
+            let texts = array.compactMap { $0.string }
+            return texts.count == array.count ? texts : nil
+        }
+    }
+
+    mutating func choices<Choice: RawRepresentable<String>>(
+        _ key: String,
+        _ choices: [Choice]
+    ) throws(ConfigurationError) -> [Choice]? {
+        guard let texts = try strings(key) else { return nil }
+        var found: [Choice] = []
+        for text in texts {
+            guard let choice = choices.first(where: { $0.rawValue == text }) else {
+                let names = choices.map { "\"\($0.rawValue)\"" }.joined(separator: ", ")
+                throw error("\(key) may hold \(names), not \"\(text)\"", at: key)
+            }
+            found.append(choice)
+        }
+        return found
+    }
+
     mutating func path(_ key: String) throws(ConfigurationError) -> FilePath? {
         guard let text = try value(key, "an absolute path in quotes", { $0.string }) else { return nil }
         guard text.hasPrefix("/"), !text.utf8.contains(0) else {

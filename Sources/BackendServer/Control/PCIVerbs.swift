@@ -5,6 +5,7 @@ internal import HostIO
 internal import HostPCI
 internal import Hypervisor
 internal import Logging
+internal import SystemPackage
 internal import XenWire
 
 extension BrokerVerbs {
@@ -28,12 +29,16 @@ extension BrokerVerbs {
             broker.log.notice("\(card) is the host's again\(driver.map { ", with \($0)" } ?? ", without a driver")")
             return PCIAssignableRemove.Reply(card: try await shown(name, stub))
         }
-        dispatch.on(PCICheck.self) { call throws(ControlError) in try await check(call) }
+        dispatch.on(PCICheck.self) { call throws(ControlError) in
+            let guest: DomainID? = if let text = call.domain { try await domain(text) } else { nil }
+            return try await check(call.card, for: guest)
+        }
+        addPCIGuestVerbs(to: &dispatch)
     }
 
     /// The stub, and a card in the words of both sides.
     /// - Throws: `.notSupported` where the host's cards are not ours to give, `.deviceFailed` for what is no address.
-    private func card(_ text: String) throws(ControlError) -> (PCIStub, PCIAddress, PCIBusAddress) {
+    func card(_ text: String) throws(ControlError) -> (PCIStub, PCIAddress, PCIBusAddress) {
         let stub = try pciStub()
         do throws(PCITextFault) {
             let card = try PCIAddress(parsing: text)
@@ -44,7 +49,7 @@ extension BrokerVerbs {
         }
     }
 
-    private func pciStub() throws(ControlError) -> PCIStub {
+    func pciStub() throws(ControlError) -> PCIStub {
         guard let stub = broker.setting.pciStub else {
             throw .notSupported(reason: "PCI cards are not given away here: this is a simulation")
         }
@@ -52,7 +57,7 @@ extension BrokerVerbs {
     }
 
     /// sysfs may wait for drivers and devices: never on the loop.
-    private func blocking<Value: Sendable>(
+    func blocking<Value: Sendable>(
         _ work: @escaping @Sendable () throws(HostFailure) -> Value
     ) async throws(ControlError) -> Value {
         do throws(HostFailure) {
@@ -62,7 +67,7 @@ extension BrokerVerbs {
         }
     }
 
-    private func cardAssignments() async throws(ControlError) -> PCIAssignments {
+    func cardAssignments() async throws(ControlError) -> PCIAssignments {
         do throws(HypervisorFailure) {
             return try await store.perform { (store) throws(HypervisorFailure) in
                 try PCIAssignments.read(store)
@@ -81,7 +86,7 @@ extension BrokerVerbs {
         return cards.filter { card in (try? PCIAddress(parsing: card.address)).map { held[$0] == nil } ?? false }
     }
 
-    private func shown(_ name: PCIBusAddress, _ stub: PCIStub) async throws(ControlError) -> PCIDevice {
+    func shown(_ name: PCIBusAddress, _ stub: PCIStub) async throws(ControlError) -> PCIDevice {
         try await blocking { () throws(HostFailure) in
             PCIDevice(try stub.tree.device(name), original: stub.remembered(name))
         }
@@ -89,10 +94,11 @@ extension BrokerVerbs {
 
     // MARK: the check
 
-    private func check(_ call: PCICheck) async throws(ControlError) -> PCICheck.Reply {
-        let (stub, card, name) = try self.card(call.card)
+    func check(_ text: String, for domain: DomainID?) async throws(ControlError) -> PCICheck.Reply {
+        let (stub, card, name) = try self.card(text)
+        let tables = broker.setting.firmwareTables
         var findings = try await blocking { () throws(HostFailure) in
-            try stub.findings(on: name).map { ControlProtocol.PCIFinding($0) }
+            try stub.findings(on: name).map { ControlProtocol.PCIFinding($0) } + [.iommu(seenIn: tables)]
         }
         let assignments = try await cardAssignments()
         if let objection = assignments.objection(to: card) {
@@ -100,8 +106,7 @@ extension BrokerVerbs {
         } else {
             findings.append(ControlProtocol.PCIFinding(.good, "owner", "no guest has it"))
         }
-        if let text = call.domain {
-            let domain = try await domain(text)
+        if let domain {
             let type = (try? await store.read("/libxl/\(domain)/type")) ?? nil
             findings.append(.guest(domain, type: type))
         }
@@ -128,6 +133,19 @@ extension ControlProtocol.PCIFinding {
 
     init(_ verdict: HostPCI.PCIFinding.Verdict, _ subject: String, _ text: String) {
         self.init(verdict: verdict.rawValue, subject: subject, text: text)
+    }
+
+    /// Xen's IOMMU, as far as the firmware's tables tell: Intel's, which Xen renames so that its domain 0 leaves the unit
+    /// alone (xen/drivers/passthrough/vtd/dmar.c, `acpi_dmar_zap`), or AMD's. Whether Xen uses it only xl can say.
+    static func iommu(seenIn tables: FilePath) -> ControlProtocol.PCIFinding {
+        let names = (try? Files.names(in: tables)) ?? []
+        if let name = names.sorted().first(where: { ["DMAR", "XMAR", "IVRS"].contains($0) }) {
+            return ControlProtocol.PCIFinding(.good, "iommu", "the firmware describes one (\(name))")
+        }
+        let text =
+            "the firmware's tables show none; without one xl gives no cards away (xl info: virt_caps must name hvm_directio"
+            + " or pv_directio): look for VT-d or AMD-Vi in the firmware's setup"
+        return ControlProtocol.PCIFinding(.warning, "iommu", text)
     }
 
     /// What kind of guest it is (`/libxl/<domid>/type`, libxl_dom.c) decides how it would get the card.

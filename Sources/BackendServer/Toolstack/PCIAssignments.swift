@@ -7,6 +7,8 @@ internal import XenWire
 struct PCIAssignments: Sendable {
     /// The guest's domain, by card.
     var holders: [PCIAddress: DomainID] = [:]
+    /// Every card as the toolstack wrote it, by the backend device that serves it.
+    var entries: [DevicePath: [PCIDeviceEntry]] = [:]
     /// Backends whose keys make no sense, with what is wrong: they may have any card.
     var unreadable: [DomainID: PCITextFault] = [:]
 
@@ -15,21 +17,27 @@ struct PCIAssignments: Sendable {
         var found = PCIAssignments()
         let folder = DevicePath.folder(of: .pci)
         for domain in try (store.directory(folder) ?? []).compactMap({ DomainID(text: $0) }) {
+            // What xen-pciback served stays there when the guest is gone: libxl removes it no more.
+            guard try store.directory(domain.home) != nil else { continue }
             // libxl has one backend for all cards of a guest, number 0.
             for index in try (store.directory("\(folder)/\(domain)") ?? []) {
                 let path = "\(folder)/\(domain)/\(index)"
                 var keys: [String: String] = [:]
                 for key in try store.directory(path) ?? [] { keys[key] = try store.read("\(path)/\(key)") }
                 // An empty directory is one that is being made, or was left behind.
-                if !keys.isEmpty { found.add(domain, keys) }
+                if !keys.isEmpty { found.add(domain, index, keys) }
             }
         }
         return found
     }
 
-    private mutating func add(_ domain: DomainID, _ keys: [String: String]) {
+    private mutating func add(_ domain: DomainID, _ index: String, _ keys: [String: String]) {
         do throws(PCITextFault) {
-            for entry in try PCIDeviceEntry.list({ keys[$0] }) { holders[entry.address] = domain }
+            let list = try PCIDeviceEntry.list { keys[$0] }
+            for entry in list { holders[entry.address] = domain }
+            if let index = UInt32(decimal: index) {
+                entries[DevicePath(kind: .pci, domain: domain, index: index)] = list
+            }
         } catch {
             unreadable[domain] = error
         }

@@ -48,6 +48,11 @@ public struct PCIHideList: Hashable, Sendable {
         }
     }
 
+    /// Adds single items, without parentheses.
+    public mutating func add(_ items: [String]) {
+        for item in items { add(item) }
+    }
+
     /// Whether the card is one of these.
     public func hides(_ address: PCIAddress) -> Bool { cards.contains { $0.matches(address) } }
 

@@ -44,7 +44,8 @@ final class FakeKernel: Sendable {
         let directory = url(path)
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         var files: [String: String?] = [
-            "vendor": "0x8086\n", "device": "0x10d3\n", "class": "0x020000\n", "irq": "17\n",
+            "sriov_numvfs": changes["sriov_totalvfs"] == nil ? nil : "0\n", "vendor": "0x8086\n", "device": "0x10d3\n",
+            "class": "0x020000\n", "irq": "17\n",
             "subsystem_vendor": "0x8086\n", "subsystem_device": "0xa01f\n", "driver_override": "(null)\n",
             "reset": "", "reset_method": "flr bus\n",
             "resource": """
@@ -108,18 +109,61 @@ final class FakeKernel: Sendable {
             guard unbind(text) else { throw .operationNotSupportedByDevice }
         case "bind":
             guard manager.fileExists(atPath: path.removingLastComponent().string) else { throw .noSuchFileOrDirectory }
-            guard wanting.withLock({ $0[text] == parts[1] }) else { throw .operationNotSupportedByDevice }
+            // A driver that does not match is as absent as the card (Linux, drivers/base/bus.c, `bind_store`).
+            guard let driver = override(text) ?? wanting.withLock({ $0[text] }), driver == parts[1], !isBound(text)
+            else {
+                throw .operationNotSupportedByDevice
+            }
             bind(text, parts[1])
+        case "sriov_numvfs": try makeFunctions(text, of: parts[1])
         case "drivers_probe": probe(text)
         default:
             guard manager.fileExists(atPath: path.string) else { throw .noSuchFileOrDirectory }
         }
     }
 
+    private func override(_ card: String) -> String? {
+        let text = (try? String(contentsOf: url("bus/pci/devices/\(card)/driver_override"), encoding: .utf8)) ?? ""
+        let name = text.trimmingCharacters(in: .whitespacesAndNewlines)
+        return name == "(null)" ? nil : name
+    }
+
+    private func isBound(_ card: String) -> Bool {
+        (try? FileManager.default.destinationOfSymbolicLink(atPath: url("bus/pci/devices/\(card)/driver").path)) != nil
+    }
+
+    private func number(_ card: String, _ file: String) -> Int {
+        let text = (try? String(contentsOf: url("bus/pci/devices/\(card)/\(file)"), encoding: .utf8)) ?? ""
+        return Int(text.trimmingCharacters(in: .whitespacesAndNewlines)) ?? 0
+    }
+
+    /// As Linux has it (drivers/pci/iov.c, `sriov_numvfs_store`): only by the card's driver, only from and to 0.
+    private func makeFunctions(_ text: String, of card: String) throws(Errno) {
+        guard let count = Int(text) else { throw .invalidArgument }
+        let old = number(card, "sriov_numvfs")
+        guard count <= number(card, "sriov_totalvfs") else { throw .outOfRange }
+        if count == old { return }
+        guard isBound(card) else { throw .noSuchFileOrDirectory }
+        guard old == 0 || count == 0 else { throw .resourceBusy }
+        endFunctions(of: card)
+        for index in 0..<count {
+            let address = "\(card.prefix(8))10.\(index)"
+            try? plug(address)
+            try? link(card, "virtfn\(index)", address)
+        }
+        try? Data("\(count)\n".utf8).write(to: url("bus/pci/devices/\(card)/sriov_numvfs"))
+    }
+
+    private func endFunctions(of card: String) {
+        for index in 0..<8 {
+            try? FileManager.default.removeItem(at: url("bus/pci/devices/\(card)/virtfn\(index)"))
+            try? unplug("\(card.prefix(8))10.\(index)")
+        }
+        try? Data("0\n".utf8).write(to: url("bus/pci/devices/\(card)/sriov_numvfs"))
+    }
+
     private func probe(_ card: String) {
-        let override = (try? String(contentsOf: url("bus/pci/devices/\(card)/driver_override"), encoding: .utf8)) ?? ""
-        let name = override.trimmingCharacters(in: .whitespacesAndNewlines)
-        guard let driver = name == "(null)" ? wanting.withLock({ $0[card] }) : name else { return }
+        guard let driver = override(card) ?? wanting.withLock({ $0[card] }) else { return }
         guard FileManager.default.fileExists(atPath: url("bus/pci/drivers/\(driver)").path) else { return }
         bind(card, driver)
     }
@@ -132,8 +176,10 @@ final class FakeKernel: Sendable {
         )
     }
 
+    /// A driver ends what it made when it goes.
     private func unbind(_ card: String) -> Bool {
-        (try? FileManager.default.removeItem(at: url("bus/pci/devices/\(card)/driver"))) != nil
+        if number(card, "sriov_numvfs") > 0 { endFunctions(of: card) }
+        return (try? FileManager.default.removeItem(at: url("bus/pci/devices/\(card)/driver"))) != nil
     }
 }
 

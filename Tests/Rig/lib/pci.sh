@@ -9,8 +9,8 @@ pci_up() {
     if [[ $RIG_BACKEND == kernel ]]; then
         modprobe xen-pciback || rig_abort "dom0 has no xen-pciback"
     else
-        # No driver of the kernel's takes what is ours on the bus of backends; as an administrator's settings have it.
-        echo 0 >/sys/bus/xen-backend/drivers_autoprobe
+        # No driver of the kernel's takes what is ours on the bus of backends.
+        printf '[kernel]\nautoprobe = "off"\n' >/etc/xenback/xenbackd.toml
         if [[ -n $(scenario_setting arguments "") ]]; then pci_coldplug; else modprobe xen-pciback; fi
     fi
     wire_up
