@@ -2,6 +2,7 @@
 
 internal import HostIO
 public import Hypervisor
+internal import Logging
 public import SharedRing
 public import SystemPackage
 public import XenWire
