@@ -39,6 +39,8 @@ struct NetBench: ParsableCommand {
     }
 
     func run() throws {
+        // Before the stage's threads are there: while the runtime tells of retains, nobody may touch strings.
+        try Counters.check()
         let stage = try NetStage()
         defer { stage.strike() }
         var report = Report(
@@ -48,7 +50,6 @@ struct NetBench: ParsableCommand {
                 "retains", "releases",
             ]
         )
-        try Counters.check()
         let clock = TickClock()
         for shape in NetShape.allCases {
             for direction in NetDirection.allCases {
