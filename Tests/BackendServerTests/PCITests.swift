@@ -5,6 +5,7 @@ import Foundation
 import HostIO
 import HostPCI
 import Hypervisor
+import Logging
 import SimulatedHypervisor
 import SystemPackage
 import Testing

@@ -79,10 +79,10 @@ import XenWire
             .init(card: pci, findings: [finding], line: "pci = []")
         )
         let check = PCICheck.Reply(card: pci, findings: [finding], line: "pci = []")
-        let card = PCIAssignedCard(address: "0000:08:05.0", state: "initialised", options: "permissive=1")
+        let assigned = PCIAssignedCard(address: "0000:08:05.0", state: "initialised", options: "permissive=1")
         let function = PCIVirtualFunction(index: 0, card: pci, domain: 7, address: "00:16:3e:00:00:01", trust: false)
         let functions = PCIVirtualFunctions.Reply(card: pci, limit: 8, functions: [function])
-        try await Self.roundTrip(PCIList(domain: "7"), .init(cards: [card]))
+        try await Self.roundTrip(PCIList(domain: "7"), .init(cards: [assigned]))
         try await Self.roundTrip(
             PCIPrepare(domain: "7", line: "08:05.0"),
             .init(domain: 7, checks: [check], line: "08:05.0")

@@ -271,7 +271,7 @@ import Testing
         defer { try? FileManager.default.removeItem(at: xl) }
         let answers = [PCIList.method: ControlMessage.reply(PCIList.Reply(cards: [card]))]
         let daemon = try Daemon(answers)
-        #expect(try Self.run(daemon, "pci-list", "web1").out.contains("0000:08:05.0  initialised"))
+        #expect(try Self.run(daemon, "pci-list", "web1").out.contains("0000:08:05.0  gone  initialised"))
         let done = try Self.run(daemon, ["pci-detach", "web1", "08:05.0"], path: xl.path)
         #expect(done.status == 0 && done.out == "xl pci-detach web1 0000:08:05.0\n", "\(done)")
         let forced = try Self.run(daemon, ["pci-detach", "-f", "web1", "0000:08:05.0"], path: xl.path)
