@@ -4,20 +4,28 @@ public import BackendCore
 public import HostPCI
 public import XenWire
 
-/// The PCI buses of guests: all of kind `pci`, whose kernel driver must not be bound to them.
+/// The PCI buses of guests: all of kind `pci` that the kernel's xen-pciback neither has nor takes by itself.
 public struct PCIClass: DeviceClass {
     public let host: any PCIHost
     public let settings: PCISettings
+    private let kernel: KernelBackends
 
-    /// - Parameter host: where the cards are.
-    public init(host: any PCIHost, settings: PCISettings = PCISettings()) {
+    /// - Parameters:
+    ///   - host: where the cards are.
+    ///   - kernel: whose backends are not ours.
+    public init(host: any PCIHost, settings: PCISettings = PCISettings(), kernel: KernelBackends = KernelBackends()) {
         self.host = host
         self.settings = settings
+        self.kernel = kernel
     }
 
     public var kinds: [DeviceKind] { [.pci] }
 
-    public func owns(_ keys: BackendNodes) -> Bool { keys.path.kind == .pci }
+    /// A new one is the kernel's where the bus offers it to xen-pciback: both would answer its first operation.
+    public func owns(_ keys: BackendNodes) -> Bool {
+        guard keys.path.kind == .pci else { return false }
+        return !kernel.own(keys.path, isNew: keys[BusKeys.state] == XenbusState.initialising.text)
+    }
 
     public func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend {
         PCIBackend(path, environment, host, settings)
