@@ -7,6 +7,7 @@ import HostPCI
 import Hypervisor
 import Logging
 import SimulatedHypervisor
+import Synchronization
 import SystemPackage
 import Testing
 import XenWire
@@ -17,6 +18,8 @@ import XenWire
 /// Two cards and two drivers. A probe binds the stub where the override names it, a `bind` whichever driver is asked.
 private final class FolderOfCards: Sendable {
     let root: URL
+    /// Whether cards do not come back from a reset.
+    let failsResets = Mutex(false)
 
     init() throws {
         root = FileManager.default.temporaryDirectory.appendingPathComponent("broker-pci-\(UUID().uuidString)")
@@ -56,6 +59,7 @@ private final class FolderOfCards: Sendable {
             [self] text, path throws(Errno) in
             switch path.lastComponent?.string {
             case "driver_override": try? Data(text.utf8).write(to: URL(fileURLWithPath: path.string))
+            case "reset": if failsResets.withLock({ $0 }) { throw .ioError }
             case "unbind": try? FileManager.default.removeItem(at: file("devices/\(text)/driver"))
             case "bind": bind(text, path.removingLastComponent().lastComponent?.string ?? "")
             default:
@@ -117,6 +121,23 @@ struct PCITests {
         let owner = try await call(PCICheck(card: "08:05.0")).findings.first { $0.subject == "owner" }
         #expect(owner?.verdict == "good")
         _ = try await call(PCIAssignableRemove(card: "08:05.0"))
+    }
+
+    /// A guest died with its worker, and nobody has reset its card since.
+    @Test func aCardInQuarantineIsNotTheHosts() async throws {
+        _ = try await call(PCIAssignableAdd(card: "08:05.0"))
+        let (stub, card) = (cards.stub, try #require(PCIBusAddress("0000:08:05.0")))
+        let kernel = KernelPCIHost(stub, locks: host.run.pciLocks)
+        do {
+            let held = try kernel.take(card, owner: "backend/pci/7/0", isTakeover: false)
+            try await refused(PCIAssignableRemove(card: "08:05.0", rebind: true), "belongs to backend/pci/7/0")
+            withExtendedLifetime(held) {}
+        }
+        cards.failsResets.withLock { $0 = true }
+        try await refused(PCIAssignableRemove(card: "08:05.0", rebind: true), "quarantine")
+        #expect(try stub.tree.device(card).driver == "pciback")
+        cards.failsResets.withLock { $0 = false }
+        #expect(try await call(PCIAssignableRemove(card: "08:05.0", rebind: true)).card.driver == "e1000e")
     }
 
     @Test func theCardsOfAGuest() async throws {

@@ -24,8 +24,15 @@ extension BrokerVerbs {
             if let objection = try await cardAssignments().objection(to: card) {
                 throw .deviceFailed(reason: objection)
             }
-            let rebinds = call.rebind ?? false
-            let driver = try await self.blocking { () throws(HostFailure) in try stub.unhide(name, rebinds: rebinds) }
+            let (rebinds, locks) = (call.rebind ?? false, broker.setting.run.pciLocks)
+            let driver = try await self.blocking { () throws(HostFailure) in
+                // As nobody's, and after a reset: what a guest left in it is not the host's to find.
+                if try stub.tree.device(name).driver == stub.name {
+                    let host = KernelPCIHost(stub, locks: locks)
+                    _ = try host.take(name, owner: "the host", isTakeover: false).finish()
+                }
+                return try stub.unhide(name, rebinds: rebinds)
+            }
             broker.log.notice("\(card) is the host's again\(driver.map { ", with \($0)" } ?? ", without a driver")")
             return PCIAssignableRemove.Reply(card: try await shown(name, stub))
         }
