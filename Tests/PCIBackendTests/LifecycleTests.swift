@@ -2,6 +2,7 @@
 
 internal import FrontendDrivers
 internal import HostPCI
+internal import Hypervisor
 internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import TestSupport
@@ -70,12 +71,12 @@ internal import XenWire
         let directory = scene.nodes.backend
         try await scene.toolstack.addCard(Cards.disk, to: scene.nodes, starting: true)
         try await scene.host.store.write("\(directory)/state", "7")
-        #expect(try await eventually { scene.cards.owner(of: Cards.host(Cards.disk)) != nil })
+        #expect(await eventually { scene.cards.owner(of: Cards.host(Cards.disk)) != nil })
         #expect(try await eventually { try await scene.backendKey("state") == "2" })
         // libxl waits for nobody: it marks the card, and takes it from the list.
         try await scene.host.store.write("\(directory)/state-1", "5")
         try await scene.host.store.write("\(directory)/state", "7")
-        #expect(try await eventually { scene.cards.owner(of: Cards.host(Cards.disk)) == nil })
+        #expect(await eventually { scene.cards.owner(of: Cards.host(Cards.disk)) == nil })
         #expect(try await eventually { try await scene.backendKey("state") == "2" })
         #expect(scene.cards.owner(of: Cards.host(Cards.network)) != nil)
         try await scene.end()
@@ -86,7 +87,7 @@ internal import XenWire
         try scene.plug(Cards.disk, assigned: true)
         for _ in 0..<5 {
             try await scene.toolstack.addCard(Cards.disk, to: scene.nodes)
-            #expect(try await eventually { await scene.frontend.functions.count == 2 })
+            #expect(await eventually { await scene.frontend.functions.count == 2 })
             try await scene.isSettled()
             #expect(scene.cards.owner(of: Cards.host(Cards.disk)) == "backend/pci/7/0")
             _ = try await scene.frontend.enableMSI(PCIAddress(bus: 0, device: 1, function: 0)!)

@@ -115,7 +115,7 @@ internal import XenWire
         #expect(try await eventually { try await scene.frontendKey("state") == "7" })
         scene.revive()
         try await scene.isSettled()
-        #expect(try await eventually { await scene.frontend.functions.count == 2 })
+        #expect(await eventually { await scene.frontend.functions.count == 2 })
         try await scene.end()
     }
 
