@@ -42,4 +42,31 @@ import Testing
             }
         }
     }
+
+    /// A peer that takes a message bit by bit gets all of it, one that takes nothing is not waited for longer than was said.
+    @Test func aSlowPeerGetsAllAndASilentOneIsGivenUp() async throws {
+        let loop = try EventLoop(name: "socket")
+        let path = FilePath("/tmp/xenback-socket-\(UInt64.random(in: 0 ... .max))")
+        let server = try UnixSocket.listen(at: path)
+        let client = try UnixSocket.connect(to: path)
+        let peer = try #require(try UnixSocket.accept(from: server))
+        let message = (0..<3_000_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+        let sent = Task(executorPreference: loop) {
+            try await loop.send(message, to: peer, within: .seconds(60))
+        }
+        var received: [UInt8] = []
+        while received.count < message.count {
+            guard try UnixSocket.wait(for: client, milliseconds: 60_000) else { break }
+            if let bytes = try UnixSocket.receive(from: client) { received += bytes }
+        }
+        try await sent.value
+        #expect(received == message)
+        await #expect(throws: Errno.timedOut) { try await loop.send(message, to: peer, within: .milliseconds(1)) }
+        try client.close()
+        await #expect(throws: Errno.brokenPipe) { try await loop.send(message, to: peer, within: .seconds(60)) }
+        try peer.close()
+        try server.close()
+        try Files.remove(path)
+        loop.shutDown()
+    }
 }
