@@ -140,6 +140,19 @@ struct PCITests {
         #expect(try await call(PCIAssignableRemove(card: "08:05.0", rebind: true)).card.driver == "e1000e")
     }
 
+    @Test func theIOMMUIsSeenInTheFirmwaresTables() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("tables-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let finding = { ControlProtocol.PCIFinding.iommu(seenIn: FilePath(folder.path)) }
+        #expect(finding().verdict == "warning")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        for name in ["APIC", "DSDT"] { try Data().write(to: folder.appendingPathComponent(name)) }
+        #expect(finding().verdict == "warning" && finding().text.contains("hvm_directio"))
+        // What Xen makes of DMAR, so that domain 0 leaves the unit alone.
+        try Data().write(to: folder.appendingPathComponent("RMAD"))
+        #expect(finding().verdict == "good" && finding().text.contains("RMAD"))
+    }
+
     @Test func theCardsOfAGuest() async throws {
         #expect(try await call(PCIList(domain: "7")).text == "no PCI cards\n")
         try await give("0000:08:05.0", to: 7)

@@ -146,7 +146,7 @@ extension ControlProtocol.PCIFinding {
     /// alone (xen/drivers/passthrough/vtd/dmar.c, `acpi_dmar_zap`), or AMD's. Whether Xen uses it only xl can say.
     static func iommu(seenIn tables: FilePath) -> ControlProtocol.PCIFinding {
         let names = (try? Files.names(in: tables)) ?? []
-        if let name = names.sorted().first(where: { ["DMAR", "XMAR", "IVRS"].contains($0) }) {
+        if let name = names.sorted().first(where: { ["DMAR", "RMAD", "IVRS"].contains($0) }) {
             return ControlProtocol.PCIFinding(.good, "iommu", "the firmware describes one (\(name))")
         }
         let text =
