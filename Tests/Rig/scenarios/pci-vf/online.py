@@ -1,6 +1,6 @@
 """Gives a virtual function of an NVMe controller queues and interrupts, and brings it online (NVMe 1.4, 5.22).
 
-online.py DEVICE CONTROLLER: what `nvme virt-mgmt` does.
+online.py DEVICE CONTROLLER FOLDER: what `nvme virt-mgmt` does; FOLDER is the function's in sysfs.
 """
 import fcntl
 import os
@@ -26,4 +26,7 @@ function = int(sys.argv[2])
 manage(file, function, OFFLINE)
 manage(file, function, ASSIGN, QUEUES, 3)
 manage(file, function, ASSIGN, INTERRUPTS, 2)
+# What was assigned holds from the next reset on.
+with open(sys.argv[3] + "/reset", "w") as reset:
+    reset.write("1")
 manage(file, function, ONLINE)
