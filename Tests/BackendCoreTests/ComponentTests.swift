@@ -52,10 +52,15 @@ private struct RingOfOne {
         #expect(ring.published == [slots[1]] && ring.inFlight == 2)
         #expect(!ring.publish() && ring.published == [])
 
-        // A successor finds the other two, oldest first.
-        let next = try SlotRing(stage.pages, RingOfOne.format, journal: stage.journal.queue(0), isTakeover: true)
-        #expect(next.unanswered.map { next.request($0).u32(0) } == [0, 2])
+        // A successor finds the other two, oldest first, also the one with an answer that nobody saw, and answers both.
+        ring.put(WireWords(low: 0, high: 0), for: Int(slots[0]))
+        var next = try SlotRing(stage.pages, RingOfOne.format, journal: stage.journal.queue(0), isTakeover: true)
+        let left = next.unanswered
+        #expect(left.map { next.request($0).u32(0) } == [0, 2])
         #expect(next.inFlight == 2)
+        for slot in left { next.put(WireWords(low: 0, high: 0), for: slot) }
+        _ = next.publish()
+        #expect(try front.poll() == 3 && next.inFlight == 0)
     }
 
     @Test func aRingThatLiesIsTheFrontends() throws {
