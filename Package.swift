@@ -134,15 +134,21 @@ let package = Package(
         // Tests
         .target(
             name: "TestSupport",
-            dependencies: ["BackendCore", "HostIO", "HostNetwork", "Hypervisor", "XenWire", "CLinux", log, system],
+            dependencies: [
+                "BackendCore", "HostIO", "HostNetwork", "Hypervisor", "SimulatedHost", "SimulatedHypervisor", "XenWire",
+                "CLinux", log, system,
+            ],
             path: "Tests/TestSupport",
             swiftSettings: house
         ),
         tests("XenWire", ["XenWire"]),
         tests("SharedRing", ["SharedRing", "XenWire", system]),
-        tests("HostIO", ["HostIO", "SharedRing", "CLinux", system]),
-        tests("SimulatedHypervisor", ["SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]),
-        tests("XenHypervisor", ["XenHypervisor", "Hypervisor", "XenWire", "CLinux", system]),
+        tests("HostIO", ["TestSupport", "HostIO", "SharedRing", "CLinux", system]),
+        tests(
+            "SimulatedHypervisor",
+            ["TestSupport", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]
+        ),
+        tests("XenHypervisor", ["TestSupport", "XenHypervisor", "Hypervisor", "XenWire", "CLinux", system]),
         tests(
             "HypervisorContract",
             ["HypervisorContract", "SimulatedHypervisor", "Hypervisor", "SharedRing", "XenWire", system]
@@ -150,8 +156,8 @@ let package = Package(
         tests(
             "FrontendDrivers",
             [
-                "FrontendDrivers", "SimulatedHost", "SimulatedHypervisor", "Hypervisor", "HostIO", "SharedRing",
-                "XenWire", system,
+                "TestSupport", "FrontendDrivers", "SimulatedHost", "SimulatedHypervisor", "Hypervisor", "HostIO",
+                "SharedRing", "XenWire", system,
             ]
         ),
         tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", "CLinux", system]),
@@ -167,8 +173,8 @@ let package = Package(
             "BlockBackend",
             [
                 "TestSupport",
-                "BlockBackend", "BackendCore", "DiskImages", "FrontendDrivers", "SimulatedHypervisor", "Hypervisor",
-                "HostIO", "SharedRing", "XenWire", log, system,
+                "BlockBackend", "BackendCore", "DiskImages", "FrontendDrivers", "SimulatedHost", "SimulatedHypervisor",
+                "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
         tests("HostNetwork", ["TestSupport", "HostNetwork", "HostIO", "SharedRing", "CLinux", system]),
@@ -206,8 +212,9 @@ let package = Package(
         tests(
             "BackendServer",
             [
-                "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "ControlProtocol", "FrontendDrivers",
-                "HostNetwork", "HostUSB", "HostPCI", "SimulatedHost", "SimulatedHypervisor", "Hypervisor", "HostIO",
+                "TestSupport", "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "ControlProtocol",
+                "FrontendDrivers", "HostNetwork", "HostUSB", "HostPCI", "SimulatedHost", "SimulatedHypervisor",
+                "Hypervisor", "HostIO",
                 "SharedRing", "XenWire", "DiskImages",
                 log, system,
             ]

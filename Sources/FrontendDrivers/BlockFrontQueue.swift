@@ -19,9 +19,9 @@ struct FrontRequest: Sendable {
 
 /// One ring and its pages. Belongs to its `BlockFrontend`, whose loop is the only one to touch it.
 final class BlockFrontQueue {
-    /// A place for one request: its number is the request's id.
+    /// Room for one request: its number is the request's id.
     private struct Place {
-        /// Granted as long as the connection lives; nil where each request grants anew.
+        /// Granted for the connection's lifetime; nil where each request has grants of its own.
         var pool: SharedGrant?
         /// Holds the segments of an indirect request.
         var indirect: SharedGrant?
@@ -120,7 +120,7 @@ final class BlockFrontQueue {
     private func place() async -> Int? {
         if isClosed { return nil }
         if let index = free.popLast() { return index }
-        // Making the continuation can let answers in, so look again.
+        // Answers may have arrived while the continuation was made, so check again.
         return await withCheckedContinuation { continuation in
             if isClosed {
                 continuation.resume(returning: nil)
@@ -203,7 +203,7 @@ final class BlockFrontQueue {
         answer.resume(returning: response.status)
     }
 
-    /// Gives up: whoever waits is told so, and the pages go when the last of them is done.
+    /// Closes: every waiting caller gets an error, and the pages are released with the last of them.
     func close() {
         isClosed = true
         for index in places.indices {

@@ -6,7 +6,7 @@ public import SharedRing
 public import XenWire
 
 /// A block frontend on one loop. It behaves as Linux's blkfront does on the wire and in XenStore; its requests end with
-/// an error, not by themselves, when the connection goes away.
+/// an error when the connection goes away, and are not repeated.
 public actor BlockFrontend: PVFrontend {
     public nonisolated let loop: EventLoop
     public nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }

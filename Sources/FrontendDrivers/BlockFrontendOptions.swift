@@ -1,10 +1,10 @@
-// How a block frontend connects, and what came of it.
+// How a block frontend connects, and the result.
 
 public import XenWire
 
-/// What a frontend asks for; it takes less where the backend offers less.
+/// What a frontend asks for; it accepts less where the backend offers less.
 public struct BlockFrontendOptions: Sendable {
-    /// The layout of our slots. Others than the native one are for tests.
+    /// The layout of our slots; any but the native one is for tests.
     public var abi = BlockABI.native
     /// Whether to write the `protocol` key. Without it the backend assumes the native layout.
     public var writesProtocol = true
@@ -16,14 +16,14 @@ public struct BlockFrontendOptions: Sendable {
     public var indirectSegments = 32
     /// Requests in flight on each queue at most, if the ring has room for them.
     public var requestsPerQueue = 32
-    /// Grants pages for each request anew and ends the grants with its answer, as blkfront does without persistent grants.
-    /// Off, pages stay granted as long as the connection.
+    /// Grants pages for each request and ends the grants with its answer, as blkfront does without persistent grants.
+    /// Otherwise pages stay granted as long as the connection.
     public var grantsEachRequest = false
 
     public init() {}
 }
 
-/// What was negotiated: constant for one connection, but for the capacity.
+/// What was negotiated: constant for one connection, except for the capacity.
 public struct BlockFrontendConnection: Sendable {
     /// 512-byte sectors.
     public internal(set) var sectors: UInt64

@@ -7,26 +7,26 @@ public import XenWire
 /// Why a frontend's call did not succeed.
 public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
     case hypervisor(HypervisorFailure)
-    /// The backend did not get where it should; `saw` is its last state, nil if its node is gone.
+    /// The backend did not reach the state; `saw` is its last one, nil if its node is gone.
     case timedOut(waitingFor: [XenbusState], saw: XenbusState?)
-    /// A key of the backend is missing or not what it must be.
+    /// A key of the backend is missing or invalid.
     case badKey(String, value: String?)
     /// The request was answered with an error.
     case answered(BlockStatus)
-    /// The control request was.
+    /// The control request was answered with an error.
     case refused(ControlResponse)
-    /// The URB was.
+    /// The URB was answered with an error.
     case urb(URBStatus)
     /// The PCI operation was.
     case pci(PCIError)
-    /// A device behind the backend said something that its class does not allow.
+    /// A device behind the backend violated its class's protocol.
     case device(String)
-    /// The backend answers what was not asked.
+    /// The backend answered more than it was asked.
     case ring(ResponseProducerFault)
     case badResponse(id: UInt64)
     /// Not connected, or no longer.
     case closed
-    /// The request is not one that this connection can make.
+    /// This connection cannot make the request.
     case unsupported(String)
 
     public var description: String {

@@ -10,7 +10,7 @@ final class FrontendWaker: CompletionTarget {
     private let loop: EventLoop
     private let registration = Registration()
 
-    /// Touched on the loop alone.
+    /// Used on the loop only.
     private final class Registration: @unchecked Sendable {
         var id: TargetID?
         var descriptor: CInt = -1

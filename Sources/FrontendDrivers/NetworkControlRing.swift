@@ -4,7 +4,7 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-/// The ring and a page for what goes with a request. Belongs to its `NetworkFrontend`.
+/// The ring and a page for a request's data. Belongs to its `NetworkFrontend`.
 final class NetworkControlRing {
     let port: EventChannelPort
     let grant: SharedGrant
@@ -40,8 +40,8 @@ final class NetworkControlRing {
     /// Sends a request under an id of our own.
     /// - Parameters:
     ///   - data: three numbers.
-    ///   - bytes: at most a page, put where the backend can read it; its reference then stands for the first number.
-    ///     A request with bytes must be answered before the next such.
+    ///   - bytes: at most a page, put into a granted page, whose reference then replaces the first number. A request
+    ///     with bytes must be answered before the next one with bytes.
     /// - Returns: nil if the ring is full or closes.
     func perform(_ type: ControlType, _ data: [UInt32], _ bytes: [UInt8]?) async -> ControlResponse? {
         await withCheckedContinuation { continuation in

@@ -3,7 +3,7 @@
 public import SharedRing
 public import XenWire
 
-/// What goes into the ring with a packet, and how the packet is laid into slots.
+/// What accompanies a packet in the ring, and how the packet is divided into slots.
 public struct NetworkFrame: Sendable {
     public var flags: TransmitFlags
     public var segmentation: Segmentation?
@@ -40,7 +40,7 @@ public struct NetworkPacket: Sendable {
     /// The packet's bytes.
     public var slot: Slot { pages.slot(at: 0, byteCount: byteCount) }
 
-    /// A copy that lasts.
+    /// A copy that can be kept.
     public var received: ReceivedPacket {
         let slot = slot
         return ReceivedPacket(

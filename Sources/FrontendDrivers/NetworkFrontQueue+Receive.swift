@@ -95,7 +95,7 @@ extension NetworkFrontQueue {
         return place
     }
 
-    /// nil if one is missing or makes no sense.
+    /// nil if one is missing or malformed.
     private func takeExtras() -> Extras? {
         var extras: Extras? = Extras()
         while true {

@@ -56,7 +56,8 @@ extension NetworkFrontQueue {
         return !isClosed && freeIDs.count >= slots && Int(transmitRing.free) >= slots + frame.extraCount
     }
 
-    /// Resumes as soon as there is room, or the queue closes. Making the continuation can let answers in, so look again.
+    /// Resumes as soon as there is room, or the queue closes. Answers may have arrived while the continuation was made,
+    /// so check again.
     func waitForRoom(_ frame: NetworkFrame, _ count: Int, _ continuation: CheckedContinuation<Void, Never>) {
         if isClosed || hasRoom(for: frame, count) {
             continuation.resume()
@@ -73,7 +74,7 @@ extension NetworkFrontQueue {
         }
     }
 
-    /// Shows the backend what was put.
+    /// Makes what was put visible to the backend.
     func push() {
         if transmitRing.push() { notify(transmitPort) }
     }

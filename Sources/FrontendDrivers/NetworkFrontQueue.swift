@@ -36,7 +36,7 @@ final class NetworkFrontQueue {
     var postsBuffers: Bool
     let scratch: PrivatePages
 
-    /// What is known of a packet that the backend has not answered whole.
+    /// The state of a packet that the backend has not answered completely.
     struct PacketInFlight {
         var slotsLeft = 0
         /// The worst so far.
@@ -44,7 +44,7 @@ final class NetworkFrontQueue {
         var answer: CheckedContinuation<Outcome, Never>?
     }
 
-    /// What became of a packet that somebody waits for.
+    /// The result of a packet that somebody waits for.
     enum Outcome: Sendable {
         /// The worst status of its slots.
         case answered(Int16)
@@ -104,13 +104,13 @@ final class NetworkFrontQueue {
         events.notify(port)
     }
 
-    /// Looks at both rings, as after an event that says nothing else.
+    /// Checks both rings, as after an event for both.
     func kick() {
         notify(transmitPort)
         if receivePort != transmitPort { notify(receivePort) }
     }
 
-    /// Gives up: whoever waits is told so.
+    /// Closes: every waiting caller gets an error.
     func close() {
         isClosed = true
         for id in packets.indices {

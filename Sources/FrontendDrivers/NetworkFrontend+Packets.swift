@@ -21,7 +21,7 @@ extension NetworkFrontend {
     }
 
     /// Sends a packet and waits for the answer to all its slots.
-    /// - Returns: the worst of them: a `TransmitStatus`, or what the backend made of it.
+    /// - Returns: the worst of them: a `TransmitStatus`, or whatever the backend sent.
     public func sendAndWait(
         _ bytes: [UInt8],
         _ frame: NetworkFrame = NetworkFrame(),
@@ -29,7 +29,7 @@ extension NetworkFrontend {
     ) async throws(FrontendFailure) -> Int16 {
         while true {
             let queue = try await queue(index, for: frame, bytes.count)
-            // Other senders may come in between before the continuation is there.
+            // Other senders may come in before the continuation is made.
             let outcome = await withCheckedContinuation { continuation in
                 queue.staging.write(bytes, at: 0)
                 if queue.put(frame, queue.staging, at: 0, count: bytes.count, answer: continuation) {
@@ -79,7 +79,7 @@ extension NetworkFrontend {
         _ = try await queue(index, for: frame, byteCount)
     }
 
-    /// Asks for packets to a multicast address, or for no more of them.
+    /// Subscribes to a multicast address, or unsubscribes.
     /// - Returns: the backend's answer.
     public func multicast(_ request: MulticastRequest, queue index: Int = 0) async throws(FrontendFailure) -> Int16 {
         var frame = NetworkFrame()
@@ -108,7 +108,7 @@ extension NetworkFrontend {
         }
     }
 
-    /// What Linux's netfront never sends. (The hostile frontend sends it.)
+    /// Refuses what Linux's netfront never sends. (The hostile frontend can send it.)
     private func check(_ frame: NetworkFrame, _ byteCount: Int) throws(FrontendFailure) {
         guard let connection else { throw .closed }
         guard byteCount <= NetWire.maxPacket else { throw .unsupported("packets of \(byteCount) bytes") }
@@ -122,7 +122,7 @@ extension NetworkFrontend {
 
     // MARK: receiving
 
-    /// Shows every packet to `receiver` instead of keeping it for `nextPacket`; nil: keeps them again.
+    /// Passes every packet to `receiver` instead of keeping it for `nextPacket`; nil: keeps them again.
     public func setReceiver(_ receiver: Receiver?) { self.receiver = receiver }
 
     /// The oldest packet that was kept, or the next to come.
@@ -139,7 +139,7 @@ extension NetworkFrontend {
         return await withCheckedContinuation { inbox.wait(number, $0) }
     }
 
-    /// Stops or goes on posting pages for received packets. Those that are posted stay.
+    /// Stops or resumes posting pages for received packets. Those already posted stay.
     public func setPosting(_ posts: Bool) {
         for queue in queues {
             queue.postsBuffers = posts
@@ -192,7 +192,7 @@ extension NetworkFrontend {
     }
 }
 
-/// Packets that nobody has asked for yet, and askers for whom none has come yet; never both.
+/// Packets that were not asked for yet, or callers that wait for one; never both.
 struct NetworkInbox {
     private var packets: [ReceivedPacket] = []
     private var taken = 0
@@ -227,7 +227,7 @@ struct NetworkInbox {
         return lastNumber
     }
 
-    /// A packet may have come since `takeFirst`: making a continuation can let others in.
+    /// A packet may have arrived since `takeFirst`, while the continuation was made.
     mutating func wait(_ number: Int, _ continuation: CheckedContinuation<ReceivedPacket?, Never>) {
         if let packet = takeFirst() {
             continuation.resume(returning: packet)

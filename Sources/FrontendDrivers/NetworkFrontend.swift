@@ -7,7 +7,7 @@ public import XenWire
 
 /// A network frontend on one loop. It behaves as Linux's xen-netfront does on the wire and in XenStore.
 public actor NetworkFrontend: PVFrontend {
-    /// Is shown each received packet, on the loop, and returns soon.
+    /// Called on the loop with each received packet; must return soon.
     public typealias Receiver = @Sendable (NetworkPacket) -> Void
 
     public nonisolated let loop: EventLoop

@@ -1,16 +1,16 @@
-// How a network frontend connects, what came of it, and what it counted.
+// How a network frontend connects, the result, and its counters.
 
 public import XenWire
 
-/// What a frontend asks for; it takes less where the backend offers less. As it stands: what Linux's netfront asks for,
-/// with one queue.
+/// What a frontend asks for; it accepts less where the backend offers less. The defaults are what Linux's netfront asks
+/// for, with one queue.
 public struct NetworkFrontendOptions: Sendable {
     public var queueCount = 1
     /// One channel for each direction of each queue, if the backend can.
     public var splitEventChannels = true
     /// A control ring, if the backend has them (Linux has none, Windows does).
     public var controlRing = false
-    /// What we say that we take.
+    /// The receive features that we announce.
     public var receives: ReceiveFeatures = [
         .scatterGather, .checksumV4, .checksumV6, .segmentationV4, .segmentationV6,
     ]
@@ -67,7 +67,7 @@ public struct NetworkFrontendStatistics: Sendable, Hashable {
     public var receivedBlank: UInt64 = 0
     /// Received packets whose checksum was wrong, or blank without TCP or UDP.
     public var wrongChecksums: UInt64 = 0
-    /// Received packets that Linux would drop: lengths, extras or slots that make no sense.
+    /// Received packets that Linux would drop: invalid lengths, extras or slots.
     public var badPackets: UInt64 = 0
     /// Responses whose id is not that of the slot they are in.
     public var misplacedResponses: UInt64 = 0

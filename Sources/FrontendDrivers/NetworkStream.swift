@@ -1,4 +1,4 @@
-// Frames that can be told apart and checked: what a sender makes, a receiver counts lost, doubled, reordered and wrong.
+// Frames that can be told apart and checked: a receiver counts lost, duplicated, reordered and corrupt ones.
 
 public import XenWire
 
@@ -76,7 +76,7 @@ public struct NetworkStream: Sendable, Hashable {
     }
 
     /// Reads a frame of this stream.
-    /// - Returns: nil if it is none; the content is right or not.
+    /// - Returns: nil if it is not one; `isRight` says whether its content is correct.
     public func read(_ frame: some WireBytes) -> (number: UInt64, time: UInt64, isRight: Bool)? {
         let count = frame.byteCount
         guard count >= NetworkStream.minByteCount, frame.u16(12) == 0x0008,
@@ -115,7 +115,7 @@ public struct NetworkStream: Sendable, Hashable {
         public var lost: UInt64 { next > received ? next - received : 0 }
 
         /// Counts a frame.
-        /// - Returns: when it was sent; nil if it is none of this stream.
+        /// - Returns: when it was sent; nil if it does not belong to this stream.
         public mutating func take(_ frame: some WireBytes) -> UInt64? {
             guard let (number, time, isRight) = stream.read(frame) else { return nil }
             received += 1

@@ -3,7 +3,7 @@
 internal import Hypervisor
 internal import XenWire
 
-/// The backend's features, and what becomes of them with our options.
+/// The backend's features, combined with our options.
 struct OfferedNetworkFeatures: Sendable {
     let queueCount: Int
     /// Whether the backend knows of queues at all; if not, their number is not written.
@@ -20,7 +20,7 @@ struct OfferedNetworkFeatures: Sendable {
         NetKeys.featureMulticastControl,
     ]
 
-    /// - Throws: if the backend lacks what netfront cannot be without.
+    /// - Throws: if the backend lacks a feature that netfront requires.
     init(
         reading bus: FrontendBus,
         _ backend: String,
@@ -79,7 +79,7 @@ struct OfferedNetworkFeatures: Sendable {
             (NetKeys.controlRingReference, control.map { "\($0.grant.references[0].rawValue)" }),
             (NetKeys.eventChannelControl, control.map { "\($0.port.rawValue)" }),
         ]
-        // With several queues nothing of theirs may stand at the top.
+        // With several queues, no queue's keys may be at the top.
         if queues.count > 1 { keys += queues[0].keys.map { ($0.0, nil) } }
         for queue in queues {
             let folder = queues.count > 1 ? "\(BusKeys.queue(queue.index))/" : ""

@@ -1,4 +1,4 @@
-// The life of a frontend device, which all classes share: connect, hear of the backend, close, connect again.
+// The life cycle of a frontend device, which all classes share: connect, follow the backend's state, close, reconnect.
 
 public import HostIO
 public import Hypervisor
@@ -11,7 +11,7 @@ public protocol PVFrontend: Actor {
     /// The device's half of XenStore.
     nonisolated var bus: FrontendBus { get }
     nonisolated var hypervisor: any Hypervisor { get }
-    /// What this protocol keeps in the frontend; nobody else touches it.
+    /// This protocol's state in the frontend; for nobody else.
     var link: FrontendLink { get set }
     /// Whether the rings are set up and the backend has come to state 4.
     var isConnected: Bool { get }
@@ -22,7 +22,7 @@ public protocol PVFrontend: Actor {
     static var watchedKeys: [String] { get }
 
     /// Reads the backend's offer, makes rings and ports, publishes, and returns with both sides at 4.
-    /// - Throws: with whatever it has made so far; `releaseRings` follows.
+    /// - Throws: keeping whatever it has made so far; `releaseRings` follows.
     func establish(with backend: DomainID, within limit: Duration) async throws(FrontendFailure)
     /// An event of one of the ports, before it is unmasked.
     func eventArrived(on port: EventChannelPort) throws(FrontendFailure)
@@ -72,12 +72,12 @@ extension PVFrontend {
     public func backendRepublished(_ keys: [String: String]) {}
     public func backendReconfigures(_ state: XenbusState) async {}
 
-    /// What a ring told us that no backend may say. Linux's drivers stop using the device at such a moment.
+    /// A protocol violation by the backend. Linux's drivers stop using the device then.
     public var lastFault: FrontendFailure? { link.lastFault }
 
     // MARK: connecting
 
-    /// Waits until the backend can be talked to, sets the rings up, and goes to 4 with it.
+    /// Waits until the backend is ready, sets the rings up, and goes to state 4 with it.
     /// - Throws: with all rings gone again.
     public func connect(within limit: Duration = .seconds(10)) async throws(FrontendFailure) {
         let backend = try await bus.backend()
@@ -142,7 +142,7 @@ extension PVFrontend {
 
     // MARK: ending
 
-    /// Forgets rings, ports and grants without a word, as a guest kernel that crashed into another one does.
+    /// Drops rings, ports and grants without notice, as a guest kernel that crashed into another one does.
     public func abandon() async {
         await link.takeMonitor()?.stop()
         dropRings()

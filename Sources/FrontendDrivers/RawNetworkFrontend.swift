@@ -1,11 +1,11 @@
-// A network frontend without manners: every word of its rings, every key and every grant is the caller's to spoil.
+// A hostile network frontend.
 
 public import Hypervisor
 internal import SharedRing
 public import XenWire
 
-/// The frontend of hostile tests and fuzzers. It does nothing by itself: no state machine, no flow control, no thread.
-public final class RawNetworkFrontend: Sendable {
+/// The network card's `RawFrontend`.
+public final class RawNetworkFrontend: RawFrontend {
     public let hypervisor: any Hypervisor
     public let bus: FrontendBus
 
@@ -22,24 +22,7 @@ public final class RawNetworkFrontend: Sendable {
 
     /// Grants a control ring and allocates its port.
     public func makeControlRing() async throws(FrontendFailure) -> RawRing {
-        let backend = try await bus.backend().domain
-        let hypervisor = hypervisor
-        let events = try FrontendDrivers.hypervisor { () throws(HypervisorFailure) in
-            try hypervisor.openEventChannels()
-        }
-        return try RawRing(hypervisor, backend: backend, stride: NetWire.controlStride, events: events)
-    }
-
-    /// Grants pages for data to the backend. They end with the last reference to the result.
-    public func makePages(
-        _ count: Int,
-        access: GrantAccess = .readWrite
-    ) async throws(FrontendFailure) -> SharedGrant {
-        let backend = try await bus.backend().domain
-        let sharing = hypervisor.sharing
-        return try FrontendDrivers.hypervisor { () throws(HypervisorFailure) in
-            try sharing.share(pageCount: count, with: backend, access: access)
-        }
+        try await makeRing(stride: NetWire.controlStride)
     }
 
     /// The keys that a well-behaved frontend with these queues writes.
@@ -68,12 +51,7 @@ public final class RawNetworkFrontend: Sendable {
         control: RawRing? = nil,
         adding keys: [(String, String?)] = []
     ) async throws(FrontendFailure) {
-        let backend = try await bus.backend().path
-        _ = try await bus.wait(for: [.initWait], of: backend)
-        try await bus.publish(self.keys(of: queues, control: control) + keys)
-        try await bus.publish(.connected)
-        let state = try await bus.wait(for: [.connected, .closing, .closed], of: backend)
-        guard state == .connected else { throw .timedOut(waitingFor: [.connected], saw: state) }
+        try await connect(publishing: self.keys(of: queues, control: control) + keys)
     }
 }
 
@@ -83,15 +61,12 @@ public final class RawNetworkQueue: Sendable {
     public let receive: RawRing
 
     init(_ hypervisor: any Hypervisor, backend: DomainID, split: Bool) throws(FrontendFailure) {
-        let events = try FrontendDrivers.hypervisor { () throws(HypervisorFailure) in
-            try hypervisor.openEventChannels()
-        }
-        transmit = try RawRing(hypervisor, backend: backend, stride: NetWire.transmitStride, events: events)
+        transmit = try RawRing(hypervisor, backend: backend, stride: NetWire.transmitStride)
         receive = try RawRing(
             hypervisor,
             backend: backend,
             stride: NetWire.receiveStride,
-            events: events,
+            events: transmit.events,
             port: split ? nil : transmit.port
         )
     }

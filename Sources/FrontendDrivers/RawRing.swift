@@ -1,11 +1,11 @@
-// A ring page without manners: any bytes in any slot, any index, any event.
+// A raw ring page: any bytes in any slot, any index, any event.
 
 public import Hypervisor
 public import SharedRing
 internal import Synchronization
 public import XenWire
 
-/// One ring and its port, raw: no flow control, no state, no thread. Every word of it is the caller's to spoil.
+/// One ring and its port, raw: no flow control, no state, no thread. The caller can corrupt every word of it.
 public final class RawRing: Sendable {
     public let grant: SharedGrant
     public let port: EventChannelPort
@@ -14,20 +14,23 @@ public final class RawRing: Sendable {
     public let stride: Int
     private let scratch: Mutex<PrivatePages>
 
-    /// - Parameter port: nil: allocates one.
-    init(
+    /// - Parameters:
+    ///   - events: nil: opens them.
+    ///   - port: nil: allocates one.
+    public init(
         _ hypervisor: any Hypervisor,
         backend: DomainID,
         stride: Int,
-        events: any EventChannels,
+        pageCount: Int = 1,
+        events: (any EventChannels)? = nil,
         port: EventChannelPort? = nil
     ) throws(FrontendFailure) {
         self.stride = stride
-        self.events = events
-        (grant, self.port) = try FrontendDrivers.hypervisor { () throws(HypervisorFailure) in
-            let grant = try hypervisor.sharing.share(pageCount: 1, with: backend, access: .readWrite)
-            if let port { return (grant, port) }
-            return (grant, try events.allocate(for: backend))
+        (self.events, grant, self.port) = try FrontendDrivers.hypervisor { () throws(HypervisorFailure) in
+            let events = if let events { events } else { try hypervisor.openEventChannels() }
+            let grant = try hypervisor.sharing.share(pageCount: pageCount, with: backend, access: .readWrite)
+            if let port { return (events, grant, port) }
+            return (events, grant, try events.allocate(for: backend))
         }
         // As ring.h's SHARED_RING_INIT.
         grant.pages.storeRelease(1, at: RingLayout.requestEvent)

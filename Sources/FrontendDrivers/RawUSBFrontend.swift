@@ -1,11 +1,11 @@
-// A USB frontend without manners: every word of its rings, every key and every grant is the caller's to spoil.
+// A hostile USB frontend.
 
 public import Hypervisor
 internal import SharedRing
 public import XenWire
 
-/// The frontend of hostile tests and fuzzers. It does nothing by itself: no state machine, no flow control, no thread.
-public final class RawUSBFrontend: Sendable {
+/// The USB controller's `RawFrontend`.
+public final class RawUSBFrontend: RawFrontend {
     public let hypervisor: any Hypervisor
     public let bus: FrontendBus
 
@@ -17,18 +17,6 @@ public final class RawUSBFrontend: Sendable {
     /// Grants both rings of a controller and allocates their one port.
     public func makeRings() async throws(FrontendFailure) -> RawUSBRings {
         try RawUSBRings(hypervisor, backend: try await bus.backend().domain)
-    }
-
-    /// Grants pages for data to the backend. They end with the last reference to the result.
-    public func makePages(
-        _ count: Int,
-        access: GrantAccess = .readWrite
-    ) async throws(FrontendFailure) -> SharedGrant {
-        let backend = try await bus.backend().domain
-        let sharing = hypervisor.sharing
-        return try FrontendDrivers.hypervisor { () throws(HypervisorFailure) in
-            try sharing.share(pageCount: count, with: backend, access: access)
-        }
     }
 
     /// The keys that a well-behaved frontend with these rings writes.
@@ -50,13 +38,9 @@ public final class RawUSBFrontend: Sendable {
         adding keys: [(String, String?)] = [],
         requests: Int = USBWire.connectionSlots
     ) async throws(FrontendFailure) {
-        let backend = try await bus.backend().path
-        _ = try await bus.wait(for: [.initWait], of: backend)
-        try await bus.publish(self.keys(of: rings) + keys)
-        rings.connections.send((0..<requests).map { ConnectionRequest(id: UInt16(truncatingIfNeeded: $0)).words })
-        try await bus.publish(.connected)
-        let state = try await bus.wait(for: [.connected, .closing, .closed], of: backend)
-        guard state == .connected else { throw .timedOut(waitingFor: [.connected], saw: state) }
+        try await connect(publishing: self.keys(of: rings) + keys) {
+            rings.connections.send((0..<requests).map { ConnectionRequest(id: UInt16(truncatingIfNeeded: $0)).words })
+        }
     }
 }
 
@@ -66,15 +50,12 @@ public final class RawUSBRings: Sendable {
     public let connections: RawRing
 
     init(_ hypervisor: any Hypervisor, backend: DomainID) throws(FrontendFailure) {
-        let events = try FrontendDrivers.hypervisor { () throws(HypervisorFailure) in
-            try hypervisor.openEventChannels()
-        }
-        urbs = try RawRing(hypervisor, backend: backend, stride: USBWire.urbStride, events: events)
+        urbs = try RawRing(hypervisor, backend: backend, stride: USBWire.urbStride)
         connections = try RawRing(
             hypervisor,
             backend: backend,
             stride: USBWire.connectionStride,
-            events: events,
+            events: urbs.events,
             port: urbs.port
         )
     }

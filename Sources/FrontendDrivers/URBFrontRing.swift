@@ -112,7 +112,7 @@ final class URBFrontRing {
     private func freePlace() async -> Int? {
         if isClosed { return nil }
         if let index = free.popLast() { return index }
-        // Making the continuation can let answers in, so look again.
+        // Answers may have arrived while the continuation was made, so check again.
         return await withCheckedContinuation { continuation in
             if isClosed {
                 continuation.resume(returning: nil)
@@ -313,7 +313,7 @@ final class URBFrontRing {
         places[index].waiter = nil
     }
 
-    /// Gives up: whoever waits is told so.
+    /// Closes: every waiting caller gets an error.
     func close() {
         isClosed = true
         for index in places.indices {

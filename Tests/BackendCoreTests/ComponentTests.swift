@@ -21,8 +21,8 @@ private struct RingOfOne {
 
     init(_ layout: JournalLayout) throws {
         machine = try SimulatedMachine()
-        try machine.createDomain(DomainID(7)!)
-        guest = try machine.hypervisor(for: DomainID(7)!)
+        try machine.createDomain(guestDomain)
+        guest = try machine.hypervisor(for: guestDomain)
         grant = try guest.sharing.share(pageCount: 1, with: .initial, access: .readWrite)
         pages = grant.pages
         journal = try RequestJournal.create(
@@ -131,7 +131,7 @@ private struct RingOfOne {
         @Test func aTurnThatFindsAnothersCopiesTraps() async {
             await #expect(processExitsWith: .failure) {
                 let machine = try SimulatedMachine()
-                try machine.createDomain(DomainID(7)!)
+                try machine.createDomain(guestDomain)
                 let workers = try TestLoop(try machine.hypervisor(for: .initial))
                 let memory = try PrivatePages(byteCount: 4096)
                 await workers.run { data in
@@ -173,8 +173,8 @@ private struct RingOfOne {
     /// Whatever becomes of a batch, the next turn finds none.
     @Test(arguments: [nil, Errno.ioError]) func aBatchIsEmptyWhenItRan(errno: Errno?) async throws {
         let machine = try SimulatedMachine()
-        try machine.createDomain(DomainID(7)!)
-        let (host, guest) = (try machine.hypervisor(for: .initial), try machine.hypervisor(for: DomainID(7)!))
+        try machine.createDomain(guestDomain)
+        let (host, guest) = (try machine.hypervisor(for: .initial), try machine.hypervisor(for: guestDomain))
         let grant = try guest.sharing.share(pageCount: 1, with: .initial, access: .readWrite)
         let memory = try PrivatePages(byteCount: 8192)
         if let errno { try host.inject(FaultPlan([FaultPlan.Rule(.copy, by: .initial, .fail(errno))])) }
@@ -191,9 +191,9 @@ private struct RingOfOne {
                     privateOffset: 0
                 )
             }
-            let count = data.runCopies(host.grants, with: DomainID(7)!) { index, _ in failed.append(index) }
+            let count = data.runCopies(host.grants, with: guestDomain) { index, _ in failed.append(index) }
             #expect(count == 2 && data.copies.count == 0)
-            #expect(data.runCopies(host.grants, with: DomainID(7)!) { _, _ in Issue.record("none") } == 0)
+            #expect(data.runCopies(host.grants, with: guestDomain) { _, _ in Issue.record("none") } == 0)
             return failed
         }
         #expect(failed == (errno == nil ? [1] : [0, 1]))
@@ -244,7 +244,7 @@ private final class TestLoop: Sendable {
     init(_ hypervisor: any Hypervisor) throws {
         environment = WorkerEnvironment(
             hypervisor: hypervisor,
-            domain: DomainID(7)!,
+            domain: guestDomain,
             controlLoop: try EventLoop(name: "control"),
             runDirectory: try FilePath.temporary(),
             logger: LogLines().logger,

@@ -4,13 +4,14 @@ internal import BackendCore
 internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
 @Suite struct CoreValueTests {
     @Test func theGrantCacheKeepsWhatIsUsedAndDropsTheOldest() throws {
         let machine = try SimulatedMachine()
-        let domain = DomainID(7)!
+        let domain = guestDomain
         try machine.createDomain(domain)
         let (host, guest) = (try machine.hypervisor(for: .initial), try machine.hypervisor(for: domain))
         let grant = try guest.sharing.share(pageCount: 4, with: .initial, access: .readWrite)

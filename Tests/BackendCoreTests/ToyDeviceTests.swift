@@ -195,7 +195,8 @@ internal import XenWire
             _ = await scene.backend.readKeys(["online"])
             try scene.host.clearFaults()
         }
-        let told = scene.logs.all.filter { $0.contains("cannot read the device's keys") }
+        // The first failure may have met the device's own look at the states.
+        let told = scene.logs.all.filter { $0.contains("trying again") }
         #expect((1...3).contains(told.count), "\(told)")
         #expect(told.first?.contains("refused for 0 s") ?? false, "\(told)")
         await scene.end()

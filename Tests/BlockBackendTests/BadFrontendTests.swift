@@ -2,9 +2,11 @@
 
 internal import BackendCore
 internal import BlockBackend
+internal import FrontendDrivers
 internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
@@ -17,8 +19,8 @@ extension SimulatedDiskTests {
             let ring = scene.frontend.ring
             // 5 honest requests first, so that −1 is backwards.
             for _ in 0..<5 { #expect(try await scene.frontend.ask(.flushDiskCache) == .okay) }
-            ring.grant.pages.storeRelease(5 &+ ahead, at: RingLayout.requestProducer)
-            ring.channels.notify(ring.port)
+            ring.raw.grant.pages.storeRelease(5 &+ ahead, at: RingLayout.requestProducer)
+            ring.raw.notify()
             #expect(try await scene.frontend.backend(reaches: .closing))
             #expect(try await scene.bed.read(Scene.victimPath.errorNode)?.contains("ring") ?? false)
             #expect(scene.bed.logs.contains("vbd3/7/51712: frontend fault"))
@@ -37,8 +39,8 @@ extension SimulatedDiskTests {
                 ring.put { frontend.abi.encode(.write, id: 1, sector: 0, segments: segments, into: $0) }
             }
             ring.push()
-            ring.grant.pages.storeRelease(5 &+ ahead, at: RingLayout.requestProducer)
-            ring.channels.notify(ring.port)
+            ring.raw.grant.pages.storeRelease(5 &+ ahead, at: RingLayout.requestProducer)
+            ring.raw.notify()
             for round: UInt8 in 1...20 {
                 let bytes = [UInt8](repeating: round, count: 4096)
                 #expect(try await scene.bystander.write(bytes, at: 0) == .okay)
@@ -52,8 +54,8 @@ extension SimulatedDiskTests {
         @Test func afterALieTheFrontendMayBeginAgain() async throws {
             let scene = try await Scene()
             let ring = scene.frontend.ring
-            ring.grant.pages.storeRelease(5000, at: RingLayout.requestProducer)
-            ring.channels.notify(ring.port)
+            ring.raw.grant.pages.storeRelease(5000, at: RingLayout.requestProducer)
+            ring.raw.notify()
             #expect(try await scene.frontend.backend(reaches: .closing))
             try await scene.frontend.setState(.closed)
             #expect(try await scene.frontend.backend(reaches: .closed))

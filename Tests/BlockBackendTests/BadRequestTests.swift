@@ -2,6 +2,7 @@
 
 internal import BackendCore
 internal import BlockBackend
+internal import FrontendDrivers
 internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
@@ -192,7 +193,7 @@ extension SimulatedDiskTests {
         @Test func slotsRewrittenUnderOurEyes() async throws {
             let scene = try await Scene(ringOrder: 1)
             let frontend = scene.frontend
-            let (ring, data) = (frontend.ring.grant.pages, frontend.data.pages)
+            let (ring, data) = (frontend.ring.raw.grant.pages, frontend.data.pages)
             let noise = try PrivatePages(byteCount: 8192)
             var generator = SeededGenerator(state: 5)
             noise.write(generator.bytes(8192), at: 0)

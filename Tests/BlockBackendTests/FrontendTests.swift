@@ -6,6 +6,7 @@ internal import HostIO
 internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
@@ -14,14 +15,14 @@ struct FrontendTests {
     /// A served disk of 4 MiB and a frontend for it.
     private final class Bed: Sendable {
         static let disk = DevicePath(kind: .vbd3, domain: guestDomain, index: 51712)
-        let bed: TestBed
+        let bed: GuestBed
         let loop: EventLoop
         let frontend: BlockFrontend
         let backend: any DeviceBackend
         private let life: Task<Void, Never>
 
         init(_ options: BlockFrontendOptions = .init(), limits: GrantBudget.Limits? = nil) async throws {
-            bed = try TestBed(limits: limits)
+            bed = try limits.map { try GuestBed(limits: $0) } ?? GuestBed()
             let image = try bed.makeImage(sectors: 8192)
             try await bed.makeDevice(Self.disk, image: image)
             (backend, life) = bed.start(Self.disk)

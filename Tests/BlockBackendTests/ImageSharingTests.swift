@@ -25,15 +25,15 @@ extension SimulatedDiskTests {
         }
 
         /// A bed with another guest.
-        private func twoGuests() throws -> TestBed {
-            let bed = try TestBed()
+        private func twoGuests() throws -> GuestBed {
+            let bed = try GuestBed()
             try bed.machine.createDomain(ImageSharingTests.other)
             return bed
         }
 
         /// What a second guest's disk is told, beside the first one's.
         private func refusal(
-            _ bed: TestBed,
+            _ bed: GuestBed,
             image: FilePath,
             mode: String = "w",
             extra: [String: String] = [:]
@@ -117,7 +117,7 @@ extension SimulatedDiskTests {
 
         /// libxl gives the path to the device model: of a `vbd3` it would be taken for a tapdisk's socket.
         @Test func whatADeviceModelIsTold() async throws {
-            let bed = try TestBed()
+            let bed = try GuestBed()
             let image = try bed.makeImage(sectors: 64)
             try await bed.write("/libxl/7/type", "hvm")
             for (kind, path) in [(DeviceKind.vbd, image.string), (.vbd3, nil)] {

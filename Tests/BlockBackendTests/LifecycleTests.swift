@@ -22,7 +22,7 @@ extension SimulatedDiskTests {
         }
 
         @Test func aScriptedDiskHoldsTwoUntilTheScriptHasRun() async throws {
-            let bed = try TestBed()
+            let bed = try GuestBed()
             let image = try bed.makeImage(sectors: 1024)
             try await bed.makeDevice(disk, image: image, script: "/etc/xen/scripts/block-xenback")
             let (backend, life) = bed.start(disk)
@@ -48,7 +48,7 @@ extension SimulatedDiskTests {
         }
 
         @Test func theScriptIsToldWhatIsWrong() async throws {
-            let bed = try TestBed()
+            let bed = try GuestBed()
             try await bed.makeDevice(disk, image: "/no/such.img", script: "/etc/xen/scripts/block-xenback")
             let (backend, life) = bed.start(disk)
             #expect(await refusal { try await backend.hotplug(.add) }.contains("/no/such.img"))
@@ -59,7 +59,7 @@ extension SimulatedDiskTests {
 
         @Test(arguments: [false, true])
         func theFrontendDriverIsReloaded(persistent: Bool) async throws {
-            let bed = try TestBed()
+            let bed = try GuestBed()
             try await bed.makeDevice(disk, image: try bed.makeImage(sectors: 1024))
             let (backend, life) = bed.start(disk)
             for round in 1...3 {
@@ -144,7 +144,7 @@ extension SimulatedDiskTests {
         }
 
         @Test func discsAreChangedUnderALiveDrive() async throws {
-            let bed = try TestBed()
+            let bed = try GuestBed()
             let (first, second) = (try bed.makeImage("1.iso", sectors: 64), try bed.makeImage("2.iso", sectors: 128))
             try await bed.makeDevice(disk, image: first, mode: "r", extra: ["device-type": "cdrom"])
             let (backend, life) = bed.start(disk)

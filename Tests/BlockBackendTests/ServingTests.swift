@@ -4,6 +4,7 @@ internal import BackendCore
 internal import BlockBackend
 internal import Hypervisor
 internal import SharedRing
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
@@ -13,7 +14,7 @@ extension SimulatedDiskTests {
         let disk = DevicePath(kind: .vbd3, domain: guestDomain, index: 51712)
 
         @Test func readsAndWrites() async throws {
-            let bed = try TestBed()
+            let bed = try GuestBed()
             let image = try bed.makeImage(sectors: 2048)
             try await bed.makeDevice(disk, image: image)
             let (backend, life) = bed.start(disk)

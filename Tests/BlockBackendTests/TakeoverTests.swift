@@ -1,6 +1,7 @@
 // A backend that dies at any moment and its successor: the guest sees neither errors nor wrong bytes.
 
 internal import BackendCore
+internal import FrontendDrivers
 internal import HostIO
 internal import Hypervisor
 internal import SharedRing
@@ -147,7 +148,7 @@ extension SimulatedDiskTests {
             let disk = try await ServedDisk()
             #expect(try await disk.frontend.write([UInt8](repeating: 1, count: 512), at: 0) == .okay)
             try await disk.die()
-            disk.frontend.ring.grant.pages.storeRelease(0x8000_0000, at: RingLayout.responseProducer)
+            disk.frontend.ring.raw.grant.pages.storeRelease(0x8000_0000, at: RingLayout.responseProducer)
             try disk.succeed()
             #expect(try await disk.frontend.backend(reaches: .closing))
             await disk.stop()

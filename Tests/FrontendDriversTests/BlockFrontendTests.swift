@@ -7,10 +7,11 @@ internal import SharedRing
 internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import Synchronization
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
-private let guest = DomainID(7)!
+private let guest = guestDomain
 
 /// A guest with a disk of 4 MiB, served.
 private final class Disk: Sendable {
@@ -151,14 +152,4 @@ private func bytes(_ pages: PrivatePages, _ count: Int) -> [UInt8] {
         let frontend = BlockFrontend(try machine.hypervisor(for: guest), loop: loop, index: 51712)
         await #expect(throws: FrontendFailure.self) { try await frontend.connect(within: .milliseconds(50)) }
     }
-}
-
-/// Polls until `condition` holds, at most five seconds.
-func eventually(_ condition: () async -> Bool) async -> Bool {
-    let end = ContinuousClock.now + .seconds(5)
-    while ContinuousClock.now < end {
-        if await condition() { return true }
-        try? await Task.sleep(for: .milliseconds(1))
-    }
-    return await condition()
 }

@@ -7,10 +7,11 @@ internal import SharedRing
 internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import Synchronization
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
-private let guest = DomainID(7)!
+private let guest = guestDomain
 private let here = MACAddress(0x00, 0x16, 0x3E, 1, 2, 3)
 private let there = MACAddress(0x00, 0x16, 0x3E, 4, 5, 6)
 

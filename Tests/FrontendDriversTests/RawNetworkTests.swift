@@ -6,10 +6,11 @@ internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHost
 internal import SimulatedHypervisor
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
-private let guest = DomainID(7)!
+private let guest = guestDomain
 private let path = DevicePath(kind: .vif, domain: guest, index: 0)
 
 /// A backend in memory, and a raw frontend that is not connected.

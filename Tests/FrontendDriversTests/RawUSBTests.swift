@@ -5,10 +5,11 @@ internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHost
 internal import SimulatedHypervisor
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
-private let guest = DomainID(7)!
+private let guest = guestDomain
 private let port = USBPort(1)!
 
 @Suite struct RawUSBFrontends {

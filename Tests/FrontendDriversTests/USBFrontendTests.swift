@@ -7,10 +7,11 @@ internal import SharedRing
 internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import Synchronization
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
-private let guest = DomainID(7)!
+private let guest = guestDomain
 private let first = USBPort(1)!
 private let second = USBPort(2)!
 

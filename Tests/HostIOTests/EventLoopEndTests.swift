@@ -5,6 +5,7 @@ import Glibc
 import HostIO
 import SharedRing
 import Synchronization
+import TestSupport
 import Testing
 
 /// A pipe whose reading end never becomes readable by itself.
@@ -69,7 +70,7 @@ private final class Canary: Sendable {
                 loop.after(.zero, target: ids.1, slot: 1)
                 usleep(2000)
             }
-            try await eventually { recorders[0].runCount + recorders[1].runCount > 0 }
+            try await until { recorders[0].runCount + recorders[1].runCount > 0 }
             try await Task.sleep(for: .milliseconds(20))
             #expect(recorders[0].all.count + recorders[1].all.count == 1)
         }
@@ -91,7 +92,7 @@ private final class Canary: Sendable {
             try await Task.sleep(for: .milliseconds(10))
             #expect(canary.isAlive)
             #expect(unsafe Glibc.write(write.descriptor, "x", 1) == 1)
-            try await eventually { !canary.isAlive }
+            try await until { !canary.isAlive }
             #expect(recorder.all.isEmpty)
         }
     }
@@ -150,7 +151,7 @@ private final class Canary: Sendable {
             let before = openDescriptors()
             for _ in 0..<20 { try await cycle() }
             // A helper thread may hold its loop a moment longer.
-            try await eventually { openDescriptors() == before }
+            try await until { openDescriptors() == before }
         }
     }
 
@@ -161,6 +162,6 @@ private final class Canary: Sendable {
             canary.pages.withLock { $0.object = loop }
             loop.perform { loop.shutDown() }
         }
-        try await eventually { !canary.isAlive }
+        try await until { !canary.isAlive }
     }
 }

@@ -3,6 +3,7 @@
 import Glibc
 import HostIO
 import Synchronization
+import TestSupport
 import Testing
 
 private actor Pinned {

@@ -5,6 +5,7 @@ import Glibc
 import HostIO
 import SharedRing
 import Synchronization
+import TestSupport
 import Testing
 
 @Suite struct EventLoopOperationTests {
@@ -50,7 +51,7 @@ import Testing
                 loop.watchReadable(event.descriptor, target: id, slot: 0)
                 loop.soon(target: id, slot: 1)
             }
-            try await eventually { turns.withLock { $0 } >= 100 && recorder.all.contains { $0.slot == 0 } }
+            try await until { turns.withLock { $0 } >= 100 && recorder.all.contains { $0.slot == 0 } }
             #expect(recorder.all.allSatisfy { $0.slot == 0 || $0.result == 0 })
         }
     }
@@ -106,13 +107,13 @@ import Testing
             for _ in 0..<3 {
                 let before = recorder.all.count
                 drain()
-                try await eventually { recorder.all.count > before }
+                try await until { recorder.all.count > before }
                 fill()
             }
             #expect(recorder.all.allSatisfy { $0.slot == 4 && $0.result & Int32(POLLOUT) != 0 })
             // What was not asked for but always is told.
             shutdown(theirs.descriptor, Int32(SHUT_RDWR))
-            try await eventually { recorder.all.contains { $0.result & Int32(POLLHUP) != 0 } }
+            try await until { recorder.all.contains { $0.result & Int32(POLLHUP) != 0 } }
             await loop.on { loop.unwatch(ours.descriptor, target: id, slot: 4) }
         }
     }
@@ -135,7 +136,7 @@ import Testing
             }
             for round in 1...3 {
                 await loop.on { for event in events { _ = eventfd_write(event.descriptor, 1) } }
-                try await eventually {
+                try await until {
                     var counts = [Int](repeating: 0, count: events.count)
                     for completion in recorder.all { counts[Int(completion.slot)] += 1 }
                     return counts.allSatisfy { $0 >= round }

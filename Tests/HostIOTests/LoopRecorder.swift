@@ -5,6 +5,7 @@ import HostIO
 import SharedRing
 import Synchronization
 import SystemPackage
+import TestSupport
 import Testing
 
 /// Remembers each run of completions.
@@ -37,27 +38,9 @@ final class Recorder: CompletionTarget {
     var all: [Completion] { state.withLock { $0.runs.flatMap { $0 } } }
     var runCount: Int { state.withLock { $0.runs.count } }
 
-    /// Waits until `count` completions have come, at most ten seconds.
+    /// Waits until `count` completions have come, at most twenty seconds.
     func wait(for count: Int) async throws {
-        try await eventually { self.all.count >= count }
-    }
-}
-
-struct TimedOut: Error {}
-
-/// Polls for a condition, at most ten seconds.
-func eventually(_ condition: () -> Bool) async throws {
-    for _ in 0..<5000 {
-        if condition() { return }
-        try await Task.sleep(for: .milliseconds(2))
-    }
-    throw TimedOut()
-}
-
-extension EventLoop {
-    /// Runs `body` on the loop and waits for its result.
-    func on<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
-        await withCheckedContinuation { continuation in perform { continuation.resume(returning: body()) } }
+        try await until { self.all.count >= count }
     }
 }
 

@@ -1,5 +1,6 @@
 // Directories and locks that are ours alone, whoever made them and with whatever permissions.
 
+import CLinux
 import Glibc
 import HostIO
 import SystemPackage

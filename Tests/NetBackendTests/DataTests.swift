@@ -2,6 +2,7 @@
 
 internal import FrontendDrivers
 internal import HostNetwork
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

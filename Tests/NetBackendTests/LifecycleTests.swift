@@ -132,8 +132,8 @@ extension SimulatedNetworkTests {
             let scene = try await NetScene(keys: [(NetKeys.mtu, "1500"), (NetKeys.bridge, "xenbr0")])
             let wire = try scene.wire
             let keeper = try #require(wire.keeper)
-            let wish = KeptPlace(name: "vif7.0", placement: .bridge(name: "xenbr0", vlan: nil), mtu: 1500)
-            #expect(wire.wishes == [wish])
+            let place = KeptPlace(name: "vif7.0", placement: .bridge(name: "xenbr0", vlan: nil), mtu: 1500)
+            #expect(wire.keptPlaces == [place])
             #expect(keeper.looks == 0)
             keeper.change(PlaceReport(.putBack, "interface vif7.0 was taken off xenbr0: put back"))
             #expect(try await eventually { try await scene.counter("interface-repairs") == 1 })
@@ -146,12 +146,12 @@ extension SimulatedNetworkTests {
             keeper.change(PlaceReport(.putBack, "interface vif7.0 was set down: put back"))
             try await scene.frontend.reconnect()
             #expect(try await eventually { try await scene.counter("interface-repairs") == 2 })
-            #expect(wire.wishes == [wish], "the first connection's place is kept")
+            #expect(wire.keptPlaces == [place], "the first connection's place is kept")
             // A successor keeps what it finds, under whatever name.
             try await scene.kill()
             try scene.revive()
-            #expect(await eventually { wire.wishes.count == 2 })
-            #expect(wire.wishes.last?.name == nil)
+            #expect(await eventually { wire.keptPlaces.count == 2 })
+            #expect(wire.keptPlaces.last?.name == nil)
             try await scene.end()
         }
 

@@ -1,7 +1,10 @@
 // A backend that dies between two turns, and its successor: no slot is lost, and neither side hears of it.
 
+internal import BackendCore
 internal import FrontendDrivers
 internal import SharedRing
+internal import SimulatedHypervisor
+internal import SystemPackage
 internal import TestSupport
 internal import Testing
 internal import XenWire
@@ -125,6 +128,31 @@ extension SimulatedNetworkTests {
             try card.scene.wire.send(WireFrame(bytes: bytes))
             #expect(await back.waitForResponses(upTo: 4))
             #expect(card.queue.received(at: 3).status == 60)
+            try await card.end()
+        }
+
+        /// The first port fires while the second is still the predecessor's: nobody takes packets yet, and the port must
+        /// not stay masked for that.
+        @Test func anEventBeforeTheSecondPortIsBoundIsNotTheLast() async throws {
+            let card = try await RawCard()
+            let scene = card.scene
+            try await card.sends(id: 1)
+            let bound = try #require(scene.machine.usage(of: .initial)?.ports)
+            try await scene.kill()
+            #expect(await eventually { scene.machine.usage(of: .initial)?.ports == bound - 2 })
+            try scene.host.inject(
+                FaultPlan([.init(.bind, by: .initial, skip: 1, count: .max, .fail(.invalidArgument))])
+            )
+            try scene.revive()
+            #expect(await eventually { scene.machine.usage(of: .initial)?.ports == bound - 1 })
+            let sent = card.queue.transmit.send([card.slot(2, size: 60)])
+            // The loop hears of it.
+            let loop = try scene.backend.environment.dataLoop(device: scene.victim.index, queue: 0).loop
+            for _ in 0..<5 { await loop.on {} }
+            try scene.host.clearFaults()
+            #expect(await card.queue.transmit.waitForResponses(upTo: sent &+ 1, within: .seconds(20)))
+            #expect(await (try scene.wire).next()?.bytes == Array(Frames.plain(100).prefix(60)))
+            for id in 3..<6 { try await card.sends(id: UInt16(id)) }
             try await card.end()
         }
 

@@ -95,7 +95,7 @@ import Testing
         let first = try bus.watch(on: loop) { calls.withLock { $0.first += 1 } }
         _ = try bus.watch(on: loop) { calls.withLock { $0.second += 1 } }
         try bus.plug(disk(), at: place("1-1"))
-        try await eventually { calls.withLock { $0.first == 1 && $0.second == 1 } }
+        try await until { calls.withLock { $0.first == 1 && $0.second == 1 } }
         // Many at once are told at least once, and not more often.
         await loop.on {
             for _ in 0..<50 {
@@ -103,10 +103,10 @@ import Testing
                 try? bus.plug(SimulatedKeyboard(), at: USBBusAddress("1-1")!)
             }
         }
-        try await eventually { calls.withLock { $0.first == 2 && $0.second == 2 } }
+        try await until { calls.withLock { $0.first == 2 && $0.second == 2 } }
         await loop.on { first.end() }
         bus.unplug(try place("1-1"))
-        try await eventually { calls.withLock { $0.second == 3 } }
+        try await until { calls.withLock { $0.second == 3 } }
         #expect(calls.withLock { $0.first } == 2)
     }
 }

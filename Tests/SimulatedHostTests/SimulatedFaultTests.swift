@@ -50,7 +50,7 @@ import Testing
             try await Task.sleep(for: .milliseconds(20))
             #expect(owner.results.isEmpty)
             await owner.on { $0.cancel(3) }
-            try await eventually { owner.results.count == 2 }
+            try await until { owner.results.count == 2 }
             #expect(owner.results.map(\.slot) == [3, 4])
             #expect(owner.results.map(\.status) == [.cancelled, .completed])
             // Of slots that are not in use nothing is heard.
@@ -65,10 +65,10 @@ import Testing
         try await withOwner(of: keyboard) { owner, _, _ async throws in
             await owner.submit((0..<5).map { ($0, read) })
             await owner.on { device in for slot: UInt32 in [2, 4, 0, 2] { device.cancel(slot) } }
-            try await eventually { owner.results.count == 3 }
+            try await until { owner.results.count == 3 }
             #expect(owner.results.map(\.slot) == [2, 4, 0])
             keyboard.press(4)
-            try await eventually { owner.results.count == 5 }
+            try await until { owner.results.count == 5 }
             #expect(owner.results[3...].map(\.slot) == [1, 3])
         }
     }
@@ -86,7 +86,7 @@ import Testing
             } else {
                 bus.unplug(owner.device.facts.address)
             }
-            try await eventually { owner.state.withLock { $0.vanished } == 1 }
+            try await until { owner.state.withLock { $0.vanished } == 1 }
             #expect(owner.results.count == (byItself ? 8 : 7))
             #expect(owner.results.allSatisfy { $0.status == .noDevice })
             #expect(Set(owner.results.map(\.slot)).count == owner.results.count)
@@ -109,7 +109,7 @@ import Testing
         try await withOwner(of: disk(), onResult: again) { owner, bus, _ async throws in
             await owner.submit([(1, USBTransfer(.bulk, endpoint: 0x81, offset: 0, byteCount: 512))])
             bus.unplug(owner.device.facts.address)
-            try await eventually { ended.withLock { $0 } == 20 }
+            try await until { ended.withLock { $0 } == 20 }
             #expect(owner.results.allSatisfy { $0.status == .noDevice && $0.slot == 1 })
         }
     }
@@ -137,7 +137,7 @@ import Testing
         let owner = try Owner(bus.open(#require(bus.devices().first), owner: "test", on: loop), loop)
         bus.unplug(try place("1-1"))
         try await owner.begin()
-        try await eventually { owner.state.withLock { $0.vanished } == 1 }
+        try await until { owner.state.withLock { $0.vanished } == 1 }
         await owner.close()
     }
 
@@ -146,7 +146,7 @@ import Testing
         try await withOwner(of: keyboard) { owner, _, _ async throws in
             await owner.submit([(5, read)])
             await owner.on { $0.perform(.setConfiguration(0), slot: 0) }
-            try await eventually { owner.results.count == 2 }
+            try await until { owner.results.count == 2 }
             #expect(owner.results.contains(USBResult(slot: 5, status: .cancelled, byteCount: 0)))
             #expect(await owner.on { $0.activeConfiguration } == nil)
             #expect(try await owner.run(read).status == .refused)

@@ -44,7 +44,7 @@ import Testing
             await owner.on { device in
                 for slot in UInt32(1)..<8 { device.submit(Self.transfer(owner, sound, slot: slot), slot: slot) }
             }
-            try await eventually { sound.counts.packets >= 200 }
+            try await until { sound.counts.packets >= 200 }
             // The simulation's own count agrees with what was heard.
             #expect(sound.counts.gaps == 0 && broken.withLock { $0 } == 0)
         }
@@ -76,7 +76,7 @@ import Testing
             await owner.on { device in
                 for slot in UInt32(0)..<4 { device.submit(Self.transfer(owner, sound, slot: slot), slot: slot) }
             }
-            try await eventually { owner.results.count == 5 }
+            try await until { owner.results.count == 5 }
             #expect(owner.results[1...].allSatisfy { $0.byteCount == Self.perTransfer * 192 })
             #expect(sound.counts == SimulatedSoundCounts(packets: 32, brokenPackets: 1))
         }
@@ -98,7 +98,7 @@ import Testing
                 device.submit(transfer, slot: 0)
                 device.cancel(0)
             }
-            try await eventually { owner.results.last?.status == .cancelled }
+            try await until { owner.results.last?.status == .cancelled }
             let none = await owner.on { device in (0..<Self.perTransfer).map { device.packets[0, $0] } }
             #expect(none.allSatisfy { $0.status == .transactionError && $0.actualByteCount == 0 })
         }

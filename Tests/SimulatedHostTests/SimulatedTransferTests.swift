@@ -3,6 +3,7 @@
 import HostIO
 import HostUSB
 import SharedRing
+import TestSupport
 import Testing
 
 @testable import SimulatedHost
@@ -25,7 +26,7 @@ extension Owner {
             (1, USBTransfer(.bulk, endpoint: isIn ? 0x81 : 2, offset: second, byteCount: bytes)),
             (2, USBTransfer(.bulk, endpoint: 0x81, offset: 2 * second, byteCount: 13)),
         ])
-        try await eventually { self.results.count >= before + 3 }
+        try await until { self.results.count >= before + 3 }
         let run = results[before...]
         #expect(run.map(\.slot) == [0, 1, 2])
         return (run[before + 1], statusBytes(at: 2 * second))
@@ -166,7 +167,7 @@ extension Owner {
             #expect(owner.results.isEmpty)
             keyboard.press(0x04)
             keyboard.press(0x05, modifiers: 2)
-            try await eventually { owner.results.count == 4 }
+            try await until { owner.results.count == 4 }
             #expect(owner.results.map(\.slot) == [0, 1, 2, 3])
             #expect(owner.results.allSatisfy { $0.status == .completed && $0.byteCount == 8 })
             let reports = owner.bytes(at: 0, count: 32)

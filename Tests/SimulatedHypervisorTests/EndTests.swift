@@ -4,6 +4,7 @@ internal import Glibc
 internal import Hypervisor
 internal import SimulatedHypervisor
 internal import Synchronization
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

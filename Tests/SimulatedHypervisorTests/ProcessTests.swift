@@ -5,6 +5,7 @@ internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
 internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

@@ -3,6 +3,7 @@
 internal import Hypervisor
 internal import SimulatedHypervisor
 internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

@@ -4,9 +4,9 @@ internal import Hypervisor
 internal import SimulatedHypervisor
 internal import Synchronization
 internal import SystemPackage
+internal import TestSupport
 internal import XenWire
 
-let guestDomain = DomainID(7)!
 let otherDomain = DomainID(8)!
 
 /// A machine with domains 0, 7 and 8.
@@ -15,16 +15,6 @@ func machineWithGuests(quota: XenStoreQuota = XenStoreQuota()) throws -> Simulat
     try machine.createDomain(guestDomain)
     try machine.createDomain(otherDomain)
     return machine
-}
-
-/// Polls until `condition` holds, at most `limit`.
-func eventually(within limit: Duration = .seconds(5), _ condition: () throws -> Bool) async rethrows -> Bool {
-    let end = ContinuousClock.now + limit
-    while ContinuousClock.now < end {
-        if try condition() { return true }
-        try? await Task.sleep(for: .milliseconds(1))
-    }
-    return try condition()
 }
 
 /// Counts how often a signal was raised.

@@ -2,13 +2,14 @@
 
 internal import Hypervisor
 internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
 @testable internal import SimulatedHypervisor
 
 private let machine = StoreCaller(domain: .initial, privileged: true)
-private let guest = StoreCaller(domain: DomainID(7)!, privileged: false)
+private let guest = StoreCaller(domain: guestDomain, privileged: false)
 private let stranger = StoreCaller(domain: DomainID(8)!, privileged: false)
 
 /// A tree with a home that domain 7 may write.

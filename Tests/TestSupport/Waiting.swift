@@ -16,6 +16,17 @@ public func eventually(
     return try await condition()
 }
 
+/// A condition that did not come true in time.
+public struct TimedOut: Error {
+    public init() {}
+}
+
+/// Polls until `condition` holds.
+/// - Throws: `TimedOut` if it does not within `limit`.
+public func until(within limit: Duration = .seconds(20), _ condition: () async throws -> Bool) async throws {
+    guard try await eventually(within: limit, condition) else { throw TimedOut() }
+}
+
 extension FilePath {
     /// A new folder, for the one who asks.
     public static func temporary() throws -> FilePath {

@@ -249,7 +249,7 @@ extension SimulatedControllerTests {
         @Test(arguments: [513, 0x8000_0000])
         func aLyingConnectionRingIsClosed(ahead: UInt32) async throws {
             let raw = try await controller()
-            raw.connections.pages.storeRelease(2 &+ ahead, at: RingLayout.requestProducer)
+            raw.connections.requestProducer = 2 &+ ahead
             raw.scene.usb.unplug(USBBusAddress("1-1")!)
             try await raw.scene.isClosed(saying: "producer")
             try await raw.scene.end()
@@ -270,7 +270,7 @@ extension SimulatedControllerTests {
             try scene.usb.plug(SimulatedDisk(try USBScene.medium(seed: 1)), at: address)
             try await scene.says("1-1", of: 1)
             #expect(raw.eventsSaid == 0)
-            raw.connections.pages.storeRelease(1, at: RingLayout.requestProducer)
+            raw.connections.requestProducer = 1
             raw.notify()
             #expect(await eventually { raw.eventsSaid == 1 })
             #expect(raw.event(at: 0).port == USBPort(1))

@@ -36,8 +36,8 @@ extension SimulatedControllerTests {
         /// libxl waits until it sees a 2 of a `vusb`.
         @Test func aToolstackThatLooksForTwoSeesIt() async throws {
             let scene = try await USBScene(connects: false)
-            var nodes = ControllerNodes(DevicePath(kind: .vusb, domain: guestDomain, index: 8))
-            nodes.version = "1"
+            var nodes = SimulatedToolstack.USBController(DevicePath(kind: .vusb, domain: guestDomain, index: 8))
+            nodes.version = .usb11
             let controller = nodes
             let backend = USBBackend(nodes.path, try scene.backend.environment, scene.usb)
             async let attached: Void = scene.toolstack.attach(controller)
@@ -161,7 +161,10 @@ extension SimulatedControllerTests {
             ("0", "4", "usb-ver"), ("3", "4", "usb-ver"), ("2", "0", "num-ports"), ("2", "32", "num-ports"),
         ])
         func nonsenseOfTheToolstack(version: String, count: String, key: String) async throws {
-            let scene = try await USBScene(version: version, portCount: count, connects: false)
+            let scene = try await USBScene(
+                keys: [(USBKeys.version, version), (USBKeys.portCount, count)],
+                connects: false
+            )
             #expect(try await eventually { try await scene.errorNode()?.contains("\(key)=") ?? false })
             #expect(try await scene.backendKey("state") != "2")
             try await scene.end()

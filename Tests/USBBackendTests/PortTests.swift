@@ -69,7 +69,7 @@ extension SimulatedControllerTests {
 
         @Test func speedsThatCannotBeAreRefusedWithAReason() async throws {
             let scene = try await USBScene(
-                version: "1",
+                keys: [(USBKeys.version, "1")],
                 ports: [1: "1-1", 2: "1-2", 3: "1-3"],
                 plugging: [
                     ("1-1", SimulatedDisk(try USBScene.medium(seed: 1), speed: .high)), ("1-2", SimulatedKeyboard()),

@@ -4,6 +4,7 @@ internal import FrontendDrivers
 internal import HostUSB
 internal import SharedRing
 internal import SimulatedHost
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

@@ -130,7 +130,7 @@ extension SimulatedControllerTests {
         }
 
         /// Devices that come into ports, and leave them, while nobody is there to see to it.
-        @Test func wishesOfTheMeantime() async throws {
+        @Test func assignmentsOfTheMeantime() async throws {
             let scene = try await USBScene(
                 ports: [1: "1-1"],
                 plugging: [("1-1", SimulatedDisk(try USBScene.medium(seed: 1))), ("1-2", SimulatedKeyboard())]

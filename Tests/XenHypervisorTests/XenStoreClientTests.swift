@@ -3,6 +3,7 @@
 import Hypervisor
 import Synchronization
 import SystemPackage
+import TestSupport
 import Testing
 import XenWire
 
@@ -18,12 +19,7 @@ private final class Counter: Sendable {
         Task { for await _ in signal.events { count.withLock { $0 += 1 } } }
     }
     var number: Int { count.withLock { $0 } }
-    func reaches(_ wanted: Int) async throws -> Bool { try await eventually { self.number >= wanted } }
-}
-
-private func eventually(_ condition: @Sendable () -> Bool) async throws -> Bool {
-    for _ in 0..<1000 where !condition() { try await Task.sleep(for: .milliseconds(5)) }
-    return condition()
+    func reaches(_ wanted: Int) async throws -> Bool { await eventually { self.number >= wanted } }
 }
 
 @Suite struct XenStoreClientTests {
@@ -125,7 +121,7 @@ private func eventually(_ condition: @Sendable () -> Bool) async throws -> Bool 
         try await Task.sleep(for: .milliseconds(50))
         fake.comeBack()
         // Without any call: the store mends itself, and asks for the initial event.
-        #expect(try await eventually { fake.state.withLock { $0.watches.count == 1 } })
+        #expect(await eventually { fake.state.withLock { $0.watches.count == 1 } })
         #expect(fake.count(Kind.watch) == 2)
         fake.fire()
         #expect(try await counter.reaches(before + 1))
@@ -149,7 +145,7 @@ private func eventually(_ condition: @Sendable () -> Bool) async throws -> Bool 
         fake.dropConnections()
         // Raised once for what may have been missed, and again when the watch is back (after a second).
         #expect(try await counter.reaches(1))
-        #expect(try await eventually { fake.state.withLock { $0.watches.count == 1 } })
+        #expect(await eventually { fake.state.withLock { $0.watches.count == 1 } })
     }
 
     @Test func aCancelledWatchIsTold() async throws {

@@ -1,4 +1,4 @@
-// The host of a SocketNetwork: a small switch that learns who is where.
+// The host of a SocketNetwork: a small learning switch.
 
 internal import CLinux
 internal import Glibc
@@ -8,13 +8,13 @@ internal import SharedRing
 internal import Synchronization
 public import SystemPackage
 
-/// Relays packets between the devices that are connected to its sockets, by destination address; to all others while
-/// nobody has heard from that address. A receiver whose socket is full loses the packet; nobody ever waits.
+/// Relays packets between the devices that are connected to its sockets, by destination address; packets to an unknown
+/// address go to all others. If a receiver's socket is full the packet is dropped; nobody ever waits.
 ///
-/// A device keeps its place while its connections come and go: a worker that died is heard from again, at the latest
-/// with its successor's first packet. All work is done on one loop of its own.
+/// A device keeps its port while its connections come and go: after a worker's death the switch learns its address
+/// again with the successor's first packet at the latest. All work is done on one loop of its own.
 public final class PacketExchange: CompletionTarget, Sendable {
-    /// What passed a device's sockets. `received` came from the device.
+    /// The traffic of a device's sockets. `received` came from the device.
     public struct Counters: Hashable, Sendable {
         public var receivedPackets: UInt64 = 0
         public var receivedBytes: UInt64 = 0
@@ -43,7 +43,7 @@ public final class PacketExchange: CompletionTarget, Sendable {
         /// What each slot of the loop stands for.
         var places: [UInt32: Place] = [:]
         var lastSlot: UInt32 = 0
-        /// Which device an address was last heard from.
+        /// The device that an address was last seen at.
         var addresses: [UInt64: String] = [:]
         var target: TargetID?
     }
@@ -218,7 +218,7 @@ extension PacketExchange {
     }
 }
 
-/// What a switch looks at in a packet.
+/// The fields of a packet that a switch uses.
 struct FrameFacts {
     let destination: UInt64
     let source: UInt64

@@ -9,8 +9,8 @@ public import SystemPackage
 /// A network of sockets: each queue of a device is one SOCK_SEQPACKET connection to `<directory>/<name>`, where a
 /// `PacketExchange` of this or another process plays the host.
 ///
-/// Packets look as those of a TAP. What the exchange does not do is the kernel's work on them: it hands a packet on as
-/// it came, missing checksums and large segments included, whatever offloads the receiver has set.
+/// Packets look like those of a TAP. The exchange does not do the kernel's work on them: it forwards a packet
+/// unchanged, with missing checksums and large segments, whatever offloads the receiver has set.
 public struct SocketNetwork: NetworkHost {
     /// Bytes that may wait in each direction of a queue: about 64 large packets.
     static let bufferBytes: CInt = 4 << 20
@@ -19,14 +19,14 @@ public struct SocketNetwork: NetworkHost {
 
     /// - Parameter directory: where the exchange listens; together with a device's name at most 107 bytes.
     ///
-    /// A peer that goes is an error of a call, so SIGPIPE is ignored in this process from now on.
+    /// A closed peer is an error of a call, so SIGPIPE is ignored in this process from now on.
     public init(directory: FilePath) {
         self.directory = directory
         signal(SIGPIPE, SIG_IGN)
     }
 
     /// Placement, MTU and owner mean nothing here.
-    /// - Throws: `.notFound` if nobody listens there, `.invalid` for a name that is none.
+    /// - Throws: `.notFound` if nobody listens there, `.invalid` for an invalid name.
     public func open(_ plan: InterfacePlan) throws(HostFailure) -> any PacketDevice {
         try InterfaceName.check(plan)
         let device = SocketDevice(name: plan.name, path: directory.appending(plan.name))

@@ -1,10 +1,10 @@
-// What libxl does to XenStore for a device, for tests and the demo: an oracle of its contract, not a product.
+// What libxl does to XenStore for a device, for tests and the demo: a model of its contract, not a product.
 
 public import FrontendDrivers
 public import Hypervisor
 public import XenWire
 
-/// A device as its toolstack sees it: where it is, and what is written for it.
+/// A device as its toolstack sees it: its place, and the nodes written for it.
 public protocol SimulatedDevice: Sendable {
     var path: DevicePath { get }
     var backendDomain: DomainID { get }
@@ -24,7 +24,7 @@ extension SimulatedDevice {
 public struct SimulatedToolstack: Sendable {
     public enum HotplugStep: String, Sendable { case add, remove }
 
-    /// What stands for running the script. An error fails the attach.
+    /// Called instead of running the script. An error fails the attach.
     public typealias Hotplug = @Sendable (DevicePath, HotplugStep) async throws -> Void
 
     public let store: any XenStore
@@ -48,7 +48,7 @@ public struct SimulatedToolstack: Sendable {
         try await hotplug?(device.path, .add)
     }
 
-    /// Only the nodes: for tests that look at what happens next themselves.
+    /// Writes the nodes only: for tests that check themselves what happens next.
     public func create(_ device: some SimulatedDevice) async throws(FrontendFailure) {
         let (backend, frontend) = (device.backend, device.path.frontend)
         let (keys, frontendKeys) = (device.backendKeys, device.frontendKeys)

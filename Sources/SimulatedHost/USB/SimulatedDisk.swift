@@ -6,11 +6,11 @@ internal import Synchronization
 
 /// A USB flash disk (USB Mass Storage Class, Bulk-Only Transport 1.0), with blocks of 512 bytes.
 ///
-/// A read that fails, or has nothing to send, halts the endpoint, so that no transfer of it ever ends well with no bytes. What
-/// command it was at, it knows as long as it lives, whoever has it.
+/// A read that fails, or has nothing to send, halts the endpoint, so that no transfer of it ever succeeds without
+/// bytes. The current command survives a change of owner.
 ///
-/// It knows one logical unit and what Linux and Windows ask of one. It does not check whether a command's direction is that
-/// of its wrapper, has no write protection, and forgets its sense data with the next command.
+/// It has one logical unit and supports the commands that Linux and Windows use. It does not check whether a command's
+/// direction is that of its wrapper, has no write protection, and forgets its sense data with the next command.
 public final class SimulatedDisk: SimulatedFunction {
     static let blockBytes = 512
     static let input: UInt8 = 0x81
@@ -22,7 +22,7 @@ public final class SimulatedDisk: SimulatedFunction {
         case command
         /// Sends bytes of its answer, or of the medium.
         case dataIn
-        /// Takes bytes for the medium, or in vain.
+        /// Takes bytes for the medium, or discards them.
         case dataOut
         /// Sends a status wrapper.
         case status

@@ -1,4 +1,4 @@
-// What is to go wrong with a simulated device, and when.
+// Faults of a simulated device, and when they happen.
 
 internal import HostUSB
 internal import Synchronization
@@ -13,7 +13,7 @@ public enum SimulatedFault: Hashable, Sendable {
     case excess
     /// No answer, or a bad checksum.
     case transactionError
-    /// Half of the transfer is done, then the device is pulled out.
+    /// Half of the transfer is done, then the device is unplugged.
     case vanish
     /// The answer takes that long.
     case delay(Duration)
@@ -33,7 +33,7 @@ public final class SimulatedFaults: Sendable {
 
     init() {}
 
-    /// Lets `count` transfers of an endpoint go wrong, after `transfersBefore` others.
+    /// Makes `count` transfers of an endpoint fail, after `transfersBefore` others.
     /// - Parameter endpoint: with its direction; 0 for all control transfers.
     public func add(_ fault: SimulatedFault, endpoint: UInt8, after transfersBefore: Int = 0, count: Int = 1) {
         entries.withLock {

@@ -3,8 +3,8 @@
 public import HostUSB
 public import SharedRing
 
-/// The inside of a simulated device: its descriptors and what its endpoints say. Endpoint 0's standard requests are the
-/// simulation's.
+/// The function of a simulated device: its descriptors and its endpoints. The simulation handles endpoint 0's standard
+/// requests.
 ///
 /// Called on the loop of the device's owner, one call at a time.
 public protocol SimulatedFunction: AnyObject, Sendable {
@@ -13,7 +13,7 @@ public protocol SimulatedFunction: AnyObject, Sendable {
     var speed: USBSpeed { get }
     var descriptors: USBDescriptors { get }
 
-    /// A request that is not the simulation's: of a class or vendor, or for a descriptor of an interface.
+    /// A request that the simulation does not handle: of a class or vendor, or for a descriptor of an interface.
     func control(_ setup: USBSetup, _ data: SimulatedBytes) -> SimulatedAnswer
     /// The next transfer of a bulk or interrupt endpoint. `.wait`: not now; it is asked again after other transfers and
     /// after `wake`.
@@ -24,8 +24,7 @@ public protocol SimulatedFunction: AnyObject, Sendable {
     func packet(endpoint: UInt8, frame: UInt64, _ data: SimulatedBytes) -> Int
     /// A reset, a new configuration, or (`endpoint`) a halt that was cleared.
     func restart(endpoint: UInt8?)
-    /// What the function calls, on any thread, when it has something to say to an endpoint that waits; nil when the
-    /// owner goes.
+    /// Called by the function, on any thread, when it has data for a waiting endpoint; nil when the owner goes.
     func setWake(_ wake: (@Sendable () -> Void)?)
 }
 
@@ -50,7 +49,7 @@ public struct SimulatedStrings: Hashable, Sendable {
     }
 }
 
-/// What an endpoint says.
+/// An endpoint's answer.
 public enum SimulatedAnswer: Hashable, Sendable {
     /// All that there was room for has come, and a packet did not fit into it.
     case overflowed

@@ -30,7 +30,7 @@ public final class SimulatedKeyboard: SimulatedFunction {
         )
     }
 
-    /// Presses a key and lets it go. At most 64 reports wait, as if somebody kept typing with nobody there.
+    /// Presses and releases a key. At most 64 reports are queued.
     /// - Parameters:
     ///   - usage: of the keyboard page (HID Usage Tables, 10): 0x04 is A.
     ///   - modifiers: bit 0 is left Control, bit 1 left Shift.

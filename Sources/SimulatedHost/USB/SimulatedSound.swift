@@ -3,8 +3,8 @@
 public import HostUSB
 internal import Synchronization
 
-/// Samples of 48 kHz stereo, 16 bits each: the left one is the low half of the sample's number, the right one the high half.
-/// Who has both knows which sample it is.
+/// Samples of 48 kHz stereo, 16 bits each: the left one is the low half of the sample's number, the right one the high
+/// half. So a pair identifies its sample.
 public enum SimulatedSamples {
     /// Stereo samples and bytes of a packet, that is of a millisecond.
     public static let perPacket = 48

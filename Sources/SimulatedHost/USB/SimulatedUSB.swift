@@ -1,4 +1,4 @@
-// A bus without hardware: devices are plugged in, break and are pulled out as a test or a demonstration likes.
+// A bus without hardware: tests and demonstrations plug devices in and out and make them fail.
 
 public import HostIO
 public import HostUSB
@@ -44,7 +44,7 @@ public final class SimulatedUSB: USBHost {
         tell()
     }
 
-    /// Pulls a device out, whatever it is doing. Nothing happens if there is none.
+    /// Unplugs a device, whatever it is doing. Nothing happens if there is none.
     public func unplug(_ address: USBBusAddress) {
         let gone = state.withLock { $0.plugged.removeValue(forKey: address) }
         guard let gone else { return }
@@ -52,7 +52,7 @@ public final class SimulatedUSB: USBHost {
         tell()
     }
 
-    /// What is to go wrong with a device that is plugged in; nil if there is none.
+    /// The faults of a device that is plugged in; nil if there is none.
     public func faults(at address: USBBusAddress) -> SimulatedFaults? {
         state.withLock { $0.plugged[address]?.faults }
     }
@@ -60,8 +60,8 @@ public final class SimulatedUSB: USBHost {
     /// Who has the device.
     public func owner(at address: USBBusAddress) -> String? { state.withLock { $0.plugged[address]?.owner } }
 
-    /// What the end of its owner's process does to a device: whatever it was doing is over, nobody is told of it, and it is
-    /// free. Nothing happens if nobody has it. For tests of successors.
+    /// What the end of its owner's process does to a device: whatever it was doing stops without a result, and it is
+    /// free. Nothing happens if it has no owner. For tests of successors.
     public func endOwner(at address: USBBusAddress) async {
         let device = state.withLock { state in
             defer {

@@ -10,7 +10,7 @@ extension SimulatedUSBDevice {
         return USBSetup(plan.pages.slot(at: transfer.offset, byteCount: USBSetup.byteCount))
     }
 
-    /// Nil for what the host must never send as it stands.
+    /// Nil for a request that the host must never send itself.
     func controlAnswer(_ transfer: USBTransfer, _ pages: PrivatePages) -> SimulatedAnswer? {
         let setup = setup(of: transfer)
         guard !setup.isForHost, Int(setup.length) <= transfer.byteCount - USBSetup.byteCount else { return nil }
@@ -61,7 +61,7 @@ extension SimulatedUSBDevice {
         }
     }
 
-    /// Pulls the device out of its bus from within.
+    /// Unplugs the device from within.
     func pull() {
         unplug()
         pulled()

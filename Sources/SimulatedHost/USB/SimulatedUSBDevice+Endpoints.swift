@@ -97,7 +97,7 @@ extension SimulatedUSBDevice {
         slots[index].next = -1
     }
 
-    /// Lets everything move that can.
+    /// Runs every transfer that can proceed.
     func turn() {
         var hasMoved = true
         while hasMoved && !isGone {
@@ -173,7 +173,7 @@ extension SimulatedUSBDevice {
         return setup.isToHost && count < Int(setup.length)
     }
 
-    /// What the function says to a transfer, or to the first bytes of one; nil if it should never have come.
+    /// The function's answer to a transfer, or to the first bytes of one; nil if it should never have come.
     private func answer(_ address: UInt8, _ transfer: USBTransfer, count: Int) -> SimulatedAnswer? {
         guard let pages = plan?.pages else { return nil }
         if transfer.kind == .control { return controlAnswer(transfer, pages) }

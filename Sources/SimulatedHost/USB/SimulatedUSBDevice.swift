@@ -108,7 +108,7 @@ final class SimulatedUSBDevice: OpenUSBDevice, CompletionTarget, @unchecked Send
         if target == nil { loop.perform { self.closeNow() } } else { armDelivery() }
     }
 
-    /// The bus pulls the device out.
+    /// The bus unplugs the device.
     func unplug() {
         if isGone { return }
         isGone = true
@@ -116,7 +116,7 @@ final class SimulatedUSBDevice: OpenUSBDevice, CompletionTarget, @unchecked Send
         armDelivery()
     }
 
-    /// Its owner is gone: nothing more comes of anything.
+    /// Its owner is gone: no more results are delivered.
     func fallSilent() {
         function.setWake(nil)
         if let target { loop.detach(target) }
@@ -165,7 +165,7 @@ extension SimulatedUSBDevice {
         for index in slots.indices where !slots[index].isFree && slots[index].endpoint >= 0 { finish(index, status) }
     }
 
-    /// Lets the loop come back to a slot, or to an isochronous endpoint, after some time.
+    /// Makes the loop return to a slot, or to an isochronous endpoint, after some time.
     func hold(_ index: Int, for delay: Duration) {
         if let target { loop.after(delay, target: target, slot: UInt32(index)) }
     }

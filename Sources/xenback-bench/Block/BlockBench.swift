@@ -3,6 +3,7 @@
 internal import ArgumentParser
 internal import FrontendDrivers
 internal import HostIO
+internal import SimulatedHost
 internal import SystemPackage
 internal import XenWire
 
@@ -47,27 +48,21 @@ struct BlockBench: AsyncParsableCommand {
     func run() async throws {
         let loads = BlockWorkload.all.filter { $0.name.contains(filter) }
         guard !loads.isEmpty else { throw ValidationError("no load has '\(filter)' in its name") }
-        let stage = try await BlockStage(in: FilePath(directory), byteCount: size << 20)
-        do {
-            var report = Report(
-                "block path, image in \(directory), grants \(copied ? "copied" : "persistent")",
-                columns: [
-                    "load", "IOPS", "MB/s", "p50 us", "p99 us", "ns", "mallocs", "io_uring IOPS", "of io_uring",
-                ]
-            )
-            let ring = try await stage.frontend.makeRing()
-            var guest = try BlockLoad(ring)
-            try await stage.frontend.connect(
-                ring,
-                adding: [(BlockKeys.featurePersistent, copied ? "0" : "1")]
-            )
-            for load in loads { report.add(try measure(load, stage, &guest)) }
-            print(json ? report.json : report.table)
-        } catch {
-            await stage.strike()
-            throw error
+        try await BlockStage(in: FilePath(directory), byteCount: size << 20).play { stage in
+            try await measure(loads, stage)
         }
-        await stage.strike()
+    }
+
+    private func measure(_ loads: [BlockWorkload], _ stage: BlockStage) async throws {
+        var report = Report(
+            "block path, image in \(directory), grants \(copied ? "copied" : "persistent")",
+            columns: ["load", "IOPS", "MB/s", "p50 us", "p99 us", "ns", "mallocs", "io_uring IOPS", "of io_uring"]
+        )
+        let ring = try await stage.frontend.makeRing()
+        var guest = try await BlockLoad(ring, of: stage.frontend)
+        try await stage.frontend.connect([ring], adding: [(BlockKeys.featurePersistent, copied ? "0" : "1")])
+        for load in loads { report.add(try measure(load, stage, &guest)) }
+        print(json ? report.json : report.table)
     }
 
     private func measure(_ load: BlockWorkload, _ stage: BlockStage, _ guest: inout BlockLoad) throws -> [Cell] {

@@ -15,7 +15,8 @@ struct BlockLoad: ~Copyable {
     static let maxDepth = 32
     static let maxSegments = 32
 
-    private let raw: RawBlockRing
+    private let raw: RawRing
+    private let abi: BlockABI
     private var front: FrontRing
     private let data: SharedGrant
     private let indirect: SharedGrant
@@ -26,18 +27,19 @@ struct BlockLoad: ~Copyable {
     private var position: UInt64
 
     /// Grants everything. Connect after this: it initialises the ring's shared half.
-    init(_ ring: RawBlockRing) throws {
-        let data = try ring.makePages(BlockLoad.maxDepth * BlockLoad.maxSegments)
-        let indirect = try ring.makePages(BlockLoad.maxDepth)
+    init(_ ring: RawRing, of frontend: RawBlockFrontend) async throws {
+        let data = try await frontend.makePages(BlockLoad.maxDepth * BlockLoad.maxSegments)
+        let indirect = try await frontend.makePages(BlockLoad.maxDepth)
         let slots = try PrivatePages(byteCount: (BlockLoad.maxDepth + 1) * 128)
         self.data = data
         self.indirect = indirect
         self.slots = slots
         raw = ring
+        abi = frontend.abi
         began = [UInt64](repeating: 0, count: BlockLoad.maxDepth)
         free = []
         position = 1
-        front = FrontRing(pages: ring.grant.pages, stride: ring.abi.requestSize)
+        front = FrontRing(pages: ring.grant.pages, stride: frontend.abi.requestSize)
     }
 
     /// Runs one load for `nanoseconds` on an image of `byteCount` bytes.
@@ -73,7 +75,7 @@ struct BlockLoad: ~Copyable {
         )
     }
 
-    /// Writes each place's request but for its sector.
+    /// Writes each place's request except for its sector.
     private mutating func prepare(_ load: BlockWorkload) {
         free = Array((0..<load.depth).reversed())
         free.reserveCapacity(BlockLoad.maxDepth)
@@ -88,10 +90,10 @@ struct BlockLoad: ~Copyable {
             }
             let slot = slots.slot(at: place * 128, byteCount: 128)
             guard segments.count > BlockWire.maxSegments else {
-                raw.abi.encode(operation, id: UInt64(place), sector: 0, segments: segments, into: slot)
+                abi.encode(operation, id: UInt64(place), sector: 0, segments: segments, into: slot)
                 continue
             }
-            raw.abi.encodeIndirect(
+            abi.encodeIndirect(
                 operation,
                 id: UInt64(place),
                 sector: 0,
@@ -115,7 +117,7 @@ struct BlockLoad: ~Copyable {
             let slot = slots.slot(at: place * 128, byteCount: 128)
             let block = unsafe bench_next_block(&position, blocks, load.isRandom)
             slot.set64(block &* UInt64(load.bytes / 512), at: BlockLoad.sectorOffset)
-            front.put(request: slot, count: raw.abi.requestSize)
+            front.put(request: slot, count: abi.requestSize)
             began[place] = now
         }
     }
@@ -127,7 +129,7 @@ struct BlockLoad: ~Copyable {
             waiting = try front.lastLook()
             if waiting > 0 { break }
             guard linux_is_readable(raw.events.descriptor, 5000) else {
-                throw BlockBenchFailure("no answer within 5 s")
+                throw BenchFailure("no answer within 5 s")
             }
             while let port = raw.events.takePending() { raw.events.unmask(port) }
             waiting = try front.poll()
@@ -137,9 +139,9 @@ struct BlockLoad: ~Copyable {
 
     private mutating func take() throws -> Int {
         let slot = slots.slot(at: BlockLoad.maxDepth * 128, byteCount: 128)
-        front.takeNext(into: slot, count: raw.abi.responseSize)
+        front.takeNext(into: slot, count: abi.responseSize)
         guard let response = BlockResponse(decoding: slot), response.status == .okay, response.id < BlockLoad.maxDepth
-        else { throw BlockBenchFailure("a request was not answered with okay") }
+        else { throw BenchFailure("a request was not answered with okay") }
         return Int(response.id)
     }
 }

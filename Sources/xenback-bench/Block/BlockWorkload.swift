@@ -56,14 +56,8 @@ extension BlockWorkload {
         io.writing = isWriting
         var samples = [UInt64](repeating: 0, count: Self.sampleCount)
         let done = unsafe bench_uring(&io, nanoseconds, &samples, UInt64(samples.count))
-        guard done > 0 else { throw BlockBenchFailure("\(name): the peer's io_uring: errno \(-done)") }
+        guard done > 0 else { throw BenchFailure("\(name): the peer's io_uring: errno \(-done)") }
         samples.removeLast(max(0, samples.count - Int(done)))
         return BlockFigures(requests: Int(done), nanoseconds: nanoseconds, samples: samples)
     }
-}
-
-/// The measurement cannot be made.
-struct BlockBenchFailure: Error, CustomStringConvertible {
-    let description: String
-    init(_ description: String) { self.description = description }
 }

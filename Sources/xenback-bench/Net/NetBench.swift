@@ -1,12 +1,7 @@
 // The `net` subcommand: what a packet costs one processor, both ways, beside a loop in C that does the same.
 
 internal import ArgumentParser
-internal import BackendCore
 internal import CBench
-internal import Glibc
-internal import HostIO
-internal import Logging
-internal import SimulatedHypervisor
 internal import SystemPackage
 internal import XenWire
 
@@ -39,10 +34,10 @@ struct NetBench: ParsableCommand {
     }
 
     func run() throws {
-        // Before the stage's threads are there: while the runtime tells of retains, nobody may touch strings.
+        // Before the stage's threads are there: while the runtime counts retains, nobody may touch strings.
         try Counters.check()
-        let stage = try NetStage()
-        defer { stage.strike() }
+        let bench = try BenchHost(in: "/dev/shm")
+        defer { bench.end() }
         var report = Report(
             "network queue, ns per packet",
             columns: [
@@ -53,7 +48,7 @@ struct NetBench: ParsableCommand {
         let clock = TickClock()
         for shape in NetShape.allCases {
             for direction in NetDirection.allCases {
-                let course = try NetCourse(shape, direction, stage, clock)
+                let course = try NetCourse(shape, direction, bench, clock)
                 for row in try course.rows(rounds: rounds, turns: turns) { report.add(row) }
             }
         }
@@ -65,38 +60,4 @@ struct NetBench: ParsableCommand {
 enum NetDirection: CaseIterable {
     case transmit, receive
     var name: String { self == .transmit ? "from the guest" : "to the guest" }
-}
-
-/// A simulated host and guest in this process, and what a queue needs of a worker.
-final class NetStage {
-    let path: DevicePath
-    let guest: SimulatedHypervisor
-    let environment: WorkerEnvironment
-    private let folder: FilePath
-    private let machine: SimulatedMachine
-
-    init() throws {
-        guard let domain = DomainID(1) else { throw NetBroken("no domain 1") }
-        path = DevicePath(kind: .vif, domain: domain, index: 0)
-        folder = FilePath("/dev/shm/xenback-bench-\(getpid())")
-        try Files.makeDirectory(folder, permissions: .ownerReadWriteExecute)
-        machine = try SimulatedMachine()
-        try machine.createDomain(domain)
-        guest = try machine.hypervisor(for: domain)
-        environment = WorkerEnvironment(
-            hypervisor: try machine.hypervisor(for: .initial),
-            domain: domain,
-            controlLoop: try EventLoop(name: "control"),
-            runDirectory: folder,
-            logger: Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() },
-            dataLoopLimit: 1
-        )
-    }
-
-    func strike() {
-        environment.shutDown()
-        environment.controlLoop.shutDown()
-        for file in (try? Files.names(in: folder)) ?? [] { try? Files.remove(folder.appending(file)) }
-        _ = unsafe rmdir(folder.string)
-    }
 }

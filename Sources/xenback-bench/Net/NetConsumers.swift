@@ -57,7 +57,7 @@ struct PlainConsumer: NetConsumer, ~Copyable {
         init(_ grant: SharedGrant) throws {
             let numbers = grant.references.map(\.rawValue)
             guard let first = numbers.min(), let last = numbers.max(), last - first < 1 << 20 else {
-                throw NetBroken("no table for references of \(numbers.count) pages")
+                throw BenchFailure("no table for references of \(numbers.count) pages")
             }
             self.first = first
             count = Int(last - first) + 1
@@ -170,10 +170,4 @@ final class TimedGrants: GrantTable {
 
     /// Ticks since the last call.
     func take() -> UInt64 { ticks.exchange(0, ordering: .relaxed) }
-}
-
-/// A consumer that does not do all of it is not measured.
-struct NetBroken: Error, CustomStringConvertible {
-    let description: String
-    init(_ description: String) { self.description = description }
 }

@@ -19,16 +19,16 @@ final class NetCourse {
     private var hostRounds: [Double] = []
     private var copyRounds: [Double] = []
 
-    init(_ shape: NetShape, _ direction: NetDirection, _ stage: NetStage, _ clock: TickClock) throws {
+    init(_ shape: NetShape, _ direction: NetDirection, _ bench: BenchHost, _ clock: TickClock) throws {
         self.shape = shape
         self.direction = direction
         self.clock = clock
         packet = try PrivatePages(byteCount: shape.byteCount + VirtioNetHeader.byteCount)
         shape.header.encode(into: packet.slot(at: 0, byteCount: VirtioNetHeader.byteCount))
         shape.write(into: packet.slot(at: VirtioNetHeader.byteCount, byteCount: shape.byteCount))
-        let guest = stage.guest
+        let guest = bench.guest
         ours = try NetTrack(try NetLoad(shape, guest), packet) { load, wire in
-            try LaneConsumer(load, stage.path, stage.environment, wire)
+            try LaneConsumer(load, DevicePath(kind: .vif, domain: bench.domain, index: 0), bench.environment, wire)
         }
         plain = try NetTrack(try NetLoad(shape, guest), packet) { load, wire in try PlainConsumer(load, wire) }
         hostWire = try BenchWire()
@@ -73,7 +73,7 @@ final class NetCourse {
             let isRight = direction == .transmit ? host.sendAll() : host.receiveAll()
             ticks.append(bench_ticks() &- start)
             guard isRight, direction == .receive || hostWire.drain() == shape.batch else {
-                throw NetBroken("the wire alone loses packets")
+                throw BenchFailure("the wire alone loses packets")
             }
         }
         hostRounds.append(clock.nanoseconds(median(ticks)) / Double(shape.batch))
@@ -153,7 +153,7 @@ struct NetTrack<Consumer: NetConsumer & ~Copyable>: ~Copyable {
             case .receive: try load.isReceived()
             }
         guard isRight, isDone else {
-            throw NetBroken("\(Consumer.name) did not carry each packet \(direction.name)")
+            throw BenchFailure("\(Consumer.name) did not carry each packet \(direction.name)")
         }
     }
 }

@@ -50,7 +50,7 @@ enum NetShape: CaseIterable {
         )
     }
 
-    /// What a TAP says in front of it.
+    /// The header that a TAP puts in front of it.
     var header: VirtioNetHeader {
         var header = VirtioNetHeader()
         header.flags = .needsChecksum

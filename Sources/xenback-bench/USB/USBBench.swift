@@ -3,6 +3,7 @@
 internal import ArgumentParser
 internal import FrontendDrivers
 internal import HostIO
+internal import SimulatedHost
 internal import SystemPackage
 internal import XenWire
 
@@ -38,16 +39,9 @@ struct USBBench: AsyncParsableCommand {
     func run() async throws {
         let loads = USBWorkload.all.filter { $0.name.contains(filter) }
         guard !loads.isEmpty else { throw ValidationError("no load has '\(filter)' in its name") }
-        // Before the stage's threads are there: while the runtime tells of retains, nobody may touch strings.
+        // Before the stage's threads are there: while the runtime counts retains, nobody may touch strings.
         try Counters.check()
-        let stage = try await USBStage(in: "/dev/shm")
-        do {
-            try await measure(loads, stage)
-        } catch {
-            await stage.strike()
-            throw error
-        }
-        await stage.strike()
+        try await USBStage(in: "/dev/shm").play { stage in try await measure(loads, stage) }
     }
 
     private func measure(_ loads: [USBWorkload], _ stage: USBStage) async throws {

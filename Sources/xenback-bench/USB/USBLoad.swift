@@ -52,7 +52,7 @@ struct USBLoad: ~Copyable {
             if takeResponse().status == .okay { return }
             _ = linux_is_readable(raw.urbs.events.descriptor, 10)
         }
-        throw BlockBenchFailure("the device does not answer")
+        throw BenchFailure("the device does not answer")
     }
 
     /// Runs one load for `nanoseconds`.
@@ -120,7 +120,7 @@ struct USBLoad: ~Copyable {
             waiting = try front.lastLook()
             if waiting > 0 { break }
             guard linux_is_readable(raw.urbs.events.descriptor, 5000) else {
-                throw BlockBenchFailure("no answer within 5 s")
+                throw BenchFailure("no answer within 5 s")
             }
             while let port = raw.urbs.events.takePending() { raw.urbs.events.unmask(port) }
             waiting = try front.poll()
@@ -137,7 +137,7 @@ struct USBLoad: ~Copyable {
     private mutating func take(_ load: USBWorkload) throws -> Int {
         let response = takeResponse()
         guard response.status == .okay, response.byteCount == load.bytes, Int(response.id) < USBWire.urbSlots else {
-            throw BlockBenchFailure("an URB was not answered with okay and all its bytes: \(response)")
+            throw BenchFailure("an URB was not answered with okay and all its bytes: \(response)")
         }
         return Int(response.id)
     }

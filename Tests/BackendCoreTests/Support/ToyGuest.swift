@@ -30,7 +30,7 @@ final class LogLines: Sendable {
 
 /// Made for one test; one request at a time.
 final class ToyScene {
-    static let domain = DomainID(7)!
+    static let domain = guestDomain
     static let path = DevicePath(kind: .vbd3, domain: domain, index: 51712)
 
     let machine: SimulatedMachine

@@ -4,6 +4,7 @@ internal import BackendCore
 internal import BlockBackend
 internal import Hypervisor
 internal import SystemPackage
+internal import TestSupport
 internal import Testing
 internal import XenWire
 
@@ -11,7 +12,7 @@ final class Scene {
     static let victimPath = DevicePath(kind: .vbd3, domain: guestDomain, index: 51712)
     static let bystanderPath = DevicePath(kind: .vbd3, domain: guestDomain, index: 51728)
 
-    let bed: TestBed
+    let bed: GuestBed
     let image: FilePath
     let sectors: Int
     let frontend: TestFrontend
@@ -33,7 +34,7 @@ final class Scene {
         extra: [String: String] = [:],
         connects: Bool = true
     ) async throws {
-        bed = try TestBed()
+        bed = try GuestBed()
         self.sectors = sectors
         self.image = try image ?? bed.makeImage(sectors: sectors, inMemory: inMemory)
         try await bed.makeDevice(Scene.victimPath, image: self.image, mode: mode, extra: extra)

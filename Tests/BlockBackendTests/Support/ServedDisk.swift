@@ -13,7 +13,7 @@ internal import XenWire
 final class ServedDisk {
     static let path = DevicePath(kind: .vbd3, domain: guestDomain, index: 51712)
 
-    let bed: TestBed
+    let bed: GuestBed
     let image: FilePath
     var journal: FilePath { bed.folder.appending("journal").appending("vbd3-7-51712") }
     let frontend: TestFrontend
@@ -32,7 +32,7 @@ final class ServedDisk {
         extra: [String: String] = [:],
         connects: Bool = true
     ) async throws {
-        bed = try TestBed()
+        bed = try GuestBed()
         image = try bed.makeImage(sectors: sectors, inMemory: inMemory)
         try await bed.makeDevice(ServedDisk.path, image: image, mode: mode, extra: extra)
         (backend, life) = bed.start(ServedDisk.path)

@@ -1,6 +1,7 @@
 // A block frontend made for tests: it does what it is told, right or wrong, and looks for answers by polling.
 
 internal import BackendCore
+internal import FrontendDrivers
 internal import Hypervisor
 internal import SharedRing
 internal import SimulatedHypervisor
@@ -9,19 +10,15 @@ internal import XenWire
 
 /// One ring of a test frontend with its pages and port.
 final class TestRing {
-    let grant: SharedGrant
-    let port: EventChannelPort
-    let channels: any EventChannels
+    let raw: RawRing
     let abi: BlockABI
     var ring: FrontRing
     private let scratch: PrivatePages
 
     init(_ guest: any Hypervisor, pages: Int, abi: BlockABI) throws {
-        grant = try guest.sharing.share(pageCount: pages, with: .initial, access: .readWrite)
-        channels = try guest.openEventChannels()
-        port = try channels.allocate(for: .initial)
+        raw = try RawRing(guest, backend: .initial, stride: abi.requestSize, pageCount: pages)
         self.abi = abi
-        ring = FrontRing(pages: grant.pages, stride: abi.requestSize)
+        ring = FrontRing(pages: raw.grant.pages, stride: abi.requestSize)
         scratch = try PrivatePages(byteCount: 4096)
     }
 
@@ -33,7 +30,7 @@ final class TestRing {
     }
 
     /// Publishes, and notifies if asked to.
-    func push() { if ring.push() { channels.notify(port) } }
+    func push() { if ring.push() { raw.notify() } }
 
     /// All responses that are there.
     func take() throws -> [BlockResponse] {
@@ -93,20 +90,8 @@ final class TestFrontend {
 
     /// The keys of a right connection.
     func keys(persistent: Bool = false) -> [String: String] {
-        var keys = ["protocol": abi.rawValue, "feature-persistent": persistent ? "1" : "0"]
-        if rings.count > 1 { keys["multi-queue-num-queues"] = "\(rings.count)" }
-        for (index, ring) in rings.enumerated() {
-            let prefix = rings.count > 1 ? "queue-\(index)/" : ""
-            if ring.grant.references.count == 1 {
-                keys["\(prefix)ring-ref"] = "\(ring.grant.references[0].rawValue)"
-            } else {
-                keys["ring-page-order"] = "\(ring.grant.references.count.trailingZeroBitCount)"
-                for (page, reference) in ring.grant.references.enumerated() {
-                    keys["\(prefix)ring-ref\(page)"] = "\(reference.rawValue)"
-                }
-            }
-            keys["\(prefix)event-channel"] = "\(ring.port.rawValue)"
-        }
+        var keys = [BlockKeys.featurePersistent: persistent ? "1" : "0"]
+        for (key, value) in RawBlockFrontend.keys(of: rings.map(\.raw), abi) { keys[key] = value }
         return keys
     }
 

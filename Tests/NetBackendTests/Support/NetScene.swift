@@ -14,30 +14,26 @@ internal import XenWire
 
 @testable internal import NetBackend
 
-let guestDomain = DomainID(7)!
 let guestAddress = MACAddress(0x00, 0x16, 0x3E, 0, 0, 1)
 let otherAddress = MACAddress(0x00, 0x16, 0x3E, 0, 0, 2)
 let hostAddress = MACAddress(0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF)
 
 /// One machine with two cards, on one data loop as far as their first queues go.
-final class NetScene: Sendable {
+final class NetScene: DeviceScene {
     static let victimPath = DevicePath(kind: .vif, domain: guestDomain, index: 0)
     static let bystanderPath = DevicePath(kind: .vif, domain: guestDomain, index: 2)
     /// Pages of the bystander that are mapped.
     static let bystanderRings = 2
 
-    let machine: SimulatedMachine
-    let guest: SimulatedHypervisor
+    let bed: GuestBed
+    var victim: DevicePath { NetScene.victimPath }
     let wires = WireHost()
-    let toolstack: SimulatedToolstack
     let card: SimulatedToolstack.NetworkCard
     let frontend: NetworkFrontend
     let bystander: NetworkFrontend
     let capabilities: NetCapabilities
-    private let host: SimulatedHypervisor
     private let loop: EventLoop
     private let stall: StallTimes
-    private let workers: Workers
 
     /// - Parameters:
     ///   - rate: the victim's.
@@ -53,15 +49,10 @@ final class NetScene: Sendable {
         connects: Bool = true
     ) async throws {
         wires.refuse("vif7.0", refusal)
-        machine = try SimulatedMachine()
-        try machine.createDomain(guestDomain)
-        host = try machine.hypervisor(for: .initial)
-        guest = try machine.hypervisor(for: guestDomain)
-        toolstack = SimulatedToolstack(host)
+        bed = try GuestBed()
         capabilities = NetCapabilities(maxQueues: 4)
         self.stall = stall
         loop = try EventLoop(name: "frontend")
-        workers = try Workers(host, of: guestDomain)
         var card = SimulatedToolstack.NetworkCard(NetScene.victimPath)
         card.script = nil
         card.mac = guestAddress
@@ -72,10 +63,10 @@ final class NetScene: Sendable {
         card.mac = otherAddress
         card.rate = nil
         card.extraBackendNodes = []
-        frontend = NetworkFrontend(guest, loop: loop, index: NetScene.victimPath.index, options: options)
-        bystander = NetworkFrontend(guest, loop: loop, index: NetScene.bystanderPath.index)
+        frontend = NetworkFrontend(bed.guest, loop: loop, index: NetScene.victimPath.index, options: options)
+        bystander = NetworkFrontend(bed.guest, loop: loop, index: NetScene.bystanderPath.index)
         for card in [self.card, card] {
-            try await toolstack.create(card)
+            try await bed.toolstack.create(card)
             start(card.path)
         }
         try await bystander.connect()
@@ -93,27 +84,6 @@ final class NetScene: Sendable {
     var backend: NetBackend { get throws { try #require(workers.backend(at: NetScene.victimPath) as? NetBackend) } }
     /// Its interface.
     var wire: WireDevice { get throws { try #require(wires["vif7.0"]) } }
-
-    func counter(_ name: String) async throws -> UInt64 {
-        try await backend.report().counters.first { $0.name == name }?.value ?? .max
-    }
-
-    func backendKey(_ key: String) async throws -> String? { try await toolstack.backendKey(key, of: card) }
-    func writeBackendKey(_ key: String, _ value: String) async throws {
-        try await host.store.write("\(card.backend)/\(key)", value)
-    }
-    /// What the toolstack and people read when a device cannot go on.
-    func errorNode() async throws -> String? { try await host.store.read(NetScene.victimPath.errorNode) }
-
-    /// The backend gives up on the connection and says why.
-    func isClosed(saying text: String, sourceLocation: SourceLocation = #_sourceLocation) async throws {
-        let wasClosed = try await eventually {
-            let state = try await self.backendKey("state")
-            return state == "5" || state == "6"
-        }
-        let error = try await errorNode() ?? ""
-        #expect(wasClosed && error.contains(text), "\(error)", sourceLocation: sourceLocation)
-    }
 
     /// The worker of the victim dies between two turns.
     func kill() async throws {

@@ -3,6 +3,7 @@
 internal import FrontendDrivers
 internal import Hypervisor
 internal import SharedRing
+internal import TestSupport
 internal import Testing
 internal import XenWire
 

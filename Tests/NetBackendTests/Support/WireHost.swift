@@ -45,7 +45,7 @@ final class WireDevice: PacketDevice {
         var offloads: [PacketOffloads] = []
         var carriers: [Bool] = []
         var keeper: WireKeeper?
-        var wishes: [KeptPlace] = []
+        var keptPlaces: [KeptPlace] = []
         var nameOwner: HostFailure?
     }
     let plan: InterfacePlan
@@ -91,7 +91,7 @@ final class WireDevice: PacketDevice {
         mtu: UInt32?
     ) throws(HostFailure) -> (any PlaceKeeper)? {
         let (keeper, failure) = state.withLock { state in
-            state.wishes.append(KeptPlace(name: name, placement: placement, mtu: mtu))
+            state.keptPlaces.append(KeptPlace(name: name, placement: placement, mtu: mtu))
             if state.nameOwner == nil { state.keeper = WireKeeper() }
             return (state.keeper, state.nameOwner)
         }
@@ -102,7 +102,7 @@ final class WireDevice: PacketDevice {
     /// The last keeper.
     var keeper: WireKeeper? { state.withLock { $0.keeper } }
     /// What was to be kept, in order.
-    var wishes: [KeptPlace] { state.withLock { $0.wishes } }
+    var keptPlaces: [KeptPlace] { state.withLock { $0.keptPlaces } }
     /// Somebody else has the name from now on.
     func nameIsTaken(_ failure: HostFailure?) { state.withLock { $0.nameOwner = failure } }
 

@@ -86,14 +86,14 @@ final class Owner: USBDeviceClient {
     func run(_ transfer: USBTransfer) async throws -> USBResult {
         let before = results.count
         await submit([(0, transfer)])
-        try await eventually { self.results.count > before }
+        try await until { self.results.count > before }
         return results[before]
     }
 
     func perform(_ operation: USBOperation) async throws -> USBStatus {
         let before = results.count
         await on { $0.perform(operation, slot: 0) }
-        try await eventually { self.results.count > before }
+        try await until { self.results.count > before }
         return results[before].status
     }
 
@@ -114,17 +114,6 @@ final class Owner: USBDeviceClient {
             loop.perform { self.device.close { continuation.resume() } }
         }
     }
-}
-
-struct TimedOut: Error {}
-
-/// Polls for a condition, at most twenty seconds.
-func eventually(_ condition: () -> Bool) async throws {
-    for _ in 0..<10000 {
-        if condition() { return }
-        try await Task.sleep(for: .milliseconds(2))
-    }
-    throw TimedOut()
 }
 
 /// Runs a test with a bus, a loop and the owner of a device at 1-1; in the end the device is closed.

@@ -84,7 +84,7 @@ final class DeathStage: JournalTrace {
             dataLoopLimit: 1
         )
         let path = DevicePath(kind: .vusb, domain: guestDomain, index: 0)
-        try await SimulatedToolstack(host).create(ControllerNodes(path))
+        try await SimulatedToolstack(host).create(SimulatedToolstack.USBController(path))
         let raw = RawUSBFrontend(guest, index: 0)
         rings = try await raw.makeRings()
         data = try await raw.makePages(DeathStage.pageCount)

@@ -3,6 +3,7 @@
 internal import FrontendDrivers
 internal import Hypervisor
 internal import SharedRing
+internal import SimulatedHost
 internal import SimulatedHypervisor
 internal import Synchronization
 internal import TestSupport
@@ -15,78 +16,52 @@ internal import XenWire
 final class RawController: Sendable {
     static let pageCount = 24
     let scene: USBScene
-    let bus: FrontendBus
-    let urbs: SharedGrant
-    let connections: SharedGrant
+    private let frontend: RawUSBFrontend
+    private let rings: RawUSBRings
     let pages: SharedGrant
     let readOnly: SharedGrant
-    let events: any EventChannels
-    let port: EventChannelPort
     private let memory: Mutex<PrivatePages>
 
     init(_ scene: USBScene) async throws {
         self.scene = scene
-        bus = FrontendBus(store: scene.guest.store, path: "device/vusb/\(scene.nodes.path.index)")
-        let sharing = scene.guest.sharing
-        urbs = try sharing.share(pageCount: 1, with: .initial, access: .readWrite)
-        connections = try sharing.share(pageCount: 1, with: .initial, access: .readWrite)
-        pages = try sharing.share(pageCount: RawController.pageCount, with: .initial, access: .readWrite)
-        readOnly = try sharing.share(pageCount: 1, with: .initial, access: .readOnly)
-        events = try scene.guest.openEventChannels()
-        port = try events.allocate(for: .initial)
+        frontend = RawUSBFrontend(scene.guest, index: scene.nodes.path.index)
+        rings = try await frontend.makeRings()
+        pages = try await frontend.makePages(RawController.pageCount)
+        readOnly = try await frontend.makePages(1, access: .readOnly)
         memory = Mutex(try PrivatePages(byteCount: 65536))
-        for grant in [urbs, connections] {
-            grant.pages.storeRelease(1, at: RingLayout.requestEvent)
-            grant.pages.storeRelease(1, at: RingLayout.responseEvent)
-        }
     }
 
-    var keys: [(String, String?)] {
-        [
-            (USBKeys.urbRingReference, "\(urbs.references[0].rawValue)"),
-            (USBKeys.connectionRingReference, "\(connections.references[0].rawValue)"),
-            (BusKeys.eventChannel, "\(port.rawValue)"),
-        ]
-    }
+    var connections: RawRing { rings.connections }
 
     /// Connects as xen-hcd would.
     /// - Parameters:
     ///   - posted: requests on the connection ring.
     ///   - keys: written behind the usual ones; nil removes one.
     func connect(posting posted: UInt32 = 512, adding keys: [(String, String?)] = []) async throws {
-        let backend = try await bus.backend().path
-        _ = try await bus.wait(for: [.initWait], of: backend)
-        connections.pages.storeRelease(posted, at: RingLayout.requestProducer)
-        try await bus.publish(self.keys + keys)
-        try await bus.publish(.connected)
-        let state = try await bus.wait(for: [.connected, .closing, .closed], of: backend)
-        guard state == .connected else { throw FrontendFailure.timedOut(waitingFor: [.connected], saw: state) }
+        rings.connections.requestProducer = posted
+        try await frontend.connect(rings, adding: keys, requests: 0)
     }
 
-    func notify() { events.notify(port) }
+    func notify() { rings.urbs.notify() }
 
     var requestProducer: UInt32 {
-        get { urbs.pages.loadAcquire(at: RingLayout.requestProducer) }
-        set { urbs.pages.storeRelease(newValue, at: RingLayout.requestProducer) }
+        get { rings.urbs.requestProducer }
+        set { rings.urbs.requestProducer = newValue }
     }
-    var responseProducer: UInt32 { urbs.pages.loadAcquire(at: RingLayout.responseProducer) }
+    var responseProducer: UInt32 { rings.urbs.responseProducer }
 
-    /// Writes a request into the slot of the next index; visible after `send`.
+    /// Writes a request into the slot of this index; visible once the producer is beyond it.
     func put(_ urb: RawRequest, at index: UInt32) {
-        memory.withLock { memory in
-            let slot = memory.slot(at: 0, byteCount: USBWire.urbStride)
-            RawURB(slot).encode(
-                id: urb.id,
-                USBPipe(rawValue: urb.pipe),
-                urb.specifics,
-                segments: urb.segments,
-                segmentCount: urb.segmentCount,
-                byteCount: urb.byteCount,
-                flags: urb.flags
-            )
-            let place = RingLayout.slots + Int(index % UInt32(USBWire.urbSlots)) * USBWire.urbStride
-            urbs.pages.copyIn(at: place, count: USBWire.urbStride, from: memory, at: 0)
-        }
+        let bytes = RawUSBRings.request(
+            id: urb.id,
+            USBPipe(rawValue: urb.pipe),
+            urb.specifics,
+            segments: urb.segments,
+            segmentCount: urb.segmentCount,
+            byteCount: urb.byteCount,
+            flags: urb.flags
+        )
+        rings.urbs.put(bytes, at: index)
     }
 
     /// Sends requests and waits for as many answers.
@@ -102,23 +77,11 @@ final class RawController: Sendable {
         return (first..<end).map { answer(at: $0) }
     }
 
-    func answer(at index: UInt32) -> URBResponse {
-        memory.withLock { memory in
-            let place = RingLayout.slots + Int(index % UInt32(USBWire.urbSlots)) * USBWire.urbStride
-            urbs.pages.copyOut(at: place, count: USBWire.urbResponseSize, to: memory, at: 0)
-            return URBResponse(decoding: memory.slot(at: 0, byteCount: USBWire.urbResponseSize))
-        }
-    }
+    func answer(at index: UInt32) -> URBResponse { rings.answer(at: index) }
 
     /// What the connection ring says.
-    func event(at index: Int) -> ConnectionResponse {
-        memory.withLock { memory in
-            let place = RingLayout.slots + index * USBWire.connectionStride
-            connections.pages.copyOut(at: place, count: USBWire.connectionStride, to: memory, at: 0)
-            return ConnectionResponse(decoding: memory.slot(at: 0, byteCount: USBWire.connectionStride))
-        }
-    }
-    var eventsSaid: UInt32 { connections.pages.loadAcquire(at: RingLayout.responseProducer) }
+    func event(at index: UInt32) -> ConnectionResponse { rings.event(at: index) }
+    var eventsSaid: UInt32 { rings.connections.responseProducer }
 
     /// Puts bytes at the start of a page of ours.
     func fill(_ page: Int, _ bytes: [UInt8]) {

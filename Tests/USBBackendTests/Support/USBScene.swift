@@ -14,93 +14,54 @@ internal import XenWire
 
 @testable internal import USBBackend
 
-let guestDomain = DomainID(7)!
-
-/// A controller as libxl describes it in XenStore (libxl_usb.c, `libxl__set_xenstore_usbctrl`).
-struct ControllerNodes: SimulatedDevice {
-    var path: DevicePath
-    var backendDomain = DomainID.initial
-    var version: String? = "2"
-    var portCount: String? = "4"
-    var ports: [Int: String] = [:]
-
-    init(_ path: DevicePath) { self.path = path }
-
-    var backendKeys: [(String, String)] {
-        var keys = [
-            (BusKeys.frontend, path.frontend), (BusKeys.frontendID, "\(path.domain)"), (BusKeys.online, "1"),
-            (BusKeys.state, XenbusState.initialising.text), (USBKeys.type, path.kind == .qusb ? "qusb" : "pv"),
-        ]
-        if let version { keys.append((USBKeys.version, version)) }
-        if let portCount { keys.append((USBKeys.portCount, portCount)) }
-        keys.append((USBKeys.ports, ""))
-        let count = portCount.flatMap { Int($0) } ?? 0
-        if count >= 1, count <= 31 { for port in 1...count { keys.append(("port/\(port)", ports[port] ?? "")) } }
-        return keys
-    }
-
-    var frontendKeys: [(String, String)] {
-        [
-            (BusKeys.backend, backend), (BusKeys.backendID, "\(backendDomain)"),
-            (BusKeys.state, XenbusState.initialising.text),
-        ]
-    }
-}
-
 /// One machine with two controllers on one data loop. The bystander has a disk at 2-1 in its port 1.
-final class USBScene: Sendable {
+final class USBScene: DeviceScene {
     static let bystanderAddress = USBBusAddress("2-1")!
 
-    let machine: SimulatedMachine
-    let guest: SimulatedHypervisor
+    let bed: GuestBed
+    var victim: DevicePath { nodes.path }
     let usb: SimulatedUSB
-    let toolstack: SimulatedToolstack
-    let nodes: ControllerNodes
-    let bystanderNodes: ControllerNodes
+    let nodes: SimulatedToolstack.USBController
+    let bystanderNodes: SimulatedToolstack.USBController
     let frontend: USBFrontend
     let bystander: USBFrontend
     let loop: EventLoop
-    let host: SimulatedHypervisor
-    private let workers: Workers
 
     /// - Parameters:
+    ///   - keys: the toolstack's for the victim, beside the usual ones and instead of them.
     ///   - ports: what the toolstack wants in the victim's ports from the beginning.
     ///   - connects: whether the victim's usual frontend connects.
     ///   - frame: how long the bus takes for a frame.
     init(
         _ options: USBFrontendOptions = .init(),
         kind: DeviceKind = .vusb,
-        version: String? = "2",
-        portCount: String? = "4",
+        keys: [(String, String)] = [],
         ports: [Int: String] = [:],
         connects: Bool = true,
         frame: Duration = .milliseconds(2),
         plugging: [(String, any SimulatedFunction)] = []
     ) async throws {
-        machine = try SimulatedMachine()
-        try machine.createDomain(guestDomain)
-        host = try machine.hypervisor(for: .initial)
-        guest = try machine.hypervisor(for: guestDomain)
-        toolstack = SimulatedToolstack(host)
+        bed = try GuestBed()
         usb = SimulatedUSB(frame: frame)
         loop = try EventLoop(name: "frontend")
-        workers = try Workers(host, of: guestDomain)
-        var nodes = ControllerNodes(DevicePath(kind: kind, domain: guestDomain, index: 0))
-        (nodes.version, nodes.portCount, nodes.ports) = (version, portCount, ports)
+        var nodes = SimulatedToolstack.USBController(DevicePath(kind: kind, domain: guestDomain, index: 0))
+        (nodes.portCount, nodes.extraBackendNodes) = (4, keys)
+        for (number, assignment) in ports { nodes.ports[USBPort(number)!] = assignment }
         self.nodes = nodes
-        var other = ControllerNodes(DevicePath(kind: .vusb, domain: guestDomain, index: 2))
-        other.ports = [1: "\(USBScene.bystanderAddress)"]
+        var other = SimulatedToolstack.USBController(DevicePath(kind: .vusb, domain: guestDomain, index: 2))
+        other.portCount = 4
+        other.ports = [USBPort(1)!: "\(USBScene.bystanderAddress)"]
         bystanderNodes = other
-        frontend = USBFrontend(guest, loop: loop, index: nodes.path.index, options: options)
-        bystander = USBFrontend(guest, loop: loop, index: other.path.index)
+        frontend = USBFrontend(bed.guest, loop: loop, index: nodes.path.index, options: options)
+        bystander = USBFrontend(bed.guest, loop: loop, index: other.path.index)
         let disk = SimulatedDisk(try USBScene.medium(seed: 9), vendor: 1, product: 2, serial: "BYSTANDER")
         try usb.plug(disk, at: USBScene.bystanderAddress)
         for (place, function) in plugging { try usb.plug(function, at: USBBusAddress(place)!) }
-        try await toolstack.create(other)
+        try await bed.toolstack.create(other)
         start(other.path)
         try await bystander.connect()
         try await bystander.waitForDevice(on: USBPort(1)!)
-        try await toolstack.create(self.nodes)
+        try await bed.toolstack.create(self.nodes)
         start(self.nodes.path)
         if connects { try await frontend.connect() }
     }
@@ -125,40 +86,19 @@ final class USBScene: Sendable {
 
     var backend: USBBackend { get throws { try #require(workers.backend(at: nodes.path) as? USBBackend) } }
 
-    func counter(_ name: String) async throws -> UInt64 {
-        try await backend.report().counters.first { $0.name == name }?.value ?? .max
-    }
-
     func detail(_ name: String) async throws -> String? {
         try await backend.report().details.first { $0.name == name }?.value
     }
 
-    func backendKey(_ key: String) async throws -> String? { try await toolstack.backendKey(key, of: nodes) }
-    func writeBackendKey(_ key: String, _ value: String) async throws {
-        try await host.store.write("\(nodes.backend)/\(key)", value)
-    }
     /// What the toolstack writes to put a device into a port, or to empty it.
     func assign(_ assignment: String, in port: Int) async throws {
         try await writeBackendKey("port/\(port)", assignment)
     }
-    /// What the toolstack and people read when a device cannot go on.
-    func errorNode() async throws -> String? { try await host.store.read(nodes.path.errorNode) }
-
     /// Waits until the report says something of a port.
     func says(_ text: String, of port: Int, sourceLocation: SourceLocation = #_sourceLocation) async throws {
         let said = try await eventually { try await self.detail("port \(port)")?.contains(text) ?? false }
         let detail = try await detail("port \(port)") ?? "nothing"
         #expect(said, "\(detail)", sourceLocation: sourceLocation)
-    }
-
-    /// The backend gives up on the connection and says why.
-    func isClosed(saying text: String, sourceLocation: SourceLocation = #_sourceLocation) async throws {
-        let wasClosed = try await eventually {
-            let state = try await self.backendKey("state")
-            return state == "5" || state == "6"
-        }
-        let error = try await errorNode() ?? ""
-        #expect(wasClosed && error.contains(text), "\(error)", sourceLocation: sourceLocation)
     }
 
     /// The worker of the victim dies between two turns.
