@@ -49,7 +49,7 @@ struct CallOptions: ParsableArguments {
 /// Standard output and standard error, written whole.
 enum Terminal {
     static func print(_ text: String) {
-        // A reader that went away (`xenback list | head -1`) is no error of ours.
+        // A reader that went away (`xenback list | head -1`) is not an error.
         _ = try? FileDescriptor.standardOutput.writeAll(text.utf8)
     }
 

@@ -5,6 +5,7 @@ import ArgumentParser
 import ControlProtocol
 import FrontendDrivers
 import HostIO
+import SimulatedHost
 import SystemPackage
 
 #if canImport(Glibc)

@@ -7,7 +7,7 @@ import SimulatedHost
 import Synchronization
 import SystemPackage
 
-/// What a file of the directory says; its name is where the device is plugged in (`1-1.4`).
+/// The content of a file of the directory; its name is where the device is plugged in (`1-1.4`).
 enum DemoPlug: Equatable {
     /// `disk /path/stick.img`
     case disk(FilePath)
@@ -89,7 +89,7 @@ final class DemoBus: USBHost {
         try bus.open(facts, owner: owner, on: loop)
     }
 
-    /// Plugs and unplugs what the directory says.
+    /// Plugs and unplugs devices according to the directory.
     private func look() {
         var texts: [USBBusAddress: String] = [:]
         for name in (try? Files.names(in: directory)) ?? [] {
@@ -139,7 +139,7 @@ final class DemoBus: USBHost {
         }
     }
 
-    /// Presses what was typed, at keyboards that somebody listens to: the others keep it.
+    /// Presses what was typed, on keyboards that have an owner; for the others it is kept.
     private func type() {
         let keyboards = plugged.withLock { plugged in
             plugged.compactMap { (address, device) in device.keys.map { (address, $0) } }
@@ -184,8 +184,8 @@ private final class DemoWatch: USBWatch {
     }
 }
 
-/// A stick that forgets with its process what command it was at, and says so: what is read before a new command stalls. A
-/// real one would go on; this one would be waited for in vain.
+/// A stick that loses its current command with its process, and reports that: reads before a new command stall. A real
+/// one would go on; this one would never answer.
 private final class DemoDisk: SimulatedFunction {
     private let disk: SimulatedDisk
     private let isAsked = Atomic(false)
@@ -207,7 +207,7 @@ private final class DemoDisk: SimulatedFunction {
     func setWake(_ wake: (@Sendable () -> Void)?) { disk.setWake(wake) }
 }
 
-/// Something that nobody may have.
+/// A device that cannot be given away.
 private final class DemoHub: SimulatedFunction {
     let strings = SimulatedStrings(product: "Simulated hub")
     let speed = USBSpeed.high

@@ -1,4 +1,4 @@
-// What the demo writes: blocks whose every word says which block and which version it is.
+// What the demo writes: blocks whose every word identifies block and version.
 
 import SharedRing
 import SystemPackage

@@ -79,7 +79,7 @@ final class DemoFlow: Sendable {
             group.addTask(executorPreference: receiver.loop) { try await self.acknowledge() }
             group.addTask { await self.keepGoing() }
             group.addTask(executorPreference: sender.loop) {
-                // The others would wait for ever for what does not come.
+                // The others would wait for ever.
                 defer { self.arrivals.raise.finish() }
                 try await self.send(until: end)
             }

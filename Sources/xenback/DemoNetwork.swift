@@ -2,6 +2,7 @@
 
 import FrontendDrivers
 import HostIO
+import SimulatedHost
 import XenWire
 
 #if canImport(Glibc)
@@ -23,16 +24,8 @@ struct DemoNetwork {
     }
 
     /// - Parameter time: of the stream; the pings take a third of it before.
-    func play(for time: Duration) async throws -> DemoOutcome.Chapter {
-        let network = try DemoNetworkStage(on: stage)
-        do {
-            let chapter = try await play(network, time)
-            await network.strike()
-            return chapter
-        } catch {
-            await network.strike()
-            throw error
-        }
+    func chapter(of time: Duration) async throws -> DemoOutcome.Chapter {
+        try await DemoNetworkStage(on: stage).play { network in try await play(network, time) }
     }
 
     private func play(_ network: DemoNetworkStage, _ time: Duration) async throws -> DemoOutcome.Chapter {
@@ -73,12 +66,7 @@ struct DemoNetwork {
         let begun = ContinuousClock.now
         async let account = flow.run(until: begun + time)
         try await Task.sleep(for: time / 3)
-        let worker = try await stage.worker(of: guest)
-        let killed = ContinuousClock.now
-        kill(worker, SIGKILL)
-        story.event("worker \(worker) killed with SIGKILL, packets under way")
-        let successor = try await stage.worker(of: guest, otherThan: worker)
-        story.event("worker \(successor) took its place")
+        let killed = try await stage.killWorker(of: guest, story, "packets under way")
         record(try await account, meter, &chapter)
         let pause = meter.pause(from: killed, to: .now)
         chapter.kills.append(.init(process: "network worker", pauseMicroseconds: pause.microseconds))
@@ -97,7 +85,7 @@ struct DemoNetwork {
         story.event(text)
     }
 
-    /// The guest's driver saw one connection all along, and nothing in its rings that no backend may say.
+    /// The guest's driver saw a single connection, and no protocol violation in its rings.
     private func check(_ guest: DemoNetworkStage.Guest) async -> DemoOutcome.Check {
         let sum = await guest.frontend.statistics.reduce(NetworkFrontendStatistics(), +)
         let isConnected = await guest.frontend.connection != nil

@@ -8,8 +8,8 @@ import SimulatedHypervisor
 import SystemPackage
 import XenWire
 
-/// What the network's part of the demo starts beside the stage; `strike` takes it down again.
-final class DemoNetworkStage {
+/// What the network's part of the demo starts beside the stage.
+final class DemoNetworkStage: Stage {
     static let domains = [DomainID(2)!, DomainID(3)!]
     /// Where the switch listens, in the demo's directory.
     static let folder = "net"

@@ -3,6 +3,7 @@
 import FrontendDrivers
 import HostIO
 import SharedRing
+import SimulatedHost
 import Synchronization
 import SystemPackage
 import XenWire
@@ -34,14 +35,7 @@ final class DemoRun {
     }
 
     func outcome() async throws -> DemoOutcome {
-        do {
-            let outcome = try await play()
-            await stage.strike()
-            return outcome
-        } catch {
-            await stage.strike()
-            throw error
-        }
+        try await stage.play { _ in try await play() }
     }
 
     private func play() async throws -> DemoOutcome {
@@ -77,8 +71,8 @@ final class DemoRun {
             fileChecksum: String(file, radix: 16),
             seconds: 0
         )
-        outcome.add(try await DemoNetwork(story, stage).play(for: .seconds(min(seconds, 6)) / 2))
-        outcome.add(try await DemoUSB(story, stage).play(for: .seconds(min(seconds, 6)) / 2))
+        outcome.add(try await DemoNetwork(story, stage).chapter(of: .seconds(min(seconds, 6)) / 2))
+        outcome.add(try await DemoUSB(story, stage).chapter(of: .seconds(min(seconds, 6)) / 2))
         outcome.seconds = Double((ContinuousClock.now - start).microseconds) / 1_000_000
         return outcome
     }
@@ -212,7 +206,7 @@ final class DemoRun {
     private func killInTurn(_ end: ContinuousClock.Instant) async throws -> [(String, ContinuousClock.Instant)] {
         let step = (end - .now) / 4
         try await Task.sleep(for: step)
-        let first = try await killWorker()
+        let first = try await stage.killWorker(story, "requests in flight")
         try await Task.sleep(for: step)
         let second = ContinuousClock.now
         let broker = stage.broker.identifier
@@ -222,17 +216,7 @@ final class DemoRun {
         try stage.startBroker()
         story.event("broker \(stage.broker.identifier) started, as systemd would; it adopts the worker")
         try await Task.sleep(for: step)
-        let third = try await killWorker()
+        let third = try await stage.killWorker(story, "requests in flight")
         return [("worker", first), ("broker", second), ("worker", third)]
-    }
-
-    private func killWorker() async throws -> ContinuousClock.Instant {
-        let worker = try await stage.worker(otherThan: nil)
-        let time = ContinuousClock.now
-        kill(worker, SIGKILL)
-        story.event("worker \(worker) killed with SIGKILL, requests in flight")
-        let successor = try await stage.worker(otherThan: worker)
-        story.event("worker \(successor) took its place")
-        return time
     }
 }

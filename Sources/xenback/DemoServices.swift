@@ -16,7 +16,7 @@ import XenWire
     import Glibc
 #endif
 
-/// What both are told. Not for people: `xenback demo` and the tests start them.
+/// The options of both. Not for people: `xenback demo` and the tests start them.
 struct DemoServiceOptions: ParsableArguments {
     @Option var machine: String
     /// The domain that the service runs in: another than 0 is a driver domain.
@@ -29,7 +29,7 @@ struct DemoServiceOptions: ParsableArguments {
     @Option var network: String?
     /// Where a `DemoBus` is; without it there is no USB.
     @Option var usb: String?
-    /// A device whose backend kills its worker as soon as it is made, as `vbd3/51712`: for tests of the three strikes.
+    /// A device whose backend kills its worker as soon as it is made, as `vbd3/51712`: for tests of crash attribution.
     @Option var poison: String?
 
     var service: ServiceOptions {
@@ -50,7 +50,7 @@ struct DemoServiceOptions: ParsableArguments {
             + (usb.map { ["--usb", $0] } ?? [])
     }
 
-    /// Broker and workers end with the machine: nobody else would end them.
+    /// Broker and workers end with the machine, since nothing else would end them.
     func hypervisor() throws -> SimulatedHypervisor {
         guard let own = DomainID(text: ownDomain) else { throw ValidationError("there is no domain \(ownDomain)") }
         let hypervisor = try SimulatedHypervisor(attaching: machine, as: own)

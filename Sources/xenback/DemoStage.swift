@@ -17,8 +17,8 @@ struct DemoFailure: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
-/// Everything the demo starts; `strike` takes it all down again.
-final class DemoStage {
+/// Everything the demo starts.
+final class DemoStage: Stage {
     static let guest = DomainID(1)!
 
     let directory: FilePath
@@ -97,6 +97,26 @@ final class DemoStage {
         }
     }
 
+    /// Kills a guest's worker and waits for the next one.
+    /// - Parameters:
+    ///   - doing: what the guest was about.
+    ///   - remark: what is to be said of the next one.
+    /// - Returns: when it was killed.
+    func killWorker(
+        of guest: DomainID = DemoStage.guest,
+        _ story: DemoStory,
+        _ doing: String,
+        then remark: String = ""
+    ) async throws -> ContinuousClock.Instant {
+        let worker = try await worker(of: guest)
+        let time = ContinuousClock.now
+        kill(worker, SIGKILL)
+        story.event("worker \(worker) killed with SIGKILL, \(doing)")
+        let successor = try await self.worker(of: guest, otherThan: worker)
+        story.event("worker \(successor) took its place\(remark)")
+        return time
+    }
+
     private static func value<R>(_ name: String, within limit: Duration, _ get: () -> R?) async throws -> R {
         let end = ContinuousClock.now + limit
         while ContinuousClock.now < end {
@@ -130,11 +150,4 @@ final class DemoStage {
         loop.shutDown()
         removeTree(directory)
     }
-}
-
-/// Removes a directory with all in it.
-func removeTree(_ path: FilePath) {
-    for name in (try? Files.names(in: path)) ?? [] { removeTree(path.appending(name)) }
-    // SAFETY: the text lives for the call.
-    _ = unsafe path.withPlatformString { unsafe Glibc.remove($0) }
 }

@@ -3,6 +3,7 @@
 import FrontendDrivers
 import HostIO
 import SharedRing
+import SimulatedHost
 import XenWire
 
 #if canImport(Glibc)
@@ -26,16 +27,8 @@ struct DemoUSB {
     }
 
     /// - Parameter time: of the reading.
-    func play(for time: Duration) async throws -> DemoOutcome.Chapter {
-        let usb = try DemoUSBStage(on: stage)
-        do {
-            let chapter = try await play(usb, time)
-            await usb.strike()
-            return chapter
-        } catch {
-            await usb.strike()
-            throw error
-        }
+    func chapter(of time: Duration) async throws -> DemoOutcome.Chapter {
+        try await DemoUSBStage(on: stage).play { usb in try await play(usb, time) }
     }
 
     private func play(_ usb: DemoUSBStage, _ time: Duration) async throws -> DemoOutcome.Chapter {
@@ -74,12 +67,12 @@ struct DemoUSB {
         let begun = ContinuousClock.now
         async let reading = Self.read(stick, until: begun + time, meter)
         try await Task.sleep(for: time / 2)
-        let worker = try await stage.worker(of: DemoUSBStage.domain)
-        let killed = ContinuousClock.now
-        kill(worker, SIGKILL)
-        story.event("worker \(worker) killed with SIGKILL, transfers under way")
-        let successor = try await stage.worker(of: DemoUSBStage.domain, otherThan: worker)
-        story.event("worker \(successor) took its place; the devices are where they were")
+        let killed = try await stage.killWorker(
+            of: DemoUSBStage.domain,
+            story,
+            "transfers under way",
+            then: "; the devices are where they were"
+        )
         let sum = try await reading
         let figures = meter.figures()
         chapter.phases.append(figures)

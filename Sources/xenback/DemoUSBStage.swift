@@ -12,15 +12,15 @@ import XenWire
     import Glibc
 #endif
 
-/// What the USB part of the demo starts beside the stage; `strike` takes it down again.
-final class DemoUSBStage {
+/// What the USB part of the demo starts beside the stage.
+final class DemoUSBStage: Stage {
     static let domain = DomainID(4)!
     /// The bus, in the demo's directory.
     static let folder = "usb"
     /// Blocks of 4 KiB on the stick.
     static let blocks = 1024
     /// Where the devices are to be: one by its place, one by what it is, one by what it can do.
-    static let wishes = ["1-1", "046d:c31c", "class=01"]
+    static let assignments = ["1-1", "046d:c31c", "class=01"]
 
     let frontend: USBFrontend
     let stick: FilePath
@@ -47,8 +47,8 @@ final class DemoUSBStage {
         try stage.machine.createDomain(Self.domain)
         loop = try EventLoop(name: "guest \(Self.domain)")
         var controller = SimulatedToolstack.USBController(DevicePath(kind: .vusb, domain: Self.domain, index: 0))
-        for (index, wish) in Self.wishes.enumerated() {
-            if let port = USBPort(index + 1) { controller.ports[port] = wish }
+        for (index, assignment) in Self.assignments.enumerated() {
+            if let port = USBPort(index + 1) { controller.ports[port] = assignment }
         }
         self.controller = controller
         frontend = USBFrontend(try stage.machine.hypervisor(for: Self.domain), loop: loop, index: 0)

@@ -1,4 +1,4 @@
-// The command line: what there is to say, and where the daemon listens.
+// The command line: the verbs, and where the daemon listens.
 
 import ArgumentParser
 import BackendServer

@@ -28,7 +28,7 @@ struct HotplugCommand: ParsableCommand {
     }
 
     func run() throws {
-        // Standard error is the reason alone: the script hands it on to the person who typed `xl create`.
+        // Standard error has only the reason: the script passes it on to the person who typed `xl create`.
         let deadline = ContinuousClock.now + .seconds(timeout)
         let patience = ContinuousClock.now + min(.seconds(timeout), HotplugCommand.restartTime)
         while true {
