@@ -1,6 +1,7 @@
 // The broker on a simulated host, with workers that only sleep: what it starts, watches, ends and removes.
 
 import BackendCore
+import ControlProtocol
 import HostIO
 import Hypervisor
 import SimulatedHost
@@ -253,6 +254,40 @@ struct BrokerTests {
         #expect(trouble.failed(silence, now: begin + .seconds(90)).pause == first.pause)
     }
 
+    private func refusal(_ broker: Broker, _ verb: some ControlVerb) async throws -> String {
+        do {
+            _ = try await broker.call(verb)
+        } catch let error as ControlError {
+            return error.description
+        }
+        return "not refused"
+    }
+
+    /// Where no worker runs nobody can report; an empty answer would say that all is well.
+    @Test func aDeviceWithoutAWorkerIsShownWithTheReason() async throws {
+        let host = try SimulatedHost()
+        for number in 1...3 as ClosedRange<UInt16> { try host.machine.createDomain(DomainID(number)!) }
+        let (broker, task) = broker(host, workerLimit: 0)
+        let path = try await host.attach(1)
+        try await eventually("the device is seen") { await broker.phase(of: DomainID(1)!) == .backingOff }
+        await broker.exclude(path)
+        try await eventually("it is closed") { try await host.state(path) == .closed }
+        try await eventually("nobody is expected") { await !broker.expectsWorker(of: DomainID(1)!) }
+        for device in ["xvd51712", "51712", "vbd3/51712", nil] {
+            let reason = try await refusal(broker, Show(domain: "1", device: device))
+            #expect(reason.contains("vbd3/1/51712 is closed: its worker crashed 3 times in a row"), "\(reason)")
+            #expect(reason.contains("detach it and attach it again"), "\(reason)")
+        }
+        #expect(try await refusal(broker, BlockList(domain: "1")).contains("vbd3/1/51712 is closed"))
+        #expect(try await broker.call(NetworkList(domain: "1")).cards.isEmpty)
+        // No such device is another answer than no worker.
+        #expect(try await refusal(broker, Show(domain: "1", device: "xvdz")).contains("no device 'xvdz'"))
+        #expect(try await refusal(broker, Show(domain: "2", device: "xvda")).contains("domain 2 has no device 'xvda'"))
+        #expect(try await broker.call(Show(domain: "2")).reports.isEmpty)
+        await broker.stop()
+        await task.value
+    }
+
     @Test func aMillionWritesOfAWatchedKeyCostLittle() async throws {
         let host = try SimulatedHost()
         try host.machine.createDomain(DomainID(1)!)
@@ -289,6 +324,7 @@ func residentKiB() -> Int {
 extension Broker {
     var workerCount: Int { workers.count }
     func process(of domain: DomainID) -> CInt? { workers[domain]?.process?.identifier }
+    func expectsWorker(of domain: DomainID) -> Bool { workers[domain]?.machine.expectsWorker ?? false }
     func phase(of domain: DomainID) -> Supervision.Phase? { workers[domain]?.machine.phase }
     func saw(_ device: ListedDevice) { listing.devices[device.path] = device }
 }

@@ -62,6 +62,7 @@ private final class FakeInterfaces: InterfaceKeeper {
 
     func remove(_ owner: String) throws(HostFailure) { _ = state.withLock { $0.owners.remove(owner) } }
 
+    var asked: [String] { state.withLock { $0.asked } }
     var owned: Set<String> { state.withLock { $0.owners } }
     var parked: Set<String> { state.withLock { $0.parked } }
 }
@@ -131,16 +132,19 @@ struct InterfaceTests {
         let (broker, task) = broker(host, interfaces)
         try await write(host, "backend/vif/1/0", state: "4")
         try await eventually("asked") { interfaces.state.withLock { $0.asked.count } == 1 }
-        for _ in 0..<10 {
+        for index in 1..<10 {
             try await write(host, "backend/vif/1/0", state: "4")
-            await host.loop.sleep(for: .milliseconds(20))
+            // The scan that finds this one looks at the first again.
+            try await write(host, "backend/vif/1/\(index)", state: "4")
+            try await eventually("another is asked for") { interfaces.asked.contains("xenback backend/vif/1/\(index)") }
         }
-        #expect(interfaces.state.withLock { $0.asked.count } == 1)
+        #expect(interfaces.asked.count { $0 == "xenback backend/vif/1/0" } == 1)
         interfaces.state.withLock { $0.refuses = false }
-        try await write(host, "backend/vif/1/0", state: "2")
-        await host.loop.sleep(for: .milliseconds(300))
-        try await write(host, "backend/vif/1/0", state: "4")
-        try await eventually("parked") { interfaces.parked.count == 1 }
+        let path = try #require(DevicePath(text: "backend/vif/1/0"))
+        try await write(host, "\(path)", state: "2")
+        try await eventually("seen") { await broker.listing.devices[path]?.state == .initWait }
+        try await write(host, "\(path)", state: "4")
+        try await eventually("parked") { interfaces.parked == ["xenback \(path)"] }
         await broker.stop()
         await task.value
     }
@@ -179,7 +183,9 @@ struct InterfaceTests {
         interfaces.state.withLock { $0.owners = ["xenback backend/vif/1/0", "xenback backend/vif/1/1"] }
         try await host.dom0.store.remove("backend/vif/1/1")
         try await eventually("not parked any more") { interfaces.parked.count == 1 }
-        await host.loop.sleep(for: .milliseconds(100))
+        // A whole scan later the interface is still there.
+        try await write(host, "backend/vif/1/2", state: "4")
+        try await eventually("the next is parked") { interfaces.parked.count == 2 }
         #expect(interfaces.owned.count == 2)
         let worker = try #require(await broker.process(of: DomainID(1)!))
         try await host.dom0.store.remove("backend/vif/1")

@@ -101,11 +101,7 @@ struct PCITests {
     }
 
     private func call<Verb: ControlVerb>(_ verb: Verb) async throws -> Verb.Reply {
-        let bytes = try await Task(executorPreference: broker.loop) {
-            let call = try ControlCall(message: ControlMessage.call(verb).dropLast())
-            return await BrokerVerbs(broker).dispatch().answer(call)
-        }.value
-        return try ControlMessage.decodeReply(to: Verb.self, from: try #require(bytes).dropLast())
+        try await broker.call(verb)
     }
 
     private func refused<Verb: ControlVerb>(_ verb: Verb, _ reason: String) async throws {

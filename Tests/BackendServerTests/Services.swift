@@ -6,7 +6,9 @@ import HostIO
 import Hypervisor
 import SharedRing
 import SimulatedHypervisor
+import Synchronization
 import SystemPackage
+import TestSupport
 import Testing
 import XenWire
 
@@ -190,6 +192,8 @@ final class Guest: Sendable {
     let domain: DomainID
     let frontend: BlockFrontend
     let path: DevicePath
+    private let rounds = Mutex(0)
+    private let isOver = Mutex(false)
 
     init(domain: DomainID, frontend: BlockFrontend, path: DevicePath) {
         self.domain = domain
@@ -207,10 +211,35 @@ final class Guest: Sendable {
     /// Writes and reads 4 KiB blocks, each round other bytes, and compares. Throws on the first error or wrong byte.
     /// Goes on until the deadline *and* this many rounds, however slow the machine is.
     func work(until deadline: ContinuousClock.Instant, atLeast rounds: Int = 50) async throws -> Work {
+        try await work { ContinuousClock.now < deadline || $0 < rounds }
+    }
+
+    /// Works while `body` runs, and until it has been served once more.
+    func working(_ body: () async throws -> Void) async throws -> Work {
+        isOver.withLock { $0 = false }
+        async let work = work { _ in !isOver.withLock { $0 } }
+        do {
+            try await body()
+            try await hasWorked()
+        } catch {
+            isOver.withLock { $0 = true }
+            throw error
+        }
+        isOver.withLock { $0 = true }
+        return try await work
+    }
+
+    /// Waits until as many rounds more have been verified.
+    func hasWorked(rounds more: Int = 20) async throws {
+        let wanted = rounds.withLock { $0 } + more
+        try await until(within: .seconds(60)) { rounds.withLock { $0 } >= wanted }
+    }
+
+    private func work(while goesOn: @Sendable (_ rounds: Int) -> Bool) async throws -> Work {
         let pages = try PrivatePages(byteCount: 8192)
         var work = Work()
         var last = ContinuousClock.now
-        while ContinuousClock.now < deadline || work.rounds < rounds {
+        while goesOn(work.rounds) {
             let sector = UInt64(work.rounds % 256) * 8
             pages.write([UInt8](repeating: UInt8(truncatingIfNeeded: work.rounds), count: 4096), at: 0)
             try await frontend.write(sector: sector, count: 8, from: pages)
@@ -223,6 +252,7 @@ final class Guest: Sendable {
             }
             try #require(same, "round \(work.rounds) read other bytes than it wrote")
             work.rounds += 1
+            rounds.withLock { $0 += 1 }
             work.longestPause = max(work.longestPause, ContinuousClock.now - last)
             last = .now
         }

@@ -5,6 +5,7 @@ import ControlProtocol
 import HostIO
 import Hypervisor
 import SimulatedHypervisor
+import SystemPackage
 import Testing
 import XenWire
 
@@ -49,12 +50,21 @@ extension ServiceTests {
         await services.end()
     }
 
+    /// Sent and not yet taken: `ShdPnd` of /proc/PID/status (proc(5)).
+    private func isPending(_ signal: CInt, of process: CInt) -> Bool {
+        let text = (try? Files.contents(of: FilePath("/proc/\(process)/status"), limit: 65536)) ?? []
+        let line = String(decoding: text, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix("ShdPnd:") }
+        let mask = line.flatMap { UInt64($0.dropFirst(7).drop(while: \.isWhitespace), radix: 16) } ?? 0
+        return mask >> UInt64(signal - 1) & 1 != 0
+    }
+
     @Test func wrongSettingsLeaveTheOldOnes() async throws {
         let services = try Services(settings: "[block]\nring-page-order = 2\n")
         let guest = try await services.guest(1)
         try services.write(settings: "[block]\nring-page-order = 9\n")
-        services.broker?.signal(SIGHUP)
-        try await Task.sleep(for: .milliseconds(200))
+        let broker = try #require(services.broker)
+        broker.signal(SIGHUP)
+        try await eventually("the broker has taken the signal") { !isPending(SIGHUP, of: broker.identifier) }
         #expect(try await services.call(List()).devices.map(\.path) == ["\(guest.path)"])
         _ = try await guest.work(until: .now, atLeast: 5)
         // Nor do they keep a worker from starting: in place of a dead one, and for a new guest.

@@ -6,10 +6,12 @@ import Hypervisor
 import Logging
 import SimulatedHypervisor
 import SystemPackage
+import TestSupport
 import Testing
 import XenWire
 
 @testable import BackendServer
+@testable import ControlProtocol
 
 #if canImport(Glibc)
     import Glibc
@@ -71,7 +73,19 @@ final class SimulatedHost: Sendable {
     }
 }
 
-/// Polls until `condition` holds; records an issue if it does not within `limit`.
+extension Broker {
+    /// As a client's call, answered on the broker's loop.
+    nonisolated func call<Verb: ControlVerb>(_ verb: Verb) async throws -> Verb.Reply {
+        let bytes = try await Task(executorPreference: loop) {
+            let call = try ControlCall(message: ControlMessage.call(verb).dropLast())
+            return await BrokerVerbs(self).dispatch().answer(call)
+        }.value
+        return try ControlMessage.decodeReply(to: Verb.self, from: try #require(bytes).dropLast())
+    }
+}
+
+/// Waits until `condition` holds; records an issue if it does not within `limit`.
+/// - Returns: how long it took.
 @discardableResult
 func eventually(
     _ what: Comment,
@@ -80,11 +94,6 @@ func eventually(
     _ condition: () async throws -> Bool
 ) async throws -> Duration {
     let begun = ContinuousClock.now
-    while ContinuousClock.now - begun < limit {
-        if try await condition() { return ContinuousClock.now - begun }
-        usleep(1000)
-        await Task.yield()
-    }
-    Issue.record(what, sourceLocation: sourceLocation)
-    return limit
+    if try await !eventually(within: limit, condition) { Issue.record(what, sourceLocation: sourceLocation) }
+    return ContinuousClock.now - begun
 }

@@ -85,11 +85,7 @@ struct USBTests {
 
     /// As a client's call, answered on the broker's loop.
     private func call<Verb: ControlVerb>(_ broker: Broker, _ verb: Verb) async throws -> Verb.Reply {
-        let bytes = try await Task(executorPreference: broker.loop) {
-            let call = try ControlCall(message: ControlMessage.call(verb).dropLast())
-            return await BrokerVerbs(broker).dispatch().answer(call)
-        }.value
-        return try ControlMessage.decodeReply(to: Verb.self, from: try #require(bytes).dropLast())
+        try await broker.call(verb)
     }
 
     /// Plays a backend and a frontend that connect.

@@ -38,6 +38,12 @@ import Testing
         }
         #expect(try text("usr/share/varlink/org.xenback.control.varlink") == ControlInterface.description)
         #expect(try text("usr/lib/systemd/system/xenbackd.service").contains("\nExecStart=/usr/sbin/xenbackd\n"))
+        // What crash transparency is promised with (systemd.service(5), systemd.kill(5), systemd.exec(5)).
+        let unit = try text("usr/lib/systemd/system/xenbackd.service").split(separator: "\n")
+        for line in [
+            "OOMPolicy=continue", "KillMode=process", "Restart=always", "RuntimeDirectoryPreserve=yes",
+            "FileDescriptorStoreMax=4096",
+        ] { #expect(unit.contains { $0 == line }, "\(line)") }
         #expect(try text("usr/share/bash-completion/completions/xenback").contains("block-attach"))
         #expect(try text("usr/share/doc/xenback/xen-blkback.conf").contains("\nblacklist xen-blkback\n"))
         #expect(try text("usr/share/doc/xenback/xen-netback.conf").contains("\nblacklist xen-netback\n"))

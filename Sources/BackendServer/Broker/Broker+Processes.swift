@@ -97,7 +97,7 @@ extension Broker {
         return life.progressed
     }
 
-    private func exclude(_ path: DevicePath) {
+    func exclude(_ path: DevicePath) {
         excluded.insert(path)
         let text = "closed: its backend died \(CrashAttribution.limit) times in a row while serving it"
         log(of: path).error("\(text); attach it anew to try again")

@@ -14,23 +14,49 @@ extension Broker {
 
     /// Gives a call to the domain's worker. One that is being replaced is waited for: what may be asked here can be
     /// asked twice, so that a worker's death in the middle is no error either.
-    /// - Parameter none: the answer where the domain has no device of ours.
+    /// - Parameters:
+    ///   - none: the answer where the domain has no such device of ours.
+    ///   - kinds: what the call is about.
+    /// - Throws: what the worker answers; `.workerUnavailable` with the reason if devices are there and nobody serves them.
     func forward<Verb: ControlVerb>(
         _ call: Verb,
         to domain: DomainID,
-        none: Verb.Reply? = nil
+        none: Verb.Reply? = nil,
+        of kinds: @Sendable (DeviceKind) -> Bool = { _ in true }
     ) async throws(ControlError) -> Verb.Reply {
         let deadline = ContinuousClock.now + WorkerHotplug.patience
         while let worker = workers[domain], worker.process != nil || worker.machine.expectsWorker {
             do throws(ControlError) {
                 return try await WorkerCall.perform(call, at: setting.run.socket(of: domain), on: loop)
             } catch {
-                guard case .workerUnavailable = error, ContinuousClock.now < deadline else { throw error }
+                guard case .workerUnavailable = error else { throw error }
+                if ContinuousClock.now >= deadline { break }
             }
             await loop.sleep(for: WorkerHotplug.askAgain)
         }
-        if let none { return none }
-        throw .workerUnavailable(reason: "domain \(domain) has no device of ours")
+        let unserved = listing.devices(of: domain).map(\.path).filter { kinds($0.kind) }
+        if let none, unserved.isEmpty { return none }
+        throw .workerUnavailable(reason: whyUnserved(unserved, of: domain))
+    }
+
+    /// What to tell somebody who asked about devices that have no worker.
+    private func whyUnserved(_ paths: [DevicePath], of domain: DomainID) -> String {
+        if paths.isEmpty { return "domain \(domain) has no device of ours (xenback list shows them all)" }
+        let reasons = paths.map { path in
+            if excluded.contains(path) {
+                return "\(path.shortName) is closed: its worker crashed \(CrashAttribution.limit) times in a row while"
+                    + " serving it; detach it and attach it again to try once more"
+            }
+            if listing.devices[path]?.isOver ?? false {
+                return "\(path.shortName) is closed; the toolstack has yet to remove it"
+            }
+            if refused.contains(domain) {
+                return
+                    "\(path.shortName) waits for a worker: \(setting.workerLimit) run, which is the most there may be"
+            }
+            return "\(path.shortName) waits for a worker, which does not start or does not answer"
+        }
+        return reasons.joined(separator: "; ") + " (journalctl -u xenbackd has the details)"
     }
 
     /// What the domain's worker answers now; nil if there is none or it does not answer soon.
@@ -48,20 +74,21 @@ extension Broker {
         let values = try? await hypervisor.store.perform { (store) throws(HypervisorFailure) in
             (
                 back: try store.read(path.key(BusKeys.state)), front: try store.read(path.frontendKey(BusKeys.state)),
-                node: try store.read(path.key(BlockKeys.device)), name: try store.read(path.domain.nameNode),
-                problem: try store.read(path.errorNode)
+                node: try store.read(path.key(BlockKeys.device)), problem: try store.read(path.errorNode)
             )
         }
+        // In a driver domain this is not readable (EACCES), and the rest is.
+        let name = (try? await hypervisor.store.read(path.domain.nameNode)) ?? nil
         var report = DeviceReport(path: path, phase: phase(path))
         report.backendState = values?.back.flatMap { XenbusState(text: $0) }
         report.frontendState = values?.front.flatMap { XenbusState(text: $0) }
         report.lastFailure = values?.problem
         let worker = workers[path.domain]?.process?.identifier
-        return Device(report, DeviceContext(domainName: values?.name, node: values?.node, worker: worker))
+        return Device(report, DeviceContext(domainName: name, node: values?.node, worker: worker))
     }
 
     private func phase(_ path: DevicePath) -> String {
-        if excluded.contains(path) { return "closed after \(CrashAttribution.limit) deaths of its backend" }
+        if excluded.contains(path) { return "closed after \(CrashAttribution.limit) crashes of its worker" }
         return workers[path.domain]?.process == nil ? "waiting for a worker" : "served"
     }
 }

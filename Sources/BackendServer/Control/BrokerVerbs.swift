@@ -25,11 +25,11 @@ struct BrokerVerbs: Sendable {
     func dispatch() -> ControlDispatch {
         var dispatch = ControlDispatch(product: "xenbackd", version: Release.version, process: Int(getpid()))
         dispatch.on(List.self) { _ in List.Reply(devices: await list()) }
-        dispatch.on(Show.self) { call throws(ControlError) in
-            try await broker.forward(call, to: try await domain(call.domain), none: Show.Reply(reports: []))
-        }
+        dispatch.on(Show.self) { call throws(ControlError) in try await show(call) }
         dispatch.on(NetworkList.self) { call throws(ControlError) in
-            try await broker.forward(call, to: try await domain(call.domain), none: NetworkList.Reply(cards: []))
+            try await broker.forward(call, to: try await domain(call.domain), none: NetworkList.Reply(cards: [])) {
+                $0.hasInterface
+            }
         }
         dispatch.on(Hotplug.self) { call throws(ControlError) in
             guard let path = DevicePath(text: call.path) else { throw .invalidParameter("path") }
@@ -52,6 +52,25 @@ struct BrokerVerbs: Sendable {
             )
         }
         return DeviceToolstack(store: store, own: own, loop: broker.loop, log: broker.log, hotplug: broker.hotplug)
+    }
+
+    /// One device, or all of a domain. A device that has no worker has no report: the answer is the reason.
+    private func show(_ call: Show) async throws(ControlError) -> Show.Reply {
+        let domain = try await domain(call.domain)
+        guard let device = call.device else {
+            return try await broker.forward(call, to: domain, none: Show.Reply(reports: []))
+        }
+        do throws(ControlError) {
+            return try await broker.forward(call, to: domain)
+        } catch {
+            guard case .workerUnavailable = error else { throw error }
+            var names: [DeviceName] = []
+            for path in await broker.listing.devices(of: domain).map(\.path) {
+                names.append(DeviceName(path, node: await broker.shown(path).node))
+            }
+            _ = try DeviceName.only(device, of: domain, among: names)
+            throw error
+        }
     }
 
     private func list() async -> [Device] {

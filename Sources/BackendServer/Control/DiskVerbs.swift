@@ -13,7 +13,9 @@ extension Broker {
 extension BrokerVerbs {
     func addDiskVerbs(to dispatch: inout ControlDispatch) {
         dispatch.on(BlockList.self) { call throws(ControlError) in
-            try await broker.forward(call, to: try await domain(call.domain), none: BlockList.Reply(disks: []))
+            try await broker.forward(call, to: try await domain(call.domain), none: BlockList.Reply(disks: [])) {
+                $0.isDisk
+            }
         }
         dispatch.on(BlockResize.self) { call throws(ControlError) in
             try await broker.forward(call, to: try await domain(call.domain))
