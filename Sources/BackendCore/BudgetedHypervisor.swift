@@ -60,7 +60,7 @@ private final class BudgetedGrants: GrantTable {
     }
 }
 
-/// Mapped pages that give back what they took of the budget.
+/// Mapped pages that return their share of the budget when they go.
 private final class BudgetedPages: Sendable {
     private let pages: SharedPages
     private let count: Int

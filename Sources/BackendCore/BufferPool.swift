@@ -3,7 +3,7 @@
 public import SharedRing
 public import SystemPackage
 
-/// A stack of chunks in one arena. What was used last is given out first, so a quiet disk keeps few pages resident.
+/// A stack of chunks in one arena: last in, first out, so that an idle disk keeps few pages resident.
 public struct BufferPool: ~Copyable {
     /// Bytes of a chunk.
     public static let chunkBytes = 65536

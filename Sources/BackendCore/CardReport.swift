@@ -6,7 +6,7 @@ public struct CardReport: Hashable, Sendable {
     public var mac: String?
     /// The interface at the host's end.
     public var interface: String?
-    /// What the toolstack wants it to be a port of.
+    /// The bridge that the toolstack asked for.
     public var bridge: String?
     /// Bytes.
     public var mtu: UInt32

@@ -7,7 +7,7 @@ public struct ControllerReport: Hashable, Sendable {
     public var portCount: Int?
     /// What was negotiated, for people; nil while no frontend is connected.
     public var connection: String?
-    /// The ports that are not empty or are to have something in them, in order.
+    /// The ports that have a device, or are assigned one, in order.
     public var ports: [PortReport] = []
 
     public init() {}
@@ -24,11 +24,11 @@ public struct ControllerReport: Hashable, Sendable {
 /// The facts of one port.
 public struct PortReport: Hashable, Sendable {
     public enum State: Hashable, Sendable {
-        /// There is a device of the host in it: where it is plugged in (`1-1.4`), and all about it for people.
+        /// A host device is attached: its bus ID (`1-1.4`), and a description for people.
         case device(bus: String, description: String)
-        /// What the toolstack wrote there fits no device yet.
+        /// No host device matches what the toolstack wrote yet.
         case waiting(for: String)
-        /// What is to be in it cannot be, for this reason.
+        /// The assigned device cannot be attached; the reason.
         case failed(String)
     }
     /// From 1.

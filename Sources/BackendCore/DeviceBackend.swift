@@ -25,7 +25,7 @@ public protocol DeviceBackend: Actor {
 public protocol DeviceClass: Sendable {
     /// The directories below `backend/` this class looks at.
     var kinds: [DeviceKind] { get }
-    /// Whether a device with these keys is ours to serve (two backends on one ring are corruption).
+    /// Whether a device with these keys is ours to serve (two backends on one ring corrupt it).
     func owns(_ keys: BackendNodes) -> Bool
     /// Makes the backend; nothing happens before `run`.
     func makeBackend(_ path: DevicePath, _ environment: WorkerEnvironment) -> any DeviceBackend

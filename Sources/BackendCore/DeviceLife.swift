@@ -21,9 +21,9 @@ public struct DeviceLife: Sendable {
     /// The frontend's directory; empty before `run`.
     public internal(set) var frontend = ""
     var events: [HandshakeEvent] = []
-    /// What the device waits for that the host does late; nil if it waits for nothing.
+    /// What the device is waiting for the host to do; nil if nothing.
     var waitingFor: String?
-    /// The attach under way, or the last.
+    /// The attach in progress, or the last one.
     var attaching: Task<Void, Never>?
     /// What XenStore does not give.
     var trouble = XenStoreTrouble()
@@ -49,7 +49,7 @@ public struct DeviceLife: Sendable {
         return handshake.map { "waiting for \($0.awaited)" } ?? "starting"
     }
 
-    /// It has just started, or takes a device over: what it will serve is not known yet.
+    /// It has just started or is taking a device over, so what it will serve is not known yet.
     public var isStartingUp: Bool {
         switch handshake?.phase {
         case nil, .starting, .opening, .connecting: !isFinished && !isDraining
@@ -57,14 +57,14 @@ public struct DeviceLife: Sendable {
         }
     }
 
-    /// Whether what is being opened or attached is still of use to anybody.
+    /// Whether what is being opened or attached is still needed.
     public var isWanted: Bool { !isFinished && !isDraining && (handshake?.isWanted ?? false) }
 
     var isServing: Bool {
         if case .serving = handshake?.phase { true } else { false }
     }
 
-    /// Says what the device does. A frontend can make it do things for ever, but not log for ever (XSA-43).
+    /// Logs what the device does. A frontend can keep it busy for ever, but not make it log for ever (XSA-43).
     public mutating func say(_ text: @autoclosure () -> String, level: Logger.Level = .info) {
         guard let suppressed = lines.allow() else { return }
         let text = text()
@@ -72,7 +72,7 @@ public struct DeviceLife: Sendable {
     }
 }
 
-/// Where a queue tells its device, from its own loop, that the connection broke down.
+/// How a queue, on its own loop, tells its device that the connection broke down. The first breakdown is kept.
 public final class BreakdownLatch: Sendable {
     private let first = Mutex<Breakdown?>(nil)
     private let signal: WatchSignal
@@ -84,6 +84,6 @@ public final class BreakdownLatch: Sendable {
         first.withLock { $0 = $0 ?? breakdown }
         signal.raise()
     }
-    /// The first of this connection.
+    /// The connection's first breakdown.
     public var raised: Breakdown? { first.withLock { $0 } }
 }

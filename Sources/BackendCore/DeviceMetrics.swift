@@ -1,6 +1,6 @@
 // What all device classes' counters have: names, a sum, a form for reports.
 
-/// The counters of a queue or a device. They only grow. A frontend can make us count, never log without limit.
+/// The counters of a queue or a device. They only grow. A frontend can make us count, but not log, without limit.
 ///
 /// Hot code adds to the stored properties directly; only reports go through the names.
 public protocol DeviceMetrics: Sendable {

@@ -20,9 +20,9 @@ public struct BackendNodes: Sendable {
     public subscript(name: String) -> String? { values[name] }
 }
 
-/// Something asked for cannot be done; `text` is for the person who asked, complete in itself.
+/// A request that cannot be fulfilled; `text` tells the person who asked everything.
 public struct BackendFailure: Error, Hashable, Sendable, CustomStringConvertible {
-    /// Whose move it is now.
+    /// What kind of failure it is, and so who has to act.
     public enum Kind: String, Hashable, Sendable {
         /// No such image, device, domain.
         case notFound
@@ -32,7 +32,7 @@ public struct BackendFailure: Error, Hashable, Sendable, CustomStringConvertible
         case denied
         /// The request or a key makes no sense.
         case invalid
-        /// Right, but not for this device or not in this state.
+        /// A valid request, but not for this device or not in this state.
         case unsupported
         /// The frontend broke the protocol.
         case frontend
@@ -41,11 +41,11 @@ public struct BackendFailure: Error, Hashable, Sendable, CustomStringConvertible
     }
     public let kind: Kind
     public let text: String
-    /// Waiting may cure it: memory comes back, a dead predecessor's port or lock comes free. Only what a device needs
-    /// while it is attached is waited for (`DeviceShell.wait`).
+    /// It may resolve itself: memory is freed, a dead predecessor's port or lock is released. Only a device that is
+    /// being attached waits for that (`DeviceShell.wait`).
     public let mayPass: Bool
 
-    /// - Parameter mayPass: nil: as `kind` has it, true for `busy` and `host`.
+    /// - Parameter mayPass: nil for the default of `kind`: true for `busy` and `host`.
     public init(_ kind: Kind, _ text: String, mayPass: Bool? = nil) {
         self.kind = kind
         self.text = text
@@ -55,7 +55,7 @@ public struct BackendFailure: Error, Hashable, Sendable, CustomStringConvertible
 }
 
 extension BackendFailure {
-    /// What went wrong on the host, as the device's owner is told.
+    /// A host failure, as it is reported to the device's owner.
     public init(_ failure: HostFailure) {
         let kind: Kind =
             switch failure.kind {

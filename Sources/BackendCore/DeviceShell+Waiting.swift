@@ -1,16 +1,16 @@
-// Waiting for what the host does late: a phase that `show` names, a log line once a minute, and no end while it is wanted.
+// Waiting for a slow host: a phase that `show` names, a log line a minute, and no timeout while the device is needed.
 
 internal import HostIO
 internal import Hypervisor
 internal import XenWire
 
 extension DeviceShell {
-    /// Tries until it works: a dead predecessor's lock, port or interface comes free, memory comes back.
+    /// Retries until it works: a dead predecessor's lock, port or interface is released, memory is freed.
     ///
-    /// What will not pass (`BackendFailure.mayPass`) is thrown at once; what the frontend did wrong closes its device.
+    /// A permanent failure (`BackendFailure.mayPass` is false) is thrown at once; a frontend's fault closes its device.
     /// - Parameters:
     ///   - what: what `show` names meanwhile, after "waiting for": `the image's lock`.
-    ///   - limit: nil: for as long as somebody wants the device (`DeviceLife.isWanted`).
+    ///   - limit: nil: for as long as the device is needed (`DeviceLife.isWanted`).
     /// - Throws: the last failure.
     public func wait<Result>(
         for what: String,
@@ -33,13 +33,13 @@ extension DeviceShell {
     }
 }
 
-/// The attach that the present task runs, if it runs one.
+/// The mark of the attach that the present task runs, if any.
 private enum Attaching {
     @TaskLocal static var mark: DeviceCrashMark?
 }
 
 extension DeviceShell {
-    /// Looks at what the frontend and a predecessor left: a crash of this is this device's.
+    /// For code that reads what the frontend and a predecessor left: a crash in it is attributed to this device.
     package func marked<Result>(
         _ attach: () async throws(BackendFailure) -> Result
     ) async throws(BackendFailure) -> Result {
@@ -52,7 +52,7 @@ extension DeviceShell {
         return try result.get()
     }
 
-    /// Waits for others: when the worker dies meanwhile, it is not by this device's attach.
+    /// For waiting: if the worker dies meanwhile, this device's attach is not to blame.
     func resting<Result>(_ wait: () async -> Result) async -> Result {
         let mark = Attaching.mark
         mark?.end()
@@ -62,9 +62,9 @@ extension DeviceShell {
 }
 
 extension DeviceShell {
-    /// Runs a call of the host's that may hang (storage that does not answer) on a helper thread, and waits for it in the
-    /// same way: with a phase, with a line a minute, and while somebody wants the device. The call itself cannot be taken
-    /// back; what it brings when nobody waits any more is dropped.
+    /// Runs a host call that may hang (storage that does not answer) on a helper thread, and waits for it in the same
+    /// way: with a phase, a log line a minute, and for as long as the device is needed. The call itself cannot be
+    /// cancelled; a result that nobody waits for any more is dropped.
     /// - Parameter what: what `show` names if it takes longer, after "waiting for".
     public func hostCall<Result: Sendable>(
         _ what: String,
@@ -103,7 +103,7 @@ struct Patience {
         nextLine = now + Patience.firstLine
     }
 
-    /// - Returns: nil if there was enough waiting.
+    /// - Returns: nil once the limit has passed.
     mutating func next(now: ContinuousClock.Instant = .now) -> Duration? {
         if let end, now >= end { return nil }
         return pauses.next()

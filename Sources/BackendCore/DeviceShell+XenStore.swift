@@ -1,4 +1,5 @@
-// How devices talk with XenStore and the hypervisor. XenStore may be out of reach for a while: data goes on, we ask again.
+// How devices talk to XenStore and the hypervisor. While XenStore is unreachable data keeps flowing and calls are
+// retried.
 
 internal import HostIO
 public import Hypervisor
@@ -48,7 +49,7 @@ extension DeviceShell {
         return watches
     }
 
-    /// Writes keys of ours in one transaction, unless the directory is gone: a write would bring it back.
+    /// Writes keys of ours in one transaction, unless the directory is gone: a write would recreate it.
     public func write(_ values: [(String, String)], _ what: String) async {
         let path = path
         await persist(what, isTransaction: true) { (store) throws(HypervisorFailure) in
@@ -82,7 +83,7 @@ extension DeviceShell {
         await environment.controlLoop.sleep(for: pause)
     }
 
-    /// The frontend's domain as nobody else can be: what a journal belongs to.
+    /// A name for the frontend's domain that no other domain ever has: a journal belongs to it.
     public func domainIdentity() async throws(BackendFailure) -> String {
         let (domains, domain) = (environment.hypervisor.domains, path.domain)
         let identity: DomainIdentity?
@@ -98,8 +99,8 @@ extension DeviceShell {
         return identity.text
     }
 
-    /// The device is another domain's, which got our domain's number: its own worker will serve it, from what it finds.
-    /// Nothing of it may be touched, and this process ends in a moment (`WorkerEnvironment.isReplaced`).
+    /// The domain number was reused: the device is another domain's now, and that domain's own worker will serve it.
+    /// Nothing of it may be touched, and this process is about to exit (`WorkerEnvironment.isReplaced`).
     private func leave() async {
         environment.isReplaced.raise()
         await environment.controlLoop.wait { life.isFinished }
@@ -114,7 +115,8 @@ extension DeviceShell {
             case GrantBudget.refused: throw BackendFailure(.host, "cannot map the ring: \(error.operation)")
             case .noMemory, .resourceTemporarilyUnavailable:
                 throw BackendFailure(.host, "cannot map the ring: \(error)")
-            // Bad grants are the frontend's. A takeover waits all the same: the kernel answers EINVAL to other things too.
+            // Bad grants are the frontend's fault. A takeover waits nevertheless: the kernel returns EINVAL for other
+            // reasons too.
             default: throw BackendFailure(.frontend, "cannot map the ring: \(error)", mayPass: true)
             }
         }
@@ -127,8 +129,8 @@ extension DeviceShell {
 
     /// Makes the journal of a new connection, or opens what a predecessor left for the same one.
     ///
-    /// A predecessor may have died while it reconnected, between two journals. Rings that hold no answer tell it: every
-    /// request that anybody ever took from them is still in them, so they are served from their beginning.
+    /// A predecessor may have died while reconnecting, between two journals. Rings without a single response show that:
+    /// every request ever taken from them is still there, so they are served from the start.
     /// - Parameters:
     ///   - identity: says which connection it is: domain, rings, ports.
     ///   - rings: all of them, mapped.

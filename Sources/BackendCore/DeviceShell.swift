@@ -1,4 +1,4 @@
-// The life of a device of any class: asks the handshake what to do, and has it done. Pinned to the control loop.
+// The life cycle of a device of any class: asks the handshake what to do, and does it. Pinned to the control loop.
 
 internal import HostIO
 public import Hypervisor
@@ -9,7 +9,7 @@ public import XenWire
 /// worker; the class opens, connects and releases what is its own.
 public protocol DeviceShell: DeviceBackend {
     nonisolated var environment: WorkerEnvironment { get }
-    /// Raised by the watches, by finished work and by whoever asks something of the device.
+    /// Raised by the watches, by finished work and by requests to the device.
     nonisolated var signal: WatchSignal { get }
     var life: DeviceLife { get set }
 
@@ -38,9 +38,9 @@ public protocol DeviceShell: DeviceBackend {
     func connect(isTakeover: Bool) async throws(BackendFailure) -> String
     /// Finishes what is in flight and releases all that `connect` took, also if that failed half-way.
     func disconnect() async
-    /// Why the connection cannot go on, if it cannot.
+    /// Why the connection cannot continue; nil while it can.
     var breakdown: Breakdown? { get }
-    /// Drops what is held without finishing anything, for tests: what the death of the process does.
+    /// Drops everything without finishing it, as the death of the process does; for tests.
     func release() async
 }
 
@@ -99,7 +99,7 @@ extension DeviceShell {
         for directive in directives { await perform(directive) }
     }
 
-    /// Enters an event and wakes `run`.
+    /// Queues an event and wakes `run`.
     private func enqueue(_ event: HandshakeEvent) {
         life.events.append(event)
         signal.raise()
@@ -109,7 +109,7 @@ extension DeviceShell {
         guard !life.isFinished else { return }
         life.isDraining = true
         enqueue(.stop)
-        // The body looks again: other jobs of this actor may run before it.
+        // Checked again inside: other jobs of this actor may have run in between.
         await withCheckedContinuation { continuation in
             if life.isFinished { continuation.resume() } else { life.stopped.append(continuation) }
         }
@@ -129,8 +129,8 @@ extension DeviceShell {
         if let failure { throw failure }
     }
 
-    /// Ends as if the process had been killed, for tests: nothing is finished, nothing is written. A `connect` on its way
-    /// comes to its end first: what it opens afterwards would serve beside the successor, as no dead process does.
+    /// Ends as if the process had been killed, for tests: nothing is finished or written. A `connect` in progress is
+    /// waited for: what it opened afterwards would serve beside the successor, which no dead process does.
     package func abandon() async {
         await withCheckedContinuation { continuation in
             if life.isFinished { return continuation.resume() }
@@ -143,9 +143,9 @@ extension DeviceShell {
     }
 }
 
-// What the handshake orders, done.
+// Carrying out the handshake's directives.
 extension DeviceShell {
-    /// How long 2 stays where no script holds it (`HandshakeDirective.holdInitWait`).
+    /// How long state 2 is kept where no script holds it (`HandshakeDirective.holdInitWait`).
     private static var initWaitTime: Duration { .milliseconds(300) }
 
     private func perform(_ directive: HandshakeDirective) async {
@@ -195,14 +195,14 @@ extension DeviceShell {
         }
     }
 
-    /// Attaches without keeping the states unread: what is waited for may lose its use meanwhile.
+    /// Attaches in a task of its own, so that states are still read meanwhile: the device may no longer be needed.
     private func startAttaching(isTakeover: Bool) {
         life.reportedFault = false
         life.attaching = Task(executorPreference: environment.controlLoop) { await self.attach(isTakeover: isTakeover) }
     }
 
-    /// The host's being late (no room for the journal, no memory for mappings) never closes the device: it is waited
-    /// for, and the frontend's keys are read anew each time.
+    /// A slow host (no room for the journal, no memory for mappings) never closes the device: the attach is retried,
+    /// and the frontend's keys are read again each time.
     private func attach(isTakeover: Bool) async {
         do throws(BackendFailure) {
             let summary = try await wait(for: "the rings") { () async throws(BackendFailure) in
@@ -222,8 +222,8 @@ extension DeviceShell {
             return try await marked { () async throws(BackendFailure) in try await connect(isTakeover: isTakeover) }
         } catch {
             await disconnect()
-            // What a new frontend did wrong does not pass. A takeover cannot tell: a port that is still the dead
-            // predecessor's looks like one that is wrong.
+            // A new frontend's fault is permanent. A takeover cannot tell: a port that is still the dead predecessor's
+            // looks like a wrong one.
             guard !isTakeover, error.mayPass else { throw error }
             guard error.kind != .frontend else { throw BackendFailure(error.kind, error.text, mayPass: false) }
             life.log.failure(error.text)
@@ -234,7 +234,7 @@ extension DeviceShell {
     /// Where the device marks that its code runs.
     public var mark: DeviceCrashMark? { environment.marks?.mark(for: "\(path.kind)/\(path.index)") }
 
-    /// Finishes what is in flight without keeping people and scripts waiting.
+    /// Finishes what is in flight; commands and scripts are answered meanwhile.
     private func startDisconnecting() {
         Task(executorPreference: environment.controlLoop) {
             await self.disconnect()

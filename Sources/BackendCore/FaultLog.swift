@@ -1,14 +1,14 @@
-// Who is told of what went wrong: faults of a frontend a few times, a failure of the host once for each cause.
+// What is logged of faults and failures: a frontend's faults at a limited rate, a host failure once per cause.
 
 public import Logging
 internal import Synchronization
 
-/// The log of one device and its queues. Everything is counted elsewhere; here it is decided what is also said.
+/// The log of one device and its queues. Everything is counted elsewhere; this decides what is also logged.
 ///
-/// A frontend's faults pass a rate limiter (XSA-43). A host failure is said once for each cause, and again only after
-/// `forget`: a full disk fails every write of a busy guest, and one line is what its owner needs. All logs of a device
-/// share one limiter and one memory for as long as the device lives: a frontend that connects again and again, to many
-/// queues, gains no lines by it.
+/// A frontend's faults go through a rate limiter (XSA-43). A host failure is logged once per cause, and again only
+/// after `forget`: a full disk fails every write of a busy guest, and one line is enough. All logs of a device share
+/// one limiter and one memory of causes for the device's lifetime, so that a frontend gains no lines by reconnecting or
+/// by using many queues.
 public struct FaultLog: Sendable {
     private let logger: Logger
     private let budget: LogBudget
@@ -45,19 +45,19 @@ public struct FaultLog: Sendable {
         if budget.isNew(text) { logger.error("\(text)") }
     }
 
-    /// The host still fails, and something waits for it. Always said: the caller sees to it that this is rare.
+    /// The host still fails, and something waits for it. Always logged: the caller keeps this rare.
     public mutating func stillFailing(_ text: String) {
         lastFailure = text
         logger.warning("\(text)")
     }
 
-    /// Says each cause once more from now on: what failed works again, or is another thing now.
+    /// Lets each cause be logged once more: what failed works again, or was replaced.
     public mutating func forget() { budget.forget() }
 }
 
 /// What the logs of one device may still say.
 private final class LogBudget: Sendable {
-    /// Causes remembered; beyond it nothing new is said.
+    /// Causes remembered; new ones beyond these are not logged.
     private static let causeLimit = 64
 
     private struct State {

@@ -2,7 +2,7 @@
 
 public import XenWire
 
-/// A key of the frontend that makes no sense: the device is closed.
+/// An invalid key of the frontend: its device is closed.
 public struct FrontendNodeFault: Error, Hashable, Sendable, CustomStringConvertible {
     public let key: String
     public let problem: String
@@ -14,8 +14,8 @@ public struct FrontendNodeFault: Error, Hashable, Sendable, CustomStringConverti
     public var description: String { "\(key) \(problem)" }
 }
 
-/// The values of a frontend's keys, by their names below its directory. Each was read once: what is decided from one
-/// reading holds (XSA-155 is not about rings alone).
+/// The values of a frontend's keys, by their names below its directory. Each was read exactly once, so that no later
+/// change can undo a check (XSA-155 applies to XenStore as well).
 public struct FrontendNodes: Sendable {
     private let values: [String: String]
 
@@ -40,15 +40,15 @@ public struct FrontendNodes: Sendable {
         EventChannelPort(try number(key, in: 1...(1 << 17) - 1))
     }
 
-    /// A grant: any number may be one.
+    /// A grant reference; any number can be one.
     public func reference(_ key: String) throws(FrontendNodeFault) -> GrantReference {
         GrantReference(try number(key, in: 0...UInt32.max))
     }
 
-    /// A feature that is there or not, as Linux's `xenbus_read_unsigned` sees it: missing and nonsense are 0.
+    /// A feature flag as Linux's `xenbus_read_unsigned` reads it: missing or malformed means 0.
     public func flag(_ key: String) -> Bool { values[key].flatMap { UInt32(decimal: $0) } ?? 0 != 0 }
 
-    /// A frontend's text as a log line can bear it: short, printable ASCII only.
+    /// A frontend's text made safe for a log line: short, printable ASCII only.
     public static func quoted(_ text: String?) -> String {
         let printable = (text ?? "").unicodeScalars.prefix(32).map { (0x20..<0x7F).contains($0.value) ? $0 : "?" }
         return "'\(String(String.UnicodeScalarView(printable)))'"

@@ -6,8 +6,8 @@ internal import Synchronization
 public import SystemPackage
 public import XenWire
 
-/// The pages that one worker maps of its guest. What is mapped takes the host's memory for page tables and, in a
-/// paravirtualised domain 0, pages of its own; without limits a guest with many disks could have all of it.
+/// The pages that one worker maps of its guest. Mappings cost the host memory for page tables and, in a paravirtualised
+/// domain 0, pages of its own; without limits a guest with many disks could exhaust it.
 ///
 /// Data (persistent grants) is refused before rings are, and then copied instead. Thread-safe.
 public final class GrantBudget: Sendable {
@@ -32,10 +32,10 @@ public final class GrantBudget: Sendable {
             self.mappings = mappings
         }
 
-        /// The part of a limit that is for rings alone.
+        /// The part of a limit that is reserved for rings.
         static func reserve(of limit: Int) -> Int { min(limit / 8, 1024) }
 
-        /// What the kernel lets a process map, without what a worker needs for itself.
+        /// The kernel's limit for a process, minus what a worker needs for itself.
         public static func mappings(ofKernelLimit limit: Int) -> Int { limit - min(limit / 4, 4096) }
 
         /// The same for the running kernel.
@@ -54,9 +54,9 @@ public final class GrantBudget: Sendable {
     /// What `Refusal` is as an errno: EDQUOT.
     public static var refused: Errno { Errno(rawValue: EDQUOT) }
 
-    /// Pages set aside at once, so that the shares of others are not added up for each page.
+    /// Pages reserved at a time, so that the workers' shares are not added up for every page.
     static let chunk = 64
-    /// After the host's limit refused data it is not asked again for so long.
+    /// How long the host's limit is not checked again after it refused data, in nanoseconds.
     private static let rest: UInt64 = 100_000_000
 
     private struct State {
@@ -73,7 +73,7 @@ public final class GrantBudget: Sendable {
     private let tell: @Sendable (String) -> Void
     private let state = Mutex(State())
 
-    /// A budget of which nothing is used: what a predecessor had is given back.
+    /// An unused budget; a predecessor's share is returned.
     /// - Parameter tell: is told of the first refusal by each limit.
     public init(
         of domain: DomainID,
@@ -113,7 +113,7 @@ public final class GrantBudget: Sendable {
         state.withLock { state in
             state.pages -= count
             state.mappings -= 1
-            // Not at once, so that a page that comes and goes at the border costs nothing.
+            // With hysteresis, so that a page mapped and unmapped at a boundary costs nothing.
             let needed = GrantBudget.whole(state.pages)
             if state.reserved >= needed + 2 * GrantBudget.chunk {
                 state.reserved = needed
@@ -133,10 +133,10 @@ public final class GrantBudget: Sendable {
         let needed = state.pages + count
         guard needed > state.reserved else { return nil }
         if use == .data, MonotonicClock.nanoseconds < state.nextQuestion { return hostRefusal }
-        for wish in [GrantBudget.whole(needed), needed] {
-            shares.set(wish, of: domain)
+        for share in [GrantBudget.whole(needed), needed] {
+            shares.set(share, of: domain)
             if shares.total <= room(limits.hostPages) {
-                state.reserved = wish
+                state.reserved = share
                 return nil
             }
         }

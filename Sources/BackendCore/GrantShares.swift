@@ -1,4 +1,5 @@
-// How many pages of guests each worker has mapped, in a file that all of them map: the host's limit needs no messages.
+// How many pages of guests each worker has mapped, in a file that they all map, so that the host's limit needs no
+// messages.
 
 internal import Glibc
 internal import HostIO

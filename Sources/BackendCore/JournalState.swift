@@ -2,9 +2,9 @@
 
 internal import SharedRing
 
-/// A few bytes that are replaced as a whole: whoever looks after a kill finds the old or the new ones, never a mixture.
+/// A few bytes that are replaced atomically: after a kill there are either the old bytes or the new, never a mixture.
 ///
-/// Two copies lie behind a word that says which of them holds.
+/// Two copies follow a word that says which of them is valid.
 public struct JournalState: Sendable {
     private let pages: PrivatePages
     private let base: Int

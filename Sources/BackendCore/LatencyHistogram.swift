@@ -2,7 +2,7 @@
 
 /// Counts by duration. Bucket 0 is below 1 µs, bucket n is 2ⁿ⁻¹ … 2ⁿ−1 µs, the last takes all that is longer.
 public struct LatencyHistogram: Hashable, Sendable {
-    /// 2²² µs is four seconds: what is longer is all the same to the reader.
+    /// 2²² µs is four seconds; anything longer shares the last bucket.
     public static let bucketCount = 24
     /// `bucketCount` counts.
     public private(set) var buckets: [UInt64]

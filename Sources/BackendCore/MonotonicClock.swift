@@ -6,7 +6,8 @@ public enum MonotonicClock {
 
     /// Nanoseconds since some moment of this process, at least 1.
     public static var nanoseconds: UInt64 {
-        // Read first: made at its first use, it would otherwise be later than the time it is taken from.
+        // Read first: it is initialised at its first use, and would otherwise be later than the time it is subtracted
+        // from.
         let origin = origin
         let (seconds, attoseconds) = (ContinuousClock.now - origin).components
         return UInt64(truncatingIfNeeded: seconds) &* 1_000_000_000

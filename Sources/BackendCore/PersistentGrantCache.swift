@@ -1,12 +1,12 @@
-// Grants that stay mapped between requests (blkif.h, feature-persistent): a bounded cache that gives back what is idle.
+// Grants that stay mapped between requests (blkif.h, feature-persistent): a bounded cache that unmaps what is idle.
 
 public import SharedRing
 public import XenWire
 
 /// Mapped pages by grant reference, least recently used first. One queue owns one cache.
 ///
-/// Every mapping lives in here alone and is released by leaving (XSA-371): by age, by force, or with the cache. Data is
-/// copied in and out within a turn, so an entry is never in use when it is dropped.
+/// The cache holds the only reference to each mapping, so dropping an entry unmaps it (XSA-371): by age, by eviction,
+/// or with the cache. Data is copied in and out within a turn, so an entry is never in use when it is dropped.
 public struct PersistentGrantCache: ~Copyable {
     /// Linux blkback's bound, which frontends are written against (xen-blkback `max_persistent_grants`).
     public static let defaultLimit = 1056

@@ -1,6 +1,6 @@
-// Lets a frontend make us count, never log without limit (XSA-43).
+// Keeps a frontend from making us log without limit (XSA-43).
 
-/// A token bucket: `burst` at once, then one per `interval`. What is refused is counted, so that the next line that
+/// A token bucket: `burst` at once, then one per `interval`. Refused lines are counted, so that the next one that
 /// passes can say how many were left out.
 public struct RateLimiter: Sendable {
     private let burst: UInt32

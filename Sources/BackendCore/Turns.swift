@@ -1,31 +1,32 @@
-// What is the same in the turns of all queues: how they end, who is to blame for a crash in one, and waiting for the last.
+// What the turns of all queues have in common: how they end, how a crash in one is attributed, how a drain waits.
 
 internal import Synchronization
 
 /// How a turn of a queue ended.
 public enum TurnEnd: Hashable, Sendable {
-    /// Nothing waits. `worked`: there was something (if not, the event was spurious).
+    /// Nothing is waiting. `worked`: there was work (if not, the event was spurious).
     case idle(worked: Bool)
-    /// There is more; others of the loop first, then again.
+    /// There is more; the queue gets another turn after the others on its loop.
     case more
-    /// The connection cannot go on; nothing is taken any more.
+    /// The connection is broken; nothing more is taken.
     case broken(Breakdown)
 }
 
-/// Why a connection cannot go on.
+/// Why a connection is broken.
 public enum Breakdown: Error, Hashable, Sendable {
     /// The frontend broke its ring's rules.
     case frontend(String)
-    /// Something of the host's is gone for good.
+    /// A host resource is gone for good.
     case host(String)
 }
 
-/// Which device's code runs, told to whoever looks after the worker has crashed: one lane of the device's mark.
+/// Records which device's code is running, for whoever looks after a crash of the worker: one lane of the device's
+/// mark.
 public struct CrashLane: Sendable {
     public let device: DeviceCrashMark?
     @usableFromInline let lane: Int
 
-    /// - Parameter queue: nil: the device's own lane, for all that is no queue's turn.
+    /// - Parameter queue: nil for the device's own lane: everything but the turns of queues.
     public init(_ device: DeviceCrashMark?, queue: Int?) {
         self.device = device
         lane = queue.map { 1 + $0 } ?? 0

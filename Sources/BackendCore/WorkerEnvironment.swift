@@ -1,4 +1,4 @@
-// What a worker lends to its devices: hypervisor, loops, run directory, logger.
+// What a worker provides to its devices: hypervisor, loops, run directory, logger.
 
 public import HostIO
 public import Hypervisor
@@ -14,9 +14,9 @@ public final class WorkerEnvironment: Sendable {
     public let dataGrants: any GrantTable
     /// The domain whose devices are served.
     public let domain: DomainID
-    /// Who that is; nil where nobody looks. Another domain may get the number while this worker still has to end.
+    /// Its identity; nil where that is not checked. The number may be reused while this worker is still ending.
     public let identity: DomainIdentity?
-    /// Raised when the number is another domain's: this worker must not touch anything of it.
+    /// Raised when the number has become another domain's: this worker must not touch anything of that.
     public let isReplaced = WatchSignal()
     /// Device actors and handshakes run here.
     public let controlLoop: EventLoop

@@ -1,4 +1,4 @@
-// XenStore or Xen does not give what is asked for: say so rarely, and try again without haste.
+// XenStore or Xen fails: log that rarely, and retry with pauses.
 
 public import HostIO
 public import Hypervisor
@@ -14,7 +14,7 @@ public struct XenStoreTrouble: Sendable {
     private var since: ContinuousClock.Instant?
     /// The last line about a failure; it outlives the failure.
     private var reported: ContinuousClock.Instant?
-    /// A failure of the present row has been told of, so its end is worth a line.
+    /// The present failure has been logged, so its end is worth a line.
     private var isTold = false
     private var pauses = RetryPause()
 
@@ -47,8 +47,8 @@ public struct XenStoreTrouble: Sendable {
         return isTold ? "XenStore and Xen answer again after \((now - since).components.seconds) s" : nil
     }
 
-    /// xenstored does not answer (the two errors of a lost connection, and EAGAIN for a transaction that was in it).
-    /// Everything else is an answer: of a xenstored that works, or of Xen.
+    /// xenstored does not answer (the two errors of a lost connection, and EAGAIN for a transaction on it). Everything
+    /// else is an answer of a working xenstored, or of Xen.
     private static func isSilence(_ failure: HypervisorFailure) -> Bool {
         [.timedOut, .socketNotConnected, .resourceTemporarilyUnavailable].contains(failure.errno)
     }

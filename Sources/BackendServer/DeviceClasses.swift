@@ -20,7 +20,7 @@ struct DeviceClasses: Sendable {
     }
 }
 
-/// A device class whose devices are made of what is plugged into the host.
+/// A device class that serves USB devices of the host.
 protocol USBServing: DeviceClass {
     var host: any USBHost { get }
 }
@@ -28,6 +28,6 @@ protocol USBServing: DeviceClass {
 extension USBClass: USBServing {}
 
 extension DeviceClasses {
-    /// Where USB devices are plugged in; nil where no class serves them.
+    /// The host's USB; nil where no class serves it.
     var usbHost: (any USBHost)? { all.lazy.compactMap { ($0 as? any USBServing)?.host }.first }
 }

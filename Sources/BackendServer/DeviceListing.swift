@@ -1,4 +1,4 @@
-// What XenStore says there is: one consistent look at the backend directories of our own domain.
+// The devices in XenStore: one consistent snapshot of the backend directories of our own domain.
 
 internal import BackendCore
 internal import Hypervisor
@@ -7,13 +7,13 @@ internal import XenWire
 /// One backend directory, as far as broker and worker care.
 struct ListedDevice: Hashable, Sendable {
     var path: DevicePath
-    /// nil: missing, or no number 0 … 8.
+    /// nil: missing or not a number from 0 to 8.
     var state: XenbusState?
     var online: Bool
     /// A device class of ours claims it.
     var isOurs: Bool
 
-    /// Closed and told not to come back: only the toolstack has still something to do with it.
+    /// Closed and not to come back: only the toolstack still has something to do with it.
     var isOver: Bool { state == .closed && !online }
     /// Freshly made by the toolstack.
     var isNew: Bool { state == .initialising }
@@ -32,10 +32,10 @@ extension DevicePath {
 struct DeviceListing: Hashable, Sendable {
     var devices: [DevicePath: ListedDevice] = [:]
 
-    /// What decides about ownership and life; a backend directory holds some twenty more.
+    /// The keys that decide about ownership and life; a backend directory holds some twenty more.
     static let keys = [BusKeys.frontend, BusKeys.state, BusKeys.online, BusKeys.script]
 
-    /// The domains that have devices of ours, over or not.
+    /// The domains that have devices of ours, closed for good or not.
     var domains: Set<DomainID> { Set(devices.values.lazy.filter(\.isOurs).map(\.path.domain)) }
 
     func devices(of domain: DomainID) -> [ListedDevice] {
@@ -44,7 +44,7 @@ struct DeviceListing: Hashable, Sendable {
 
     /// Reads the directories of `kinds`, of one domain or of all.
     ///
-    /// Names that are no numbers are somebody else's; they are passed over.
+    /// Names that are not numbers are not ours and are skipped.
     static func read(
         _ store: any XenStoreOperations,
         kinds: [DeviceKind],

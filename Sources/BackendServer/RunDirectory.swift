@@ -33,8 +33,8 @@ struct RunDirectory: Hashable, Sendable {
     func socket(of domain: DomainID) -> FilePath { path.appending("worker-\(domain).sock") }
     func marks(of domain: DomainID) -> FilePath { path.appending("worker-\(domain).marks") }
 
-    /// Makes the directories that are missing, and shuts those that others may look into: journals hold guests' data.
-    /// - Throws: `EPERM` if one belongs to somebody else, `ELOOP` or `ENOTDIR` if it is none.
+    /// Makes missing directories, and closes those that others could read: journals hold guests' data.
+    /// - Throws: `EPERM` if one belongs to somebody else, `ELOOP` or `ENOTDIR` if it is not a directory.
     func prepare() throws(Errno) {
         for directory in [path, journals] {
             try Files.makeDirectory(directory, permissions: .ownerReadWriteExecute)
@@ -65,7 +65,7 @@ struct RunDirectory: Hashable, Sendable {
     func removeFiles(of domain: DomainID) throws(Errno) {
         try removeJournals(of: domain)
         for file in [marks(of: domain), socket(of: domain), lock(of: domain)] { try Files.remove(file) }
-        // Its worker is gone, and with it all that it had mapped.
+        // Its worker is gone, and its mappings with it.
         if let shares = try? GrantShares(grantShares) { shares.set(0, of: domain) }
     }
 
@@ -88,7 +88,7 @@ struct WorkerLabel: Hashable, Sendable {
     var process: CInt
     /// The program's build, so that a broker of another build replaces the worker.
     var build: String
-    /// The identity of the domain it serves, so that a number used again is noticed.
+    /// The identity of the domain it serves, so that a reused number is noticed.
     var identity: String
 
     var text: String { "\(process)\n\(build)\n\(identity)\n" }
@@ -99,7 +99,7 @@ struct WorkerLabel: Hashable, Sendable {
         self.identity = identity
     }
 
-    /// nil if the file is not (yet) written whole.
+    /// nil if the file is not (yet) complete.
     init?(text: String) {
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         guard lines.count == 4, lines[3].isEmpty, let process = CInt(decimal: lines[0]), process > 0 else { return nil }

@@ -66,7 +66,7 @@ extension ReadSettings {
         self.init(configuration: try Configuration(toml: text, file: file.string), text: text)
     }
 
-    /// A file that is not there is an empty one.
+    /// A missing file counts as empty.
     init(fileIfPresent file: FilePath) throws(ConfigurationError) {
         do throws(ConfigurationError) {
             try self.init(file: file)
@@ -77,10 +77,10 @@ extension ReadSettings {
     }
 }
 
-/// What a broker tells a worker's command line: with it the worker has the broker's settings, whatever has become of the
-/// file that they are from.
+/// What a broker puts on a worker's command line, so that the worker has the broker's settings whatever has happened to
+/// their file.
 public struct WorkerStart: Sendable {
-    /// nil: a spare one, which is told later.
+    /// nil: a spare worker, which is told later.
     public let domain: DomainID?
     /// nil: the broker's are from no file.
     public let settings: FilePath?
@@ -91,7 +91,8 @@ public struct WorkerStart: Sendable {
 public enum Release {
     public static let version = "0.1.0"
 
-    /// The version, and what tells this build from another of the same version: the program file's inode and time.
+    /// The version, and what distinguishes this build from another of the same version: the program file's inode and
+    /// time.
     static var build: String {
         "\(version) \((try? Files.edition(of: "/proc/self/exe")) ?? "unknown")"
     }
@@ -102,7 +103,7 @@ func ownProgram() -> String {
     guard let path = try? Files.target(ofLink: "/proc/self/exe") else {
         return CommandLine.arguments.first ?? "xenbackd"
     }
-    // The kernel's note that the file was replaced; the successor is what we want to start.
+    // The kernel's note that the file was replaced; its replacement is what we want to start.
     return path.hasSuffix(" (deleted)") ? String(path.dropLast(10)) : path
 }
 
@@ -192,8 +193,8 @@ struct ServiceStart {
 }
 
 extension ServiceStart {
-    /// Runs a step until the host has what it needs: whoever starts again only to fail again helps nobody.
-    /// - Returns: what `step` returns; if it throws what waiting does not cure, the process exits with status 1.
+    /// Retries a step until the host has what it needs: restarting would only fail again.
+    /// - Returns: what `step` returns; after an error that waiting does not cure, the process exits with status 1.
     func persist<R>(_ what: String, _ log: Logger, _ step: () throws(Errno) -> R) -> R {
         var isTold = false
         while true {
@@ -217,7 +218,7 @@ extension ServiceStart {
     }
 }
 
-/// Runs a service: `body` on the loop, signals on this thread, until `body` has the exit status.
+/// Runs a service: `body` on the loop, signals on this thread, until `body` returns the exit status.
 func runService(
     _ loop: EventLoop,
     onSignal: @escaping @Sendable (ServiceSignal) -> Void,

@@ -36,7 +36,7 @@ extension BlockRingState {
     }
 
     /// Publishes all responses put in this turn.
-    /// - Returns: whether the frontend wants to be told.
+    /// - Returns: whether the frontend asked to be notified.
     mutating func publish() -> Bool {
         guard ring.hasAnswers else { return false }
         let wanted = ring.publish()

@@ -40,7 +40,8 @@ extension BlockBackend {
         medium = try await open(target, isTakeover: isTakeover)
     }
 
-    /// Two backends on one ring destroy the disk, and the kernel's connects as soon as it reads `physical-device`.
+    /// Two backends on one ring destroy the disk, and the kernel's xen-blkback connects as soon as it reads
+    /// `physical-device`.
     private func refuseKernelsBackend() async throws(BackendFailure) {
         guard path.kind == .vbd else { return }
         let name = "vbd-\(path.domain)-\(path.index)"
@@ -54,11 +55,11 @@ extension BlockBackend {
 
     func closeBacking() { medium = nil }
 
-    /// What the image is stands in XenStore already: it was claimed before it was opened.
+    /// XenStore describes the image already: it was claimed before it was opened.
     var announcement: [(String, String)]? { medium != nil || keys?.isCDROM ?? false ? [] : nil }
 
-    /// Says in XenStore what the disk is, as the toolstack's script does (block-common.sh, `write_dev`): for others who
-    /// look whether they may have it, for libxl, which gives the path to the device model, and for people.
+    /// Writes what the disk is to XenStore, as the toolstack's script does (block-common.sh, `write_dev`): for others
+    /// that check whether the image is free, for libxl, which passes the path to the device model, and for people.
     func claim(_ site: DiskSite?) async {
         let path = path
         // libxl takes the path of a `vbd3` for the NBD socket of a tapdisk (libxl_disk.c,

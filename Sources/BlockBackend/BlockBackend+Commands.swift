@@ -23,7 +23,7 @@ extension BlockBackend: LiveDisk {
         guard let medium else { throw BackendFailure(.unsupported, "\(path) has no image") }
         let measured = try await medium.measuredAgain(on: environment.controlLoop)
         try await inTurn { disk in
-            // Another disc may have come in meanwhile.
+            // The disc may have been changed meanwhile.
             if disk.medium?.file === measured.file { await disk.replace(measured) }
         }
     }
@@ -75,12 +75,12 @@ extension BlockBackend: LiveDisk {
 
     // MARK: turns
 
-    /// Waits until what the device is can be told: a successor that has just started knows neither its keys nor its image.
+    /// Waits until the device is known: a successor that has just started has read neither its keys nor its image.
     private func ready() async throws(BackendFailure) { try await inTurn { _ in } }
 
-    /// Does `work` when nothing else changes the device: between two events of its life, and not while its image is being
-    /// opened. A command beside a connect would miss the queues that come after it, and its properties could be
-    /// overwritten with older ones.
+    /// Does `work` while nothing else changes the device: between two handshake events, and not while its image is
+    /// being opened. A command during a connect would miss queues that are still to be opened, and its properties could
+    /// be overwritten with older ones.
     private func inTurn(
         _ work: @escaping @Sendable (isolated BlockBackend) async -> Void
     ) async throws(BackendFailure) {

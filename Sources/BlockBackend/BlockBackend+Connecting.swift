@@ -1,4 +1,4 @@
-// Attaching to a frontend's rings, and letting go of them.
+// Attaching to a frontend's rings, and releasing them.
 
 internal import BackendCore
 internal import DiskImages

@@ -1,4 +1,4 @@
-// Finding, claiming, opening and locking an image, with patience for what the host does late.
+// Finding, claiming, opening and locking an image, waiting for a slow host.
 
 internal import BackendCore
 internal import DiskImages
@@ -11,14 +11,14 @@ internal import XenWire
 extension BlockBackend {
     /// How long a new disk waits for the last I/O of a holder that has died.
     private static let lockPatience = Duration.seconds(10)
-    /// What usually takes milliseconds; after it, who has the lock is worth a search.
+    /// The lock usually comes free within milliseconds; after this, its holder is searched for.
     private static let usualWait = Duration.seconds(2)
 
     /// Opens and locks an image on helper threads.
     ///
-    /// A disk that is taken over was let in before: whatever keeps its image from being opened now, a lock that the last
-    /// write of the predecessor still holds, storage that is away or does not answer, is waited for without limit, since
-    /// a frontend that sees its backend close gives its disk up.
+    /// A disk that is taken over was admitted before: whatever keeps its image from being opened now (a lock held until
+    /// the predecessor's last write completes, storage that is away or does not answer) is waited for without limit,
+    /// because a frontend that sees its backend close gives up its disk.
     func open(_ target: DiskTarget, isTakeover: Bool) async throws(BackendFailure) -> BlockMedium {
         let start = ContinuousClock.now
         do throws(BackendFailure) {
@@ -38,7 +38,7 @@ extension BlockBackend {
         isTakeover: Bool,
         namesHolder: Bool
     ) async throws(BackendFailure) -> BlockMedium {
-        /// What a new disk waits for is a holder that nobody sees, because it has died.
+        /// A new disk waits only for a holder that cannot be found, because it has died.
         @Sendable func failure(_ failure: ImageFailure) -> BackendFailure {
             BackendFailure(failure, target, mayPass: isTakeover || failure.isLocked && failure.holder == nil)
         }
@@ -59,8 +59,8 @@ extension BlockBackend {
         return BlockMedium(image)
     }
 
-    /// Who we are and who else may have the image. A new disk is claimed before it looks at the others: of two that look
-    /// at the same time at least one sees the other.
+    /// Who we are and who else may have the image. A new disk is claimed before the others are read: of two that do so
+    /// at the same time, at least one sees the other.
     private func options(_ target: DiskTarget, _ site: DiskSite, isTakeover: Bool) async -> ImageOptions {
         let (path, own) = (path, environment.hypervisor.domains.own)
         let guest = await persist("read whose disk it is") { (store) throws(HypervisorFailure) in
@@ -88,7 +88,7 @@ extension BlockBackend {
         )
     }
 
-    /// The image that is still in, or none.
+    /// Claims the image that is still in the drive again, or none.
     private func restoreClaim() async {
         guard let path = medium?.image.path else { return await claim(nil) }
         let find = { @Sendable in try? DiskSite.find(path) }

@@ -1,4 +1,4 @@
-// One disk: what is its own in the life that `DeviceShell` leads. Pinned to the control loop.
+// One disk: its part of the life cycle that `DeviceShell` runs. Pinned to the control loop.
 
 internal import BackendCore
 internal import HostIO
@@ -6,8 +6,8 @@ internal import Hypervisor
 internal import Logging
 internal import XenWire
 
-/// The actor of one disk. The files beside connect (`+Connecting`), open images (`+Opening`, `+Backing`) and answer
-/// people (`+Commands`, `+Reports`).
+/// The actor of one disk. Its other files connect (`+Connecting`), open images (`+Opening`, `+Backing`) and serve
+/// commands (`+Commands`, `+Reports`).
 actor BlockBackend: DeviceShell {
     nonisolated let path: DevicePath
     nonisolated let environment: WorkerEnvironment
@@ -16,7 +16,7 @@ actor BlockBackend: DeviceShell {
     let capabilities: BlockCapabilities
     var life: DeviceLife
 
-    /// Facts from the toolstack; nil before `run`.
+    /// What the toolstack specified; nil before `run`.
     var keys: BlockDeviceKeys?
     // What is held.
     var medium: BlockMedium?

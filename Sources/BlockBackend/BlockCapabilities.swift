@@ -1,6 +1,6 @@
 // What this backend can do, as it tells every frontend.
 
-/// What this backend offers to every frontend, before any frontend is there.
+/// What this backend offers to every frontend.
 public struct BlockCapabilities: Hashable, Sendable {
     /// 1 … 16.
     public let maxQueues: Int

@@ -28,8 +28,8 @@ struct BlockConnection: NegotiatedConnection, Hashable {
         return "\(abi.rawValue), \(queues.count) queue(s) of \(slotsPerQueue) slots on \(pages) page(s), \(grants)"
     }
 
-    /// What makes this connection this one, for the journal.
-    /// - Parameter domain: the frontend's domain as nobody else can be.
+    /// What identifies this connection, for the journal.
+    /// - Parameter domain: a name for the frontend's domain that no other domain ever has.
     func identity(domain: String) -> String {
         var text = "domain=\(domain);abi=\(abi.rawValue);persistent=\(usesPersistentGrants)"
         for queue in queues {

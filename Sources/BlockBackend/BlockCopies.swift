@@ -7,7 +7,7 @@ internal import SharedRing
 internal import XenWire
 
 extension BlockRingState {
-    /// A cache full of entries younger than this is thrashing: data is copied instead of mapping in circles.
+    /// A cache full of entries younger than this is thrashing: data is copied instead.
     private static let evictableAge: UInt64 = 1_000_000_000
     /// Mappings that may fail before the queue stops trying.
     private static let mappingFailureLimit = 16
@@ -62,7 +62,7 @@ extension BlockRingState {
     }
 
     /// The page behind a grant if it is, or now becomes, persistently mapped. nil is never an error: the copy that
-    /// follows says what is wrong.
+    /// follows reports what is wrong.
     private mutating func persistentPage(_ reference: GrantReference) -> SharedPages? {
         if let page = cache.lookup(reference, now: now) {
             metrics.persistentSegments &+= 1
@@ -76,7 +76,7 @@ extension BlockRingState {
             metrics.persistentSegments &+= 1
             return page
         } catch {
-            // What the budget refuses today it may grant tomorrow, and asking costs little.
+            // The budget may grant later what it refuses now, and asking is cheap.
             if error.errno != GrantBudget.refused { failedMappings += 1 }
             return nil
         }
@@ -110,7 +110,7 @@ extension BlockRingState {
         hasFreedBuffers = true
     }
 
-    /// Keeps the first wrong of a request.
+    /// Records a request's first fault.
     mutating func fail(_ slot: Int, _ fault: BlockFault) {
         if requests[slot].fault == nil { requests[slot].fault = fault }
     }

@@ -1,4 +1,4 @@
-// What the toolstack wants of a disk: the backend directory's keys, read once and turned into a value.
+// What the toolstack specified for a disk: the backend directory's keys, read once and turned into a value.
 
 internal import BackendCore
 internal import XenWire
@@ -9,10 +9,10 @@ struct BlockDeviceKeys: Hashable, Sendable {
     var frontend: String
     /// The image; nil for an empty drive.
     var target: DiskTarget?
-    /// Why the line's target is none.
+    /// Why the target is invalid.
     var targetFault: DiskTargetFault?
     var isReadOnly: Bool
-    /// `mode` is `w!`: more than one writer, and somebody says that it is all right.
+    /// `mode` is `w!`: several writers, which the administrator takes responsibility for.
     var mayBeShared: Bool
     var isCDROM: Bool
     var isRemovable: Bool

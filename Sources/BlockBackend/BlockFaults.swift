@@ -28,10 +28,11 @@ enum BlockFault: Error, Hashable, Sendable {
         }
     }
 
-    /// Whose wrong it is: decides how it is logged. `storage` was told, with the image's path, when the transfer ended.
+    /// Whose fault it is, which decides how it is logged. `storage` was logged, with the image's path, when the
+    /// transfer ended.
     enum Origin: Sendable { case frontend, host, storage, nobody }
 
-    /// The one place where wrongs become answers.
+    /// The one place where faults become answers.
     var verdict: (status: BlockStatus, origin: Origin) {
         switch self {
         case .request(let fault): (fault.status, .frontend)

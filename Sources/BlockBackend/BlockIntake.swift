@@ -6,7 +6,7 @@ internal import SharedRing
 internal import XenWire
 
 extension BlockRingState {
-    /// Takes all requests that wait (a batch of them where each will be moved here and now) and admits them.
+    /// Takes all requests that wait (a limited batch where the turn moves the data itself) and admits them.
     /// - Returns: how many were taken.
     mutating func intake() throws(Breakdown) -> Int {
         fresh.removeAll(keepingCapacity: true)
@@ -88,7 +88,7 @@ extension BlockRingState {
         runCopies()
     }
 
-    /// Answers a request that never was one.
+    /// Answers a malformed request.
     private mutating func refuse(_ slot: Int, _ raw: RawBlockRequest<Slot>, _ fault: BlockFault) {
         requests[slot] = PendingRequest(.unused, isIndirect: false, takenAt: now)
         let status = note(fault)

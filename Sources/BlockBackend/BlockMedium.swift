@@ -10,7 +10,7 @@ struct BlockMedium: Sendable {
     let image: RawImage
     /// Kept beside the image: a turn needs it for each transfer.
     let file: OpenFile
-    /// Transfers are copies: done where they are asked for.
+    /// Transfers are plain copies, done synchronously.
     var isInMemory: Bool { file.isInMemory }
 
     init(_ image: RawImage) {

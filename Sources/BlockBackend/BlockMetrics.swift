@@ -1,4 +1,4 @@
-// What a queue counts. A frontend can make us count, never log without limit.
+// What a queue counts. A frontend can make us count, but not log, without limit.
 
 internal import BackendCore
 internal import XenWire

@@ -6,9 +6,9 @@ internal import XenWire
 
 /// The guest of a disk, as the rules see it.
 struct BlockGuest: Hashable, Sendable {
-    /// Its UUID's node, which a migrated guest takes along; the domain's number where nobody tells.
+    /// Its UUID's node, which stays the same over a migration; the domain's number where there is none.
     let identity: String
-    /// QEMU serves as its device model and opens its disks: libxl's word, nil where there is none.
+    /// Whether QEMU is its device model and opens its disks, according to libxl; nil where libxl says nothing.
     let isFullyVirtual: Bool?
 
     /// - Parameter own: the domain we run in.
@@ -66,7 +66,7 @@ enum BlockNeighbours {
                             name: "disk \(name) of domain \(domain) (\(kind)/\(domain)/\(index))",
                             place: place.place,
                             access: access(mode: try store.read(other.key(BlockKeys.mode)), isShared: place.isShared),
-                            // The toolstack's script takes a guest that is gone for the same one, too.
+                            // The toolstack's script treats a guest that is gone as the same one, too.
                             isSameGuest: identity == nil || identity == guest.identity
                         )
                     )

@@ -34,8 +34,8 @@ struct OrderedExtent: Hashable, Sendable {
 
 /// The requests of one ring that are not done yet, in ring order, each with the number of earlier ones it waits for.
 ///
-/// All storage is made at birth. Admitting and finishing cost nothing while there is nothing to wait for, else a walk
-/// over the requests in flight.
+/// All storage is allocated up front. Admitting and finishing cost next to nothing while nothing has to wait, otherwise
+/// a walk over the requests in flight.
 struct OrderBook: ~Copyable {
     private struct Entry {
         var extent = OrderedExtent(kind: .read, start: 0, end: 0)

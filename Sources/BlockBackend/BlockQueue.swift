@@ -20,13 +20,13 @@ final actor BlockQueue {
     private var isIdleTimerSet = false
     private let drained = DrainGate()
 
-    /// Slots of completions that are no transfers.
+    /// Completion slots that are not transfers.
     private enum Timer {
         static let idleGrants = UInt32.max
         static let nextTurn = UInt32.max - 1
         static let unmask = UInt32.max - 2
     }
-    /// Grants that nobody used for so long are unmapped (blkif.h, note 8; Linux's blkback does the same).
+    /// Grants unused for this long are unmapped (blkif.h, note 8; Linux's blkback does the same).
     private static let idleGrantAge = Duration.seconds(60)
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe facts.data.loop.asUnownedSerialExecutor() }
@@ -115,8 +115,8 @@ final actor BlockQueue {
         release()
     }
 
-    /// Drops everything as it is, for tests: what the death of the process does, between two turns. Transfers under way
-    /// go on and hold the image's lock, as the kernel's would.
+    /// Drops everything as it is, as the death of the process between two turns does; for tests. Transfers in flight go
+    /// on and hold the image's lock, as the kernel's would.
     func abandon() {
         isTaking = false
         port.take()?.abandon()
@@ -130,7 +130,7 @@ final actor BlockQueue {
         work = nil
     }
 
-    /// Puts another medium in, or none, or the same with another size.
+    /// Inserts another medium, or none, or the same one with a new size.
     func replaceMedium(_ medium: BlockMedium?, _ limits: BlockLimits) {
         work?.next = BlockRingState.NextMedium(medium: medium, limits: limits)
         completionTurn()
@@ -197,7 +197,7 @@ extension BlockQueue: QueueTurns, CompletionTarget {
         }
     }
 
-    /// What every turn ends with.
+    /// The end of every turn.
     private func afterWork(notify: Bool) {
         let data = facts.data
         if notify { port?.notify() }
@@ -221,7 +221,7 @@ extension BlockQueue: QueueTurns, CompletionTarget {
 
 // Reports.
 extension BlockQueue {
-    /// What a queue tells for a report.
+    /// A queue's part of a report.
     struct Account: Sendable {
         var metrics = BlockMetrics()
         var inFlight = 0

@@ -6,11 +6,11 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-/// A ring with its journal, order book, persistent grants and requests. One queue owns it and gives it out `inout`,
-/// once per batch (the rule that makes a turn cost what C costs).
+/// A ring with its journal, order book, persistent grants and requests. One queue owns it and passes it on `inout`,
+/// once per batch (which keeps a turn as cheap as in C).
 ///
-/// A request lives in a journal slot, and the slot's number is its name in every table here. Nothing is allocated per
-/// request: all tables are made at birth and their sizes follow the ring's.
+/// A request lives in a journal slot, and the slot's number is its index in every table here. Nothing is allocated per
+/// request: all tables are allocated up front, in sizes that follow the ring's.
 struct BlockRingState: ~Copyable {
     /// The most bytes that go to the disk as one operation: larger requests are split, adjacent ones merged up to it.
     static let transferBytes = 256 * 1024
@@ -18,8 +18,9 @@ struct BlockRingState: ~Copyable {
     static let requestBytes = BlockCapabilities.maxIndirectSegments * SharedPages.pageSize
     /// Chunks of the pool that the largest request needs.
     static let chunksPerRequest = requestBytes / BufferPool.chunkBytes
-    /// Bytes that a turn may have moved itself, to or from an image in memory, when it takes more requests; and how many
-    /// it takes at once. The rest waits in the ring: other queues get their turn first.
+    /// A turn that moves data itself, to or from an image in memory, takes more requests only while it has moved fewer
+    /// bytes than this, and no more of them at once than this. The rest waits in the ring while other queues get their
+    /// turn.
     static let bytesNowPerTurn = 1024 * 1024
     static let requestsNow = 32
     /// Bytes of the segments of the largest request: one page holds them.
@@ -32,7 +33,7 @@ struct BlockRingState: ~Copyable {
     var medium: BlockMedium?
     /// What requests are validated against.
     var limits: BlockLimits
-    /// A medium that comes in as soon as no transfer uses the present one.
+    /// A medium to insert as soon as no transfer uses the present one.
     var next: NextMedium?
 
     var ring: SlotRing
@@ -52,7 +53,7 @@ struct BlockRingState: ~Copyable {
     var transfers: [DiskTransfer]
     var freeTransfers: [UInt16]
     var runs = IORuns()
-    /// Transfers that ended as they were started; empty between turns.
+    /// Transfers that completed synchronously; empty between turns.
     var ended: [EndedTransfer] = []
     /// Bytes that this turn moved itself.
     var bytesNow = 0
@@ -62,11 +63,11 @@ struct BlockRingState: ~Copyable {
     var runnable: [UInt16] = []
     var ready: [UInt16] = []
     var arrived: [UInt16] = []
-    /// Whose copy each entry of the batch is.
+    /// The request that each entry of the batch belongs to.
     var copyOwners: [UInt16] = []
     /// Requests that wait for buffers, first in, first out.
     var starved = SlotQueue()
-    /// Buffers went back in this turn.
+    /// Buffers were freed in this turn.
     var hasFreedBuffers = false
     /// No other queue of the loop waits for buffers.
     var mayTakeBuffers = true

@@ -23,12 +23,12 @@ extension BlockRingState {
         } while !runnable.isEmpty || (hasEnded && mayTakeBuffers && !starved.isEmpty)
     }
 
-    /// Enters the results of transfers that ended while they were started, and answers their requests.
-    /// - Returns: false if there were none. Nobody will come back for these: what they freed must be used now.
+    /// Processes transfers that completed synchronously, and answers their requests.
+    /// - Returns: false if there were none. No completion follows for these: what they freed must be used now.
     private mutating func enterEnded() -> Bool {
         if ended.isEmpty { return false }
         var position = 0
-        // Grows while it is walked: short transfers go on, barriers take their next step.
+        // Grows during the loop: short transfers are resubmitted, barriers take their next step.
         while position < ended.count {
             transferEnded(Int(ended[position].index), result: ended[position].result)
             position &+= 1
@@ -40,7 +40,7 @@ extension BlockRingState {
 
     // MARK: buffers and data
 
-    /// Requests that wait for buffers come first, in their order; not before another queue that waits longer.
+    /// Requests that wait for buffers come first, in their order; but not before another queue that has waited longer.
     private mutating func gatherStarved() {
         while mayTakeBuffers, let slot = starved.first, takeBuffers(slot) {
             starved.removeFirst()
@@ -68,7 +68,7 @@ extension BlockRingState {
         ready.append(UInt16(truncatingIfNeeded: slot))
     }
 
-    /// Sends all of `ready` on its way: adjacent transfers as one, flushes as one.
+    /// Submits all of `ready`: adjacent transfers as one, flushes as one.
     private mutating func launchReady() {
         var open = OpenTransfer()
         var flush = OpenTransfer()
@@ -193,7 +193,7 @@ extension BlockRingState {
         issue(Int(index))
     }
 
-    /// Hands what is left of a transfer to the loop; moves it here and now if that is but a copy.
+    /// Submits what is left of a transfer to the loop; moves the data at once if that is only a copy.
     private mutating func issue(_ index: Int) {
         let transfer = transfers[index]
         let loop = facts.data.loop
@@ -253,7 +253,7 @@ extension BlockRingState {
 
     // MARK: completion
 
-    /// A transfer came back: resubmits what is left, or walks its requests one step on.
+    /// A transfer completed: resubmits what is left, or takes its requests one step further.
     mutating func transferEnded(_ index: Int, result: Int32) {
         let transfer = transfers[index]
         if result == -Errno.interrupted.rawValue || result == -Errno.resourceTemporarilyUnavailable.rawValue {
@@ -289,13 +289,14 @@ extension BlockRingState {
         }
     }
 
-    /// Says what the host's storage did, with the image's path, the place and what can be done.
+    /// Logs what the host's storage did, with the image's path, the offset and what can be done.
     private mutating func tell(_ operation: String, at offset: UInt64, _ result: Int32) {
         if result == 0 &- Errno.notSupported.rawValue { return }
         if let text = medium?.image.newTrouble(operation, offset: offset, result: result) { log.failure(text) }
     }
 
-    /// A merged transfer failed: each of its requests alone, so that only the wrong one is answered with an error.
+    /// A merged transfer failed: retries each of its requests alone, so that only the one at fault is answered with an
+    /// error.
     private mutating func retryOneByOne(_ transfer: DiskTransfer) {
         var slot = Int(transfer.head)
         while slot >= 0 {
@@ -333,7 +334,7 @@ extension BlockRingState {
         arrived.append(UInt16(truncatingIfNeeded: slot))
     }
 
-    /// Gives all that arrived in this wake-up to the frontend: read data with one batch of copies, then the answers.
+    /// Gives all that completed in this wake-up to the frontend: read data with one batch of copies, then the answers.
     mutating func deliver() {
         for slot in arrived where requests[Int(slot)].request.kind == .read && requests[Int(slot)].fault == nil {
             moveData(Int(slot), intoGrants: true)

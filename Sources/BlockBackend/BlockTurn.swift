@@ -9,7 +9,7 @@ extension BlockRingState {
     /// Rounds before others get their turn.
     private static let roundLimit = 8
 
-    /// What every turn begins with.
+    /// The start of every turn.
     mutating func beginTurn(mayTakeBuffers: Bool) {
         now = MonotonicClock.nanoseconds
         self.mayTakeBuffers = mayTakeBuffers
@@ -54,7 +54,7 @@ extension BlockRingState {
         notify = publish() || notify
     }
 
-    /// Puts the next medium in, unless a transfer still uses the present one.
+    /// Inserts the next medium, unless a transfer still uses the present one.
     /// - Returns: whether new transfers must wait for a change of medium.
     mutating func awaitsMedium() -> Bool {
         guard let change = next else { return false }

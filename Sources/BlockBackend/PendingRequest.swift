@@ -25,7 +25,7 @@ struct PendingRequest: Sendable {
     var outstanding: UInt8 = 0
     /// The next request of the same transfer, -1 at the end.
     var next: Int16 = -1
-    /// The first wrong; later ones change nothing.
+    /// The first fault; later ones are ignored.
     var fault: BlockFault?
     /// Nanoseconds of the monotonic clock.
     var takenAt: UInt64

@@ -3,7 +3,7 @@
 internal import HostIO
 public import SystemPackage
 
-/// Why a call had no answer, or which error was its answer.
+/// Why a call was not answered, or the error it was answered with.
 public enum ControlClientError: Error, Equatable, Sendable, CustomStringConvertible {
     /// Nobody listens on the socket.
     case notRunning(socket: String)
@@ -33,7 +33,7 @@ public enum ControlClientError: Error, Equatable, Sendable, CustomStringConverti
 
 /// A connection to a control socket. Every call blocks the thread until it is answered.
 public struct ControlClient: ~Copyable {
-    /// Answers longer than this are not ours.
+    /// A longer answer is not from xenbackd.
     static let replyLimit = 64 << 20
 
     private let socket: FileDescriptor
@@ -68,7 +68,7 @@ public struct ControlClient: ~Copyable {
             var unsent = ControlMessage.call(verb)[...]
             while !unsent.isEmpty { unsent = unsent.dropFirst(try UnixSocket.send(unsent, to: socket)) }
         } catch {
-            // A daemon that turns us away says why before it closes: the answer is there to be read.
+            // A daemon that refuses a connection says why before it closes: that answer can still be read.
             guard error == .brokenPipe else { throw .failed(error) }
         }
         let message = try receive(until: deadline, timeout: timeout)

@@ -1,12 +1,12 @@
 // The server's end of one connection: bytes in, calls out.
 
-/// One call as it came, its parameters still undecoded.
+/// One call as received, its parameters not decoded yet.
 public struct ControlCall: Equatable, Sendable {
     /// The full name, e.g. `org.xenback.control.List`.
     public let method: String
     /// The caller wants no answer.
     public let isOneway: Bool
-    /// The caller wants to speak something else on this connection from now on (`upgrade`): never granted.
+    /// The caller wants to switch to another protocol (`upgrade`): never granted.
     let wantsUpgrade: Bool
     /// The whole message without its NUL, for forwarding as it is.
     public let message: [UInt8]
@@ -22,8 +22,8 @@ public struct ControlCall: Equatable, Sendable {
 
 /// The state of one connection to the control socket, as a value without any I/O.
 ///
-/// Varlink answers calls in the order they came. So the owner takes one call, answers it, takes the next, and reads from
-/// the socket only when `next()` gave nil: this bounds what a client can make us hold.
+/// Varlink answers calls in the order they came. So the owner takes one call, answers it, takes the next, and reads
+/// from the socket only when `next()` gave nil: this bounds what a client can make us buffer.
 public struct ControlConnection: Sendable {
     /// What to do next.
     public enum Step: Equatable, Sendable {
@@ -32,7 +32,7 @@ public struct ControlConnection: Sendable {
         case close(reply: [UInt8])
     }
 
-    /// Bytes a client may have waiting here. The longest sensible call is a disk line.
+    /// Bytes that may be buffered for a client. The longest sensible call is a disk line.
     public static let messageLimit = 65536
 
     private var splitter: MessageSplitter

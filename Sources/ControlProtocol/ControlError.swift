@@ -1,6 +1,6 @@
 // The errors a call can be answered with, on the wire and in words.
 
-/// An answer that says no (`error` of a Varlink reply).
+/// A negative answer (`error` of a Varlink reply).
 public enum ControlError: Error, Equatable, Sendable {
     // org.xenback.control
     case noSuchDomain(String)
@@ -20,7 +20,7 @@ public enum ControlError: Error, Equatable, Sendable {
     case invalidParameter(String)
     case permissionDenied
     case expectedMore
-    /// An error that this program does not know: from a newer daemon.
+    /// An error that this program does not know, from a newer daemon.
     case other(name: String)
 
     /// The error's full name, as it is on the wire.
@@ -74,7 +74,7 @@ extension ControlError: CustomStringConvertible {
 }
 
 extension ControlError {
-    /// The parameters of every error, flat: each error fills the ones it has.
+    /// The parameters of all errors, flat: each error sets its own.
     struct Parameters: Codable, Equatable {
         var domain: String?
         var device: String?

@@ -5,11 +5,11 @@ public enum ControlInterface {
     /// The interface's name.
     public static let name = "org.xenback.control"
 
-    /// Counts what was added to the interface: 1 had reports in words only, 2 has them as data, too. Nothing is taken
-    /// away or changes its meaning within a name, so that an older client goes on as before.
+    /// Incremented when the interface is extended: 1 had reports as text only, 2 has them as data, too. Nothing is
+    /// removed or changes its meaning within a name, so that older clients keep working.
     public static let version = 2
 
-    /// The interface that every Varlink service has beside its own (varlink.org, "Service Interface").
+    /// The interface that every Varlink service has in addition to its own (varlink.org, "Service Interface").
     public static let serviceName = "org.varlink.service"
 
     /// The text of `org.xenback.control.varlink`, as installed in /usr/share/varlink.
@@ -17,6 +17,6 @@ public enum ControlInterface {
         String(decoding: PackageResources.org_xenback_control_varlink, as: UTF8.self)
     }
 
-    /// Where the broker listens unless told otherwise.
+    /// Where the broker listens by default.
     public static let defaultSocketPath = "/run/xenbackd/control"
 }

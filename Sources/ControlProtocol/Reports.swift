@@ -15,11 +15,11 @@ public struct Device: Codable, Equatable, Sendable {
     /// Names of xenbus states as public/io/xenbus.h spells them: `connected`, `initWait`.
     public var backendState: String
     public var frontendState: String
-    /// What the backend is doing or waiting for, in words.
+    /// What the backend is doing or waiting for, as text.
     public var phase: String
     /// The worker's process id.
     public var worker: Int?
-    /// The last fault or failure, in words.
+    /// The last fault or failure, as text.
     public var problem: String?
 
     public init(
@@ -81,17 +81,17 @@ public struct Report: Codable, Equatable, Sendable {
     }
 
     public var device: Device
-    /// The facts of the device's class, as data: one of the three, or none where no worker told.
+    /// The facts of the device's class, as data: one of the three, or none if no worker reported any.
     public var disk: DiskFacts?
     public var card: CardFacts?
     public var controller: ControllerFacts?
-    /// The same in words: image, mode, negotiated features, in the order to show them in.
+    /// The same as text: image, mode, negotiated features, in display order.
     public var facts: [Fact]
     public var counters: [Counter]
     public var latencies: [Histogram]
-    /// What the frontend did wrong last.
+    /// The frontend's last fault.
     public var lastFault: String?
-    /// What went wrong on the host last.
+    /// The host's last failure.
     public var lastFailure: String?
 
     public init(
@@ -111,7 +111,7 @@ public struct Report: Codable, Equatable, Sendable {
     }
 }
 
-/// What only a disk has (`DiskFacts` of the interface).
+/// The facts of a disk (`DiskFacts` of the interface).
 public struct DiskFacts: Codable, Equatable, Sendable {
     /// The image; nil in an empty CD-ROM drive.
     public var target: String?

@@ -1,13 +1,13 @@
-// A path found: what it stands for, what that lies on, and who else uses it.
+// A path resolved: what it refers to, what that lies on, and who else uses it.
 
 internal import CLinux
 internal import SystemPackage
 
-/// The place of a disk on the host. Finding it reads sysfs and may wait for a file system: off the loops.
+/// The place of a disk on the host. Finding it reads sysfs and may wait for a file system: not for a loop.
 public struct DiskSite: Sendable {
     /// The name that was given.
     public let name: String
-    /// The name to open it by: of a device the kernel's own node, so that all who lock it lock the same inode.
+    /// The name to open it by: for a device the kernel's own node, so that everybody locks the same inode.
     public let path: String
     public let node: StorageNode
     let isDevice: Bool
@@ -45,7 +45,7 @@ public struct DiskSite: Sendable {
         return "\(String(linux_major(number), radix: 16)):\(String(linux_minor(number), radix: 16))"
     }
 
-    /// The number of a device that somebody wrote into `physical-device`.
+    /// The device number in a `physical-device` node.
     public static func device(physical text: String) -> UInt64? {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false).map { UInt32($0, radix: 16) }
         guard parts.count == 2, let major = parts[0], let minor = parts[1] else { return nil }
@@ -55,7 +55,7 @@ public struct DiskSite: Sendable {
     /// Whether the kernel's own block backend serves a device, by its name on the xen-backend bus: `vbd-7-51712`.
     public static func isServedByKernel(_ busName: String) -> Bool { KernelStorage().hasDriver(busName) }
 
-    /// Refuses what another guest or the host itself uses in a way that does not go together.
+    /// Refuses an image that another guest or the host itself uses in an incompatible way.
     func refuse(_ options: ImageOptions, _ storage: some HostStorage) throws(ImageFailure) {
         if options.access == .shared { return }
         let cure = "share it on purpose with target=shared:\(name)"
@@ -82,7 +82,7 @@ public struct DiskSite: Sendable {
 }
 
 extension DiskNeighbour {
-    /// nil if its image is gone, or somewhere that we cannot see.
+    /// nil if its image is gone, or not visible to us.
     func node(_ storage: some HostStorage) -> StorageNode? {
         switch place {
         case .device(let number): .device(number)

@@ -1,10 +1,10 @@
-// What the host says of its storage: nodes, block devices and what they are made of, mounts.
+// The host's storage: nodes, block devices and what they are made of, mounts.
 
 internal import SystemPackage
 
-/// The host as `DiskSite` asks it; tests put hosts of their own in its place.
+/// The host as `DiskSite` sees it; tests have their own.
 protocol HostStorage: Sendable {
-    /// What a name stands for now; symbolic links are followed.
+    /// What a name refers to now; symbolic links are followed.
     func look(at path: String) throws(Errno) -> PathFacts
     /// nil if there is no such device.
     func device(_ number: UInt64) -> StorageDevice?
@@ -17,7 +17,7 @@ struct PathFacts: Hashable, Sendable {
     enum Kind: Hashable, Sendable { case file, blockDevice, directory, other }
     let kind: Kind
     let node: StorageNode
-    /// Somebody may write it, by its permission bits.
+    /// Whether anybody may write it, by its permission bits.
     let isWritable: Bool
 }
 
@@ -30,7 +30,7 @@ struct StorageDevice: Hashable, Sendable {
     var partition: (whole: UInt64, start: UInt64)?
     /// A loop device: what it reads and writes, and the first byte there.
     var backing: (node: StorageNode, offset: UInt64)?
-    /// What the device-mapper, a RAID or a cache has it made of.
+    /// The devices below a device-mapper device, a RAID or a cache.
     var slaves: [UInt64] = []
 
     static func == (one: StorageDevice, other: StorageDevice) -> Bool {

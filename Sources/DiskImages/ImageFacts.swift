@@ -1,4 +1,4 @@
-// What an image is: size, blocks, and what can be done with it.
+// What an image is: size, blocks, and capabilities.
 
 /// Facts about an open image, as they were when it was opened or last measured. Sizes are in bytes.
 public struct ImageFacts: Equatable, Sendable {
@@ -42,7 +42,7 @@ public struct ImageOptions: Sendable {
         case readOnly
         /// `w`: read and write, alone.
         case exclusive
-        /// `w!`: read and write, and whoever asks for it knows what he does: others may write too.
+        /// `w!`: read and write, and others may write too; the administrator takes responsibility.
         case shared
     }
 
@@ -53,19 +53,20 @@ public struct ImageOptions: Sendable {
     public var allowsDirectIO: Bool
     /// Which device opens it, `vbd/7/51712`: for others who find it locked, and for its own successor.
     public var owner: String
-    /// The guest as nobody else can be, also across a migration: its devices do not exclude each other.
+    /// An identifier of the guest that no other guest has, and that survives a migration: its devices do not exclude
+    /// each other.
     public var guest: String
-    /// The guest's number: its device model has it in its command line.
+    /// The guest's number, which is in its device model's command line.
     public var domain: UInt16?
     /// Whether QEMU's own locks are taken, so that QEMU and qemu-img refuse the image. Never where the guest's device
     /// model opens it too.
     public var keepsQEMUOut: Bool
     /// Other devices that may have the same image.
     public var neighbours: [DiskNeighbour]
-    /// A predecessor served it: it was let in before, and only its locks are asked.
+    /// A predecessor served it: it was admitted before, and only its locks are checked.
     public var isTakeover: Bool
 
-    /// - Parameter guest: nil for a guest that has no device but `owner`.
+    /// - Parameter guest: nil for a guest with no device but `owner`.
     public init(
         access: Access,
         owner: String,

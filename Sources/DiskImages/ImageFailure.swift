@@ -1,4 +1,4 @@
-// Why an image cannot be used, in words for whoever typed its name.
+// Why an image cannot be used, in words for the administrator.
 
 public import SystemPackage
 
@@ -6,19 +6,19 @@ public import SystemPackage
 public struct ImageFailure: Error, Equatable, CustomStringConvertible {
     /// What kind of failure it is, for code that acts on it.
     public enum Reason: Equatable, Sendable {
-        /// There is nothing of that name.
+        /// There is nothing with that name.
         case missing
         /// The daemon may not open it this way.
         case notPermitted
         /// It is neither a file nor a block device.
         case wrongKind
-        /// Somebody else has locked it; the holder if he was found.
+        /// Somebody else has locked it; with the holder, if it was found.
         case locked(LockHolder?)
         /// Another guest or the host itself has it.
         case inUse
         /// A drive without a medium.
         case noMedium
-        /// Its size cannot be a disk's.
+        /// Its size is not possible for a disk.
         case size
         /// Something else.
         case system(Errno)
@@ -38,12 +38,12 @@ public struct ImageFailure: Error, Equatable, CustomStringConvertible {
 
     public var description: String { message }
 
-    /// Whether waiting can help: the holder may go.
+    /// Whether waiting can help, because the holder may go.
     public var isLocked: Bool {
         if case .locked = reason { true } else { false }
     }
 
-    /// Who has it, if he was found.
+    /// Who has it, if that was found.
     public var holder: LockHolder? {
         if case .locked(let holder) = reason { holder } else { nil }
     }

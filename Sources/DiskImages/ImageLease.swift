@@ -1,4 +1,4 @@
-// What an open image keeps from others: its open file with the lock, and whose it is.
+// What an open image keeps from others: its open file with the lock, and its owner.
 
 internal import HostIO
 internal import Synchronization
@@ -12,7 +12,7 @@ struct FileIdentity: Hashable, Sendable {
 /// An open, locked file and its entry in the process's list of image owners.
 ///
 /// The lock belongs to the open file through which the I/O goes, and the kernel holds that until the last request in
-/// flight has ended, even after a SIGKILL. Who gets the lock therefore knows that nothing old can still be written.
+/// flight has ended, even after a SIGKILL. Whoever gets the lock therefore knows that no old write is still in flight.
 final class ImageLease: Sendable {
     let file: OpenFile
     private let identity: FileIdentity

@@ -1,4 +1,4 @@
-// The locks of an image: who waits for whose last write, who is kept out, and what QEMU is told and asked.
+// The locks of an image: against a predecessor's last write, against other guests, and those shared with QEMU.
 
 internal import CLinux
 internal import Glibc
@@ -10,8 +10,8 @@ internal import SystemPackage
 ///
 /// - A device's own byte, locked exclusively by whoever writes for it, in every mode: its successor waits for the last
 ///   write of its predecessor. Two `w!` guests have different bytes.
-/// - A guest's byte among the readers, the writers or the sharers, locked shared; who is not welcome beside whom is asked
-///   for afterwards, so that of two who come at once at most one gets in.
+/// - A guest's byte among the readers, the writers or the sharers, locked shared; conflicts are checked afterwards, so
+///   that of two that come at once at most one gets in.
 /// - QEMU's bytes (block/file-posix.c: 100 + n, "I use permission n"; 200 + n, "nobody else may"), which ours must not
 ///   touch where the guest's device model opens the same image.
 enum ImageLocks {
@@ -49,7 +49,7 @@ enum ImageLocks {
     }
 
     /// Takes all locks that the options ask for, or throws and leaves them to be dropped with the file.
-    /// - Parameter namesHolder: whether to look for who is in the way, which reads all of /proc/PID/fdinfo.
+    /// - Parameter namesHolder: whether to look for the holder, which reads all of /proc/PID/fdinfo.
     static func take(
         _ file: OpenFile,
         _ path: String,
@@ -81,7 +81,7 @@ enum ImageLocks {
             switch Errno(rawValue: linux_lock_range(file.descriptor, exclusively ? 1 : 0, byte, 1)) {
             case Errno(rawValue: 0): return
             case .resourceTemporarilyUnavailable, .permissionDenied: throw locked(byte...byte)
-            // A file system without locks: whoever shares the image has asked for no protection.
+            // A file system without locks: a shared image is not protected anyway.
             case _ where options.access == .shared: return
             case let error: throw ImageFailure(path, .system(error), cannotLock(error))
             }
@@ -108,7 +108,7 @@ enum ImageLocks {
             throw ImageFailure(path, .system(error), cannotLock(error))
         }
 
-        /// Somebody has a lock there; he is looked for among the processes.
+        /// Somebody has a lock there, and is looked for among the processes.
         private func locked(_ range: ClosedRange<Int64>) -> ImageFailure {
             let holders = namesHolder ? LockHolder.all(of: file) : []
             return .locked(path, by: holders.first { $0.holds(range) }?.holder)
@@ -116,15 +116,15 @@ enum ImageLocks {
 
         // MARK: QEMU
 
-        /// Says in QEMU's language what we do, so that one that comes later refuses the image by itself.
+        /// Takes QEMU's own locks for what we do, so that a QEMU started later refuses the image by itself.
         func tellQEMU() throws(ImageFailure) {
             let used = options.access == .readOnly ? [QEMU.read] : [QEMU.read, QEMU.write]
             for permission in used { try lock(QEMU.used + permission, exclusively: false) }
             for permission in [QEMU.write, QEMU.resize] { try lock(QEMU.refused + permission, exclusively: false) }
         }
 
-        /// Asks QEMU's bytes. The guest's own device model, which reads it for firmware and boot loader until the guest's
-        /// driver takes over, may hold them, and so may our own like.
+        /// Checks QEMU's locks. The guest's own device model, which reads the image for firmware and boot loader until
+        /// the guest's driver takes over, may hold them, and so may our own processes.
         func refuseQEMU() throws(ImageFailure) {
             let writes = QEMU.used + QEMU.writes.lowerBound...QEMU.used + QEMU.writes.upperBound
             let refuses = QEMU.refused + QEMU.write...QEMU.refused + QEMU.write
@@ -136,7 +136,7 @@ enum ImageLocks {
                 guard try isLocked(range.lowerBound, length) else { continue }
                 let holders = LockHolder.all(of: file).filter { $0.holds(range) }
                 let foreign = holders.first { !isOurs($0) }
-                // Nobody to be seen: a process that is ending, or one of another namespace or host.
+                // No holder is visible: a process that is ending, or one of another namespace or host.
                 if holders.isEmpty || foreign != nil { throw .locked(path, by: foreign?.holder) }
             }
         }

@@ -1,4 +1,4 @@
-// Opening an image and finding out what it is: the checks that stand between a disk line and a disk.
+// Opening an image and finding out what it is: the checks between a disk line and a disk.
 
 internal import CLinux
 internal import Glibc
@@ -6,7 +6,7 @@ internal import HostIO
 internal import SharedRing
 internal import SystemPackage
 
-/// An image that is open and locked, and what the kernel says of it.
+/// An image that is open and locked, and what the kernel says about it.
 struct ImageProbe {
     let path: String
     let options: ImageOptions
@@ -55,13 +55,13 @@ struct ImageProbe {
     ) throws(ImageFailure) -> OpenFile {
         let writes = options.access != .readOnly
         var flags = writes ? O_RDWR : O_RDONLY
-        // Keeps the kernel's users out as well: file systems, volume groups, its own block backend.
+        // Also excludes the kernel's own users: file systems, volume groups, its block backend.
         if site.isDevice && options.access == .exclusive { flags |= O_EXCL }
         do throws(Errno) {
             do throws(Errno) {
                 return try OpenFile(path: site.path, flags: flags)
             } catch .resourceBusy where site.isShared(withSameGuest: options, storage) {
-                // Only one open file can be the device's exclusive one.
+                // Only one open file can have the device exclusively.
                 return try OpenFile(path: site.path, flags: flags & ~O_EXCL)
             }
         } catch {
@@ -90,7 +90,7 @@ struct ImageProbe {
         kind == .blockDevice ? .device(kernel.special) : .file(fileSystem: kernel.device, inode: kernel.inode)
     }
 
-    /// Asks about a file that is open and locked already.
+    /// For a file that is open and locked already.
     init(_ path: String, _ options: ImageOptions, reusing file: OpenFile) throws(ImageFailure) {
         var kernel = linux_file_facts()
         let status = unsafe linux_file_facts(file.descriptor, &kernel)
@@ -130,7 +130,7 @@ struct ImageProbe {
 
     private func measureFile() throws(ImageFailure) -> ImageFacts {
         let logical = try logicalBlockSize(atLeast: 512)
-        // What a network file system calls a block is no sector.
+        // The block size of a network file system is not a sector size.
         let unit = kernel.block_size.nonzeroBitCount == 1 ? Int(min(max(kernel.block_size, 512), 4096)) : 4096
         return ImageFacts(
             kind: .file,
@@ -144,7 +144,7 @@ struct ImageProbe {
         )
     }
 
-    /// Tries it behind the end of the file, where there is nothing to lose.
+    /// Tries it beyond the end of the file, where there is no data.
     private var canPunchHoles: Bool {
         let size = Int64(clamping: kernel.size)
         let status = linux_punch_hole(file.descriptor, size, 4096)
@@ -168,7 +168,7 @@ struct ImageProbe {
         )
     }
 
-    /// A number that sysfs knows of the device. A partition's queue is its disk's.
+    /// A number of the device in sysfs. A partition's queue is its disk's.
     private func attribute(_ name: String, ofQueue: Bool) -> Int {
         let numbers = "\(linux_major(kernel.special)):\(linux_minor(kernel.special))"
         let folders = ofQueue ? ["queue/", "../queue/"] : [""]
@@ -184,7 +184,7 @@ struct ImageProbe {
         return 0
     }
 
-    /// Switches direct I/O on for the open file where each block of the disk can be moved that way.
+    /// Enables direct I/O for the open file if every block of the disk can be transferred that way.
     func enableDirectIO(_ facts: ImageFacts) -> DirectIO {
         if !options.allowsDirectIO { return .notUsed("it is switched off") }
         let logical = facts.logicalBlockSize

@@ -1,11 +1,11 @@
-// The host's storage as Linux shows it: stat(2), /sys/dev/block, loop devices' own word, and mountinfo.
+// The host's storage as Linux shows it: stat(2), /sys/dev/block, loop ioctls, and mountinfo.
 
 internal import CLinux
 internal import Glibc
 internal import HostIO
 internal import SystemPackage
 
-/// The running kernel's word. The folders can be others in tests.
+/// The running kernel's storage. Tests have other folders.
 struct KernelStorage: HostStorage {
     var system = "/sys"
     var mountTable = "/proc/self/mountinfo"
@@ -57,7 +57,7 @@ struct KernelStorage: HostStorage {
                 inode = .file(fileSystem: facts.device, inode: facts.inode)
             }
         }
-        // A loop device on a block device: its node's inode says nothing, the number does.
+        // A loop device on a block device: not its node's inode identifies it, but its number.
         if case .device? = named { return named.map { ($0, offset) } }
         return (inode ?? named).map { ($0, offset) }
     }
@@ -80,7 +80,8 @@ struct KernelStorage: HostStorage {
             guard let dash = fields.firstIndex(of: "-"), fields.count > dash + 3, dash >= 6 else { return nil }
             let numbers = fields[2].split(separator: ":").compactMap { UInt32($0) }
             guard numbers.count == 2 else { return nil }
-            // Btrfs and others give their file systems numbers that no device has; then the source tells.
+            // Btrfs and others give their file systems numbers that no device has; then the source identifies the
+            // device.
             let source = try? look(at: KernelStorage.unescaped(fields[dash + 2]))
             var node = StorageNode.device(linux_device(numbers[0], numbers[1]))
             if numbers[0] == 0 {

@@ -10,7 +10,7 @@ public struct LockHolder: Equatable, Sendable, CustomStringConvertible {
     public let process: Int32
     /// The program's name, as the kernel keeps it.
     public let program: String
-    /// The domain that it works for, if its command line says so.
+    /// The domain that it serves, if its command line says so.
     public let domain: UInt16?
     /// The device, if it is this process's own.
     public let device: String?
@@ -35,15 +35,15 @@ public struct LockHolder: Equatable, Sendable, CustomStringConvertible {
         }
     }
 
-    /// All open files of others that have locks on the same inode, writers first. Reads all of /proc/PID/fdinfo: off the
-    /// loops.
+    /// All open files of others that have locks on the same inode, writers first. Reads all of /proc/PID/fdinfo: not
+    /// for a loop.
     static func all(of file: OpenFile) -> [Found] {
         var status = stat()
         guard unsafe fstat(file.descriptor, &status) == 0 else { return [] }
         return all(of: FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino)), but: file.descriptor)
     }
 
-    /// - Parameter own: a descriptor of this process that does not count.
+    /// - Parameter own: a descriptor of this process to ignore.
     static func all(of identity: FileIdentity, but own: CInt = -1) -> [Found] {
         var readers: [Found] = []
         var writers: [Found] = []

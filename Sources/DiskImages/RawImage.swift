@@ -18,7 +18,7 @@ public final class RawImage: Sendable {
     public let directIO: DirectIO
     private let options: ImageOptions
     private let lease: ImageLease
-    /// When each result of a transfer was last told.
+    /// When each result of a transfer was last reported.
     private let lastTroubles = Mutex<[Int32: ContinuousClock.Instant]>([:])
 
     /// The open file; what holds it, holds the lock.
@@ -56,7 +56,7 @@ public final class RawImage: Sendable {
     }
 
     /// The same open image with its facts as they are now: it may have grown or shrunk. It may block for a moment.
-    /// - Throws: a failure if its new size cannot be a disk's.
+    /// - Throws: a failure if its new size is not possible for a disk.
     public func measuredAgain() throws(ImageFailure) -> RawImage {
         let probe = try ImageProbe(path, options, reusing: file)
         return RawImage(path, options, lease, try probe.measure(), directIO)
@@ -70,7 +70,7 @@ public final class RawImage: Sendable {
 
 // Operations that differ between files and devices. The rest are the loop's own, on `file`.
 extension RawImage {
-    /// Gives a range back to the host; what it reads as afterwards is zeroes for files and undefined for devices.
+    /// Discards a range; afterwards it reads as zeroes for files, and is undefined for devices.
     ///
     /// Completes the slot with 0 or a negated `errno`: `EOPNOTSUPP` where the facts say that it cannot.
     public func discard(
@@ -94,8 +94,8 @@ extension RawImage {
         )
     }
 
-    /// `trouble`, once for each cause in ten minutes: a full disk fails every write of a busy guest, and one line is what
-    /// its owner needs. From any thread.
+    /// `trouble`, once per cause in ten minutes: a full disk fails every write of a busy guest, and one line is enough.
+    /// From any thread.
     public func newTrouble(_ operation: String, offset: UInt64, result: Int32) -> String? {
         let now = ContinuousClock.now
         let isNew = lastTroubles.withLock { last in

@@ -1,4 +1,4 @@
-// Who may use a disk beside whom: one table, the same as that of the toolstack's own script.
+// Which uses of a disk are compatible: one table, the same as in the toolstack's own script.
 
 /// Another use of the same bytes.
 enum OtherUse: Hashable, Sendable {
@@ -17,7 +17,7 @@ enum OtherUse: Hashable, Sendable {
 enum SharingRules {
     static func permits(_ access: ImageOptions.Access, beside other: OtherUse) -> Bool {
         switch (access, other) {
-        // `w!`: whoever says so knows what he does.
+        // `w!`: the administrator takes responsibility.
         case (.shared, _): true
         case (_, .sameGuest): true
         case (.readOnly, .mount(let isReadOnly)): isReadOnly
@@ -30,15 +30,15 @@ enum SharingRules {
     }
 }
 
-/// A disk that XenStore says another device has, of whatever backend.
+/// A disk of another device in XenStore, whatever its backend.
 public struct DiskNeighbour: Hashable, Sendable {
-    /// How its image is known.
+    /// How its image is identified.
     public enum Place: Hashable, Sendable {
         case path(String)
         /// `physical-device`.
         case device(UInt64)
     }
-    /// For whoever is refused: "disk xvda of domain 6".
+    /// For error messages: "disk xvda of domain 6".
     public let name: String
     public let place: Place
     public let access: ImageOptions.Access

@@ -12,12 +12,13 @@ public enum StorageNode: Hashable, Sendable {
 struct DiskExtent: Hashable, Sendable {
     let node: StorageNode
     let start: UInt64
-    /// The first byte behind it; `.max` where nobody knows.
+    /// The first byte after it; `.max` if unknown.
     let end: UInt64
     /// False: an unknown part of the range, as a logical volume is of its physical volume.
     let isExact: Bool
 
-    /// Whether the two certainly share bytes. Two unknown parts are taken for disjoint: volumes of one group are.
+    /// Whether the two certainly share bytes. Two unknown parts are assumed to be disjoint, as volumes of one group
+    /// are.
     func overlaps(_ other: DiskExtent) -> Bool {
         guard node == other.node else { return false }
         return switch (isExact, other.isExact) {
@@ -29,11 +30,12 @@ struct DiskExtent: Hashable, Sendable {
     }
 }
 
-/// A disk's extents on all floors: its own node, and through partitions, loop devices and the device-mapper those below.
+/// A disk's extents on all levels: its own node, and through partitions, loop devices and the device-mapper those
+/// below.
 struct DiskExtents: Hashable, Sendable {
     private(set) var all: [DiskExtent] = []
 
-    /// More floors than anybody builds; ends a loop of loop devices.
+    /// More levels than anybody builds; ends a cycle of loop devices.
     private static let depth = 16
 
     init(of node: StorageNode, _ storage: some HostStorage) {
@@ -56,7 +58,8 @@ struct DiskExtents: Hashable, Sendable {
             add(extent.moved(to: backing, by: offset), storage, depth: depth - 1)
         }
         let sizes = device.slaves.map { storage.device($0)?.byteCount }
-        // As large as what lies below: another name of it (a linear table, multipath), or all of it transformed (crypt).
+        // As large as what lies below: another name for it (a linear table, multipath), or a transformation of all of
+        // it (crypt).
         let isAlias = sizes.allSatisfy { $0 == device.byteCount }
         for (slave, size) in zip(device.slaves, sizes) {
             let below =

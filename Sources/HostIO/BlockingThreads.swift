@@ -1,11 +1,11 @@
-// A few threads for system calls that block and that io_uring does not know.
+// A few threads for blocking system calls that io_uring does not support.
 
 internal import CLinux
 internal import Glibc
 internal import Synchronization
 
-/// Up to 64 threads, started when there is work for them; they wait without waking up. Storage that hangs keeps those
-/// that it has caught, and the rest of a worker's disks must not wait behind them.
+/// Up to 64 threads, started on demand; idle ones are never woken. Storage that hangs keeps the threads that it has
+/// caught, and a worker's other disks must not wait behind them.
 @safe
 final class BlockingThreads: @unchecked Sendable {
     static let shared = BlockingThreads()

@@ -1,6 +1,6 @@
-// What a loop tells the owner of finished operations: targets, their names, and batches of results.
+// How a loop delivers finished operations: targets, their names, and batches of results.
 
-/// Who asked for operations and hears of their results; usually a ring's queue.
+/// The owner of operations, which receives their results; usually a ring's queue.
 public protocol CompletionTarget: AnyObject, Sendable {
     /// Results of this target's operations since the last call, in the order in which they finished.
     ///

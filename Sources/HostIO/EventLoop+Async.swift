@@ -19,8 +19,8 @@ extension EventLoop {
         }
     }
 
-    /// Suspends the task until `condition` holds, and looks again after 1 … 16 ms: for what is rare and tells nobody.
-    /// - Parameter limit: nil: however long it takes.
+    /// Suspends the task until `condition` holds, checking every 1 … 16 ms: for rare conditions that nothing signals.
+    /// - Parameter limit: nil: no limit.
     /// - Returns: whether it holds; false too if the task is cancelled meanwhile.
     @discardableResult
     public func wait(within limit: Duration? = nil, until condition: () -> Bool) async -> Bool {
@@ -65,9 +65,9 @@ extension EventLoop {
         return try result.get()
     }
 
-    /// Runs `work` on a helper thread as `blocking` does, and asks the caller at each `pause` whether to go on waiting: a
-    /// system call that hangs cannot be taken back, but nobody has to wait for it.
-    /// - Returns: nil if `goesOn` said false first. What `work` brings afterwards is dropped.
+    /// Runs `work` on a helper thread as `blocking` does, and asks the caller at each `pause` whether to go on waiting:
+    /// a system call that hangs cannot be cancelled, but nobody has to wait for it.
+    /// - Returns: nil if `goesOn` returned false first. A later result of `work` is dropped.
     public func blocking<Result: Sendable>(
         _ work: @escaping @Sendable () -> Result,
         every pause: Duration,

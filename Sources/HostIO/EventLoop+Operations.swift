@@ -1,4 +1,4 @@
-// What can be started on a loop. All of it on the loop's own thread.
+// The operations of a loop, all to be started on its own thread.
 
 internal import Glibc
 public import SharedRing
@@ -10,7 +10,7 @@ extension EventLoop {
         return core.targets.attach(target)
     }
 
-    /// Detaches a target: it hears nothing more. Its polls and timers are cancelled; transfers in flight go on, and
+    /// Detaches a target: it receives nothing more. Its polls and timers are cancelled; transfers in flight go on, and
     /// their files and memory are held until they have ended.
     public func detach(_ id: TargetID) {
         precondition(isOnLoop)
@@ -19,15 +19,15 @@ extension EventLoop {
         withExtendedLifetime(target) {}
     }
 
-    /// Tells the target whenever a descriptor becomes readable; the result is a mask of poll(2) events.
+    /// Completes the slot whenever a descriptor becomes readable; the result is a mask of poll(2) events.
     ///
-    /// It tells of changes, not of a state: read until there is nothing left, or it may not tell again. The first
-    /// completion comes at once if the descriptor is readable already. A negative result ends the watch.
+    /// Edge-triggered: read until there is nothing left, or it may not complete again. The first completion comes at
+    /// once if the descriptor is readable already. A negative result ends the watch.
     public func watchReadable(_ descriptor: CInt, target: TargetID, slot: UInt32) {
         watch(descriptor, for: UInt16(POLLIN), target: target, slot: slot)
     }
 
-    /// The same for any mask of poll(2) events; errors and hang-ups are told of in any case.
+    /// The same for any mask of poll(2) events; errors and hang-ups are reported in any case.
     public func watch(_ descriptor: CInt, for events: UInt16, target: TargetID, slot: UInt32) {
         precondition(isOnLoop)
         if refuses(target, slot) { return }
@@ -56,7 +56,7 @@ extension EventLoop {
         core.book(target: target, slot: slot)
     }
 
-    /// Cancels the target's timers with this slot. They complete no more.
+    /// Cancels the target's timers with this slot. They do not complete any more.
     public func cancelTimers(target: TargetID, slot: UInt32) {
         precondition(isOnLoop)
         core.cancel(silently: true) { $0.kind == .timer && $0.target == target && $0.slot == slot }
@@ -94,8 +94,8 @@ extension EventLoop {
         core.startSynchronize(file, target: target, slot: slot)
     }
 
-    /// Gives the blocks of a range back (fallocate with FALLOC_FL_PUNCH_HOLE): it reads as zeroes then, and the file keeps
-    /// its size. `EOPNOTSUPP` where the file system cannot.
+    /// Deallocates a range (fallocate with FALLOC_FL_PUNCH_HOLE): it reads as zeroes then, and the file keeps its size.
+    /// `EOPNOTSUPP` where the file system cannot.
     public func punchHole(
         _ file: OpenFile,
         offset: UInt64,
@@ -109,7 +109,7 @@ extension EventLoop {
 
     /// Runs `work`, which may block, on a helper thread; what it returns completes the slot.
     ///
-    /// For ioctls on block devices and the like: there are few threads, shared by all loops of the process.
+    /// For ioctls on block devices and the like: the few threads are shared by all loops of the process.
     public func offload(_ work: @escaping @Sendable () -> Int32, target: TargetID, slot: UInt32) {
         precondition(isOnLoop)
         let index = core.startOffloaded(target: target, slot: slot)
@@ -119,7 +119,7 @@ extension EventLoop {
         }
     }
 
-    /// A loop that ends starts nothing that might never finish.
+    /// A loop that is ending starts nothing that might never finish.
     private func refuses(_ target: TargetID, _ slot: UInt32) -> Bool {
         if isStopping { core.targets.note(Completion(slot: slot, result: -ECANCELED), for: target) }
         return isStopping

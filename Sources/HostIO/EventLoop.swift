@@ -21,9 +21,9 @@ public final class EventLoop: @unchecked Sendable {
 
     // SAFETY: `core`, `ready`, `running` and `isStopping` belong to the loop's thread: every member that touches them
     // checks `isOnLoop` or is called by one that did. `thread` is written once, under the inbox's lock, before init
-    // returns and before the thread's first turn.
-    // `coreStorage` is one initialised core, freed in deinit. Its methods call nobody back and release no target, so
-    // that two accesses never overlap; the runtime's check of that would cost a tenth of a buffered read.
+    // returns and before the thread's first turn. `coreStorage` is one initialised core, freed in deinit. Its methods
+    // make no callbacks and release no target, so that accesses never overlap; the runtime's check of that would cost a
+    // tenth of a buffered read.
     private let coreStorage: UnsafeMutablePointer<LoopCore>
     private var ready: ContiguousArray<UnownedJob> = []
     private var running: ContiguousArray<UnownedJob> = []
@@ -36,7 +36,7 @@ public final class EventLoop: @unchecked Sendable {
     private let kick: OpenFile
     private let kickPages: PrivatePages
 
-    /// What other threads leave for the loop.
+    /// What other threads submit to the loop.
     private struct Inbox {
         var jobs: ContiguousArray<UnownedJob> = []
         var works: ContiguousArray<@Sendable () -> Void> = []
@@ -45,7 +45,7 @@ public final class EventLoop: @unchecked Sendable {
     }
 
     /// Starts a loop and its thread.
-    /// - Parameter entries: operations submitted with one system call; more are in flight if need be.
+    /// - Parameter entries: operations submitted with one system call; more can be in flight.
     /// - Throws: `EPERM` or `ENOSYS` where io_uring is forbidden or missing, `EOPNOTSUPP` below Linux 5.7, or what
     ///   eventfd(2) and pthread_create(3) say.
     public init(name: String, entries: UInt32 = 256) throws(Errno) {
@@ -74,7 +74,7 @@ public final class EventLoop: @unchecked Sendable {
     /// True on the loop's thread.
     public var isOnLoop: Bool { pthread_equal(pthread_self(), thread) != 0 }
 
-    /// Times that the loop has come back from waiting; it stands still while nothing happens.
+    /// How often the loop has returned from waiting; constant while nothing happens.
     public var wakeUpCount: UInt64 { wakeUps.load(ordering: .relaxed) }
 
     /// Runs `work` on the loop, after what is already waiting there. Any thread may call it.
@@ -144,7 +144,7 @@ extension EventLoop {
         }
         core.cancel(silently: true) { _ in true }
         while core.operations.count > 0 { core.turn(waitingFor: 1) }
-        // Targets know their loop, as a rule, and may use it while they go.
+        // Targets usually know their loop, and may use it while they are released.
         _ = core.takeTargets()
     }
 
@@ -168,7 +168,7 @@ extension EventLoop {
     private func emptyInbox() {
         core.isKicked = false
         core.startKick(kick, into: kickPages)
-        // From here on whoever adds something kicks again; what came before is seen below.
+        // From here on additions kick again; earlier ones are seen below.
         _ = isArmed.exchange(false, ordering: .sequentiallyConsistent)
         let works = inbox.withLock { inbox in
             ready.append(contentsOf: inbox.jobs)

@@ -1,10 +1,11 @@
-// The one door to what needs privilege: whatever a process of ours opens of the host, it opens through here.
+// The single entry to everything that needs privilege: whatever a process of ours opens on the host, it opens through
+// this.
 
 internal import Glibc
 internal import Synchronization
 public import SystemPackage
 
-/// What is opened otherwise than by its path: by a library, or as a socket of the kernel's.
+/// What is not opened by its path, but by a library or as a kernel socket.
 public enum HostResource: Hashable, Sendable {
     /// Other domains' pages: `/dev/xen/gntdev`.
     case grants
@@ -24,19 +25,19 @@ public enum HostResource: Hashable, Sendable {
     case deviceEvents
 }
 
-/// How a process comes to what needs privilege. What needs none is asked of the kernel directly: names in directories,
-/// sizes, links, and the service's own sockets.
+/// How a process gets what needs privilege. What needs none is done directly: names in directories, sizes, links, and
+/// the service's own sockets.
 public protocol HostAccess: Sendable {
     /// Opens a file, a directory or a device node; `O_CLOEXEC` is added.
     /// - Returns: a descriptor that is the caller's.
     /// - Throws: the errors of open(2).
     func open(_ path: FilePath, flags: CInt, permissions: CInterop.Mode) throws(Errno) -> CInt
 
-    /// Is told what this process, or a library in it, opens next. Whoever refuses it lets that fail.
+    /// Called before this process, or a library in it, opens `resource`. To refuse it, make that fail.
     func prepare(_ resource: HostResource)
 }
 
-/// The access of a process that may do everything itself.
+/// For a process that may do everything itself.
 public struct OwnAccess: HostAccess {
     public init() {}
 
@@ -56,8 +57,8 @@ public struct OwnAccess: HostAccess {
 public enum HostDoor {
     private static let access = Mutex<any HostAccess>(OwnAccess())
 
-    /// Has everything go through `access` from now on.
-    /// - Returns: what it went through before.
+    /// Makes everything go through `access` from now on.
+    /// - Returns: the former one.
     @discardableResult
     public static func install(_ new: any HostAccess) -> any HostAccess {
         access.withLock { access in

@@ -2,25 +2,25 @@
 
 public import SystemPackage
 
-/// Something of the host did not work; `text` is for the person who must mend it.
+/// Something on the host failed; `text` is for the person who has to fix it.
 public struct HostFailure: Error, Hashable, Sendable, CustomStringConvertible {
-    /// What kind of thing is wrong.
+    /// The kind of failure.
     public enum Kind: Hashable, Sendable {
-        /// What was named does not exist (any more).
+        /// The thing named does not exist (any more).
         case notFound
         /// Somebody else has it, or the name is taken.
         case busy
-        /// It exists and must not be given away, or we must not have it.
+        /// It exists but must not be given away, or we have no permission.
         case denied
-        /// A name or number makes no sense.
+        /// A malformed name or number.
         case invalid
-        /// The kernel, or a library, refused.
+        /// The kernel or a library reported an error.
         case host
     }
     public let kind: Kind
-    /// What was done to what, what came of it, and what can be done.
+    /// What was attempted on what, how it failed, and what can be done.
     public let text: String
-    /// What the kernel said, where it was asked; `text` has it in words.
+    /// The kernel's error, if it was a system call that failed; `text` has it in words.
     public let errno: Errno?
 
     public init(_ kind: Kind, _ text: String, errno: Errno? = nil) {
@@ -31,7 +31,7 @@ public struct HostFailure: Error, Hashable, Sendable, CustomStringConvertible {
 
     /// A system call that failed.
     /// - Parameters:
-    ///   - what: what was done to what: `interface vif7.0 cannot be kept`.
+    ///   - what: what failed: `interface vif7.0 cannot be kept`.
     ///   - advice: what can be done, where it is known.
     public init(_ what: String, _ errno: Errno, advice: String? = nil) {
         self.init(.host, "\(what): \(errno)" + (advice.map { " (\($0))" } ?? ""), errno: errno)

@@ -4,12 +4,13 @@ internal import Glibc
 internal import SharedRing
 internal import SystemPackage
 
-/// The ring with its tables. Every method is one short exclusive access: it calls nobody back and releases no target.
+/// The ring with its tables. Every method is one short exclusive access, which makes no callbacks and releases no
+/// target.
 struct LoopCore: ~Copyable {
     private var ring: Uring
     private(set) var operations = OperationTable()
     var targets = TargetTable()
-    /// Slots to be completed in the next turn, with nothing of the kernel's for them.
+    /// Slots to be completed in the next turn, without an operation of the kernel.
     private var booked: ContiguousArray<(target: TargetID, slot: UInt32)> = []
     /// Set when the kick operation has finished: there is work in the inbox.
     var isKicked = false
@@ -86,14 +87,14 @@ struct LoopCore: ~Copyable {
 
 // Starting operations.
 extension LoopCore {
-    /// Makes room in the submission queue, by submitting and, if the kernel is short, by taking completions in.
+    /// Makes room in the submission queue, by submitting and, if the kernel is short of memory, by reaping completions.
     private mutating func makeRoom(vectors: Int = 0) {
         while !ring.hasRoom(vectors: vectors) {
             if !ring.enter(waitingFor: 0) { reap() }
         }
     }
 
-    /// Submits all that was prepared, whatever else happens first.
+    /// Submits everything that was prepared.
     private mutating func submit() {
         while !ring.enter(waitingFor: 0) { reap() }
     }
@@ -196,7 +197,7 @@ extension LoopCore {
         unsafe ring.prepareRead(index, file.descriptor, pages.unsafeAddress(at: 0, count: 8), 8, at: 0)
     }
 
-    /// Cancels the operations that satisfy `predicate`. Those of `silently` are not heard of again.
+    /// Cancels the operations that satisfy `predicate`. With `silently`, their completions are dropped.
     mutating func cancel(silently: Bool, where predicate: (Operation) -> Bool) {
         let victims = operations.indices(where: predicate)
         if victims.isEmpty { return }

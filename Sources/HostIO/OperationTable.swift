@@ -2,17 +2,17 @@
 
 internal import SharedRing
 
-/// One submitted operation. It holds the file and the memory until the kernel is done with both, whatever became of
-/// the target.
+/// One submitted operation. It holds the file and the memory until the kernel is done with both, even if the target is
+/// gone.
 struct Operation {
     enum Kind: UInt8 {
         case free, transfer, poll, timer, kick, offloaded
     }
 
     var kind = Kind.free
-    /// Set when nobody wants to hear of it any more.
+    /// Set when its completion is to be dropped.
     var isCancelled = false
-    /// Set when its cancellation is on the way, so that it must not be armed again.
+    /// Set when its cancellation was submitted, so that it must not be armed again.
     var isEnding = false
     /// What a poll waits for.
     var events: UInt16 = 0
@@ -88,7 +88,7 @@ struct TargetTable: ~Copyable {
         return TargetID(index: index, generation: entries[Int(index)].generation)
     }
 
-    /// Forgets a target and the completions that it has not heard of.
+    /// Removes a target and its undelivered completions.
     /// - Returns: the target, or nil if it was not attached.
     mutating func detach(_ id: TargetID) -> (any CompletionTarget)? {
         guard isAttached(id), let target = entries[Int(id.index)].target else { return nil }

@@ -20,9 +20,9 @@ public enum UnixSocket {
     ///
     /// - Parameters:
     ///   - permissions: of the socket's file; set before the first connection can be made.
-    ///   - isOurs: who would listen there is dead, as the caller knows by a lock. Its socket may accept connections for a
-    ///     while all the same: io_uring holds the files that a process watched until its ring is taken down, which the kernel
-    ///     does behind the process's end.
+    ///   - isOurs: the caller knows by a lock that the former listener is dead. Its socket may still accept connections
+    ///     for a while: io_uring holds the files that a process watched until its ring is torn down, which the kernel
+    ///     does after the process has ended.
     /// - Throws: `.fileExists` if `path` is there and is no socket; `.addressInUse` if somebody listens on it.
     public static func listen(
         at path: FilePath,
@@ -35,7 +35,8 @@ public enum UnixSocket {
         do throws(Errno) {
             // SAFETY (here and below): a Swift string passed to C lives, NUL-terminated, until the call returns.
             _ = try check(unsafe unix_bind(socket.rawValue, path.string))
-            // No connection is possible before listen(2), so nobody slips in under the umask's permissions.
+            // No connection is possible before listen(2), so nobody can connect while the file has the umask's
+            // permissions.
             _ = try check(unsafe chmod(path.string, permissions.rawValue))
             _ = try check(CLinux.listen(socket.rawValue, backlog))
             return socket
@@ -84,7 +85,7 @@ public enum UnixSocket {
         return PeerCredentials(process: credentials.pid, user: credentials.uid, group: credentials.gid)
     }
 
-    /// Sends as much as the socket takes now. A closed peer is an error, never a SIGPIPE.
+    /// Sends as much as the socket accepts now. A closed peer is an error, never a SIGPIPE.
     ///
     /// - Returns: how many bytes went; 0 on a non-blocking socket that is full.
     public static func send(_ bytes: ArraySlice<UInt8>, to socket: FileDescriptor) throws(Errno) -> Int {
@@ -163,7 +164,7 @@ public enum UnixSocket {
         throw Errno.addressInUse
     }
 
-    /// ECONNREFUSED is also what connect(2) says of an ordinary file, which must stay.
+    /// connect(2) also returns ECONNREFUSED for an ordinary file, which must stay.
     private static func removeSocket(_ path: FilePath) throws(Errno) {
         var status = stat()
         // SAFETY: `status` is a local of this call.

@@ -22,7 +22,7 @@ struct Uring: ~Copyable {
     private static let timeCapacity = 64
     private static let reapCapacity = 128
 
-    /// A completion queue entry's three facts.
+    /// The three fields of a completion queue entry.
     struct Entry {
         var userData: UInt64
         var result: Int32
@@ -38,7 +38,7 @@ struct Uring: ~Copyable {
         unsafe reaped = .allocate(capacity: Uring.reapCapacity)
         unsafe reaped.initialize(repeating: nil, count: Uring.reapCapacity)
         let size = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED
-        // 6.1 knows all; 5.19 knows cooperative task work; older kernels none of them.
+        // Linux 6.1 supports all; 5.19 cooperative task work; older kernels none of them.
         let attempts: [UInt32] = [
             size | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
             size | IORING_SETUP_COOP_TASKRUN,
@@ -105,7 +105,7 @@ struct Uring: ~Copyable {
         return false
     }
 
-    /// Looks at the completions that have arrived, at most one batch of them.
+    /// Peeks at the completions that have arrived, at most one batch of them.
     /// - Returns: how many `completion(_:)` now knows; zero means that the queue is empty.
     func peek() -> Int {
         Int(unsafe io_uring_peek_batch_cqe(ring, reaped, UInt32(Uring.reapCapacity)))

@@ -2,13 +2,13 @@
 
 package import HostIO
 
-/// Checks of what somebody wrote into a configuration.
+/// Checks of values from a configuration.
 package enum InterfaceName {
     /// Longest name, in bytes (IFNAMSIZ − 1).
     static let limit = 15
 
-    /// Refuses a name that no interface can have (net/core/dev.c, `dev_valid_name`), or that the kernel would take for
-    /// a pattern (`%d`).
+    /// Refuses a name that no interface can have (net/core/dev.c, `dev_valid_name`), or that the kernel would interpret
+    /// as a pattern (`%d`).
     package static func check(_ name: String, what: String = "interface") throws(HostFailure) {
         let refused = "\(what) name '\(name)'"
         if name.isEmpty { throw HostFailure(.invalid, "the \(what) has no name") }

@@ -4,7 +4,7 @@ internal import HostIO
 internal import SystemPackage
 
 extension KernelNetwork {
-    /// Puts an interface in its place and brings it up. May be done again to one that is there already.
+    /// Puts an interface in its place and brings it up. Idempotent.
     func place(_ link: Link, _ plan: InterfacePlan, _ netlink: borrowing NetlinkSocket) throws(HostFailure) {
         switch plan.placement {
         case nil: return
@@ -37,7 +37,7 @@ extension KernelNetwork {
             let cure = "ip link set \(name) type bridge vlan_filtering 1"
             throw HostFailure(
                 .invalid,
-                "bridge \(name) takes no notice of VLANs; let it (\(cure)) or leave out vlan"
+                "bridge \(name) does not filter VLANs; enable that (\(cure)) or leave out vlan"
             )
         }
         withoutOwnAddress(link)
@@ -46,7 +46,8 @@ extension KernelNetwork {
         try netlink.change(link, LinkChange(isUp: true))
     }
 
-    /// vif-route: a route to each address; the host answers ARP for them, and speaks with the gateway device's address.
+    /// vif-route: a route to each address; the host answers ARP for them, and uses the gateway device's address as its
+    /// own.
     private func route(
         _ link: Link,
         _ addresses: [String],
@@ -71,7 +72,7 @@ extension KernelNetwork {
         for address in addresses { try netlink.setRoute(to: address, through: link, source: own, metric: 2) }
     }
 
-    /// A port needs no IPv6 address. A kernel without IPv6 gives it none anyway.
+    /// A bridge port needs no IPv6 address. A kernel without IPv6 gives it none anyway.
     private func withoutOwnAddress(_ link: Link) {
         try? Files.write("1", to: FilePath("/proc/sys/net/ipv6/conf/\(link.name)/addr_gen_mode"))
     }

@@ -1,16 +1,16 @@
-// TAP interfaces of the running kernel: made, taken over from a predecessor, put in place, taken away.
+// TAP interfaces of the running kernel: made, taken over from a predecessor, put in place, removed.
 
 public import HostIO
 
 /// The network of the host, in the namespace of the thread that calls.
 ///
-/// An interface outlives the process that made it, and is told from a stranger's by its alias: the plan's `owner`. It
-/// is found by that alias wherever a script of the toolstack has renamed it to.
+/// An interface outlives the process that made it, and is recognised as ours by its alias: the plan's `owner`. It is
+/// found by that alias whatever the toolstack's scripts have renamed it to.
 public struct KernelNetwork: NetworkHost {
-    /// What all interfaces of this service have in front of their alias.
+    /// The prefix of the alias of all interfaces of this service.
     public static let ownerPrefix = "xenback "
-    /// The numerically largest unicast address: a bridge, which takes the lowest of its ports' addresses for its own,
-    /// never takes this one.
+    /// The numerically largest unicast address: a bridge, which adopts the lowest of its ports' addresses, never adopts
+    /// this one.
     static let address: [UInt8] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff]
 
     let openVSwitch: OpenVSwitch
@@ -22,9 +22,9 @@ public struct KernelNetwork: NetworkHost {
     /// Makes the interface or takes over the one with the plan's owner.
     ///
     /// Without a placement a new interface is left down and a predecessor's untouched: the toolstack's script renames
-    /// the first, which Linux before 6.2 refuses once it is up, and has set up the second.
-    /// - Throws: `.busy` if the name is somebody else's, `.notFound` if the bridge is not there, `.invalid` for names and
-    ///   numbers that cannot be, `.host` for what the kernel says.
+    /// the new one, which Linux before 6.2 refuses once it is up, and has set up the other already.
+    /// - Throws: `.busy` if the name is taken, `.notFound` if the bridge does not exist, `.invalid` for impossible
+    ///   names and numbers, `.host` for errors of the kernel.
     public func open(_ plan: InterfacePlan) throws(HostFailure) -> any PacketDevice {
         try InterfaceName.check(plan)
         let netlink = try NetlinkSocket()
@@ -50,18 +50,18 @@ public struct KernelNetwork: NetworkHost {
         try netlink.delete(link)
     }
 
-    /// Takes away what a predecessor left for that owner; no error if it is gone.
+    /// Removes what a predecessor left for that owner; no error if it is gone.
     public static func remove(owner: String) throws(HostFailure) {
         let netlink = try NetlinkSocket()
         if let link = try own(owner, netlink) { try netlink.delete(link) }
     }
 
-    /// The interface of an owner, under whatever name.
+    /// The interface of an owner, whatever its name.
     static func own(_ owner: String, _ netlink: borrowing NetlinkSocket) throws(HostFailure) -> Link? {
         try netlink.links().first { $0.alias == owner && $0.kind == "tun" }
     }
 
-    /// The interfaces of this service, of living devices and of dead ones.
+    /// The interfaces of this service, of present devices and of past ones.
     public static func leftovers() throws(HostFailure) -> [(name: String, owner: String)] {
         try NetlinkSocket().links()
             .filter { $0.alias.hasPrefix(ownerPrefix) && $0.kind == "tun" }
@@ -79,7 +79,7 @@ public struct KernelNetwork: NetworkHost {
         throw HostFailure(.busy, taken: plan.name, by: other)
     }
 
-    /// Makes a persistent interface that is marked as ours before it can outlive us.
+    /// Makes a persistent interface, marked as ours before it can outlive us.
     private static func create(
         _ plan: InterfacePlan,
         _ netlink: borrowing NetlinkSocket
@@ -96,7 +96,7 @@ public struct KernelNetwork: NetworkHost {
 }
 
 extension HostFailure {
-    /// The name of an interface is another's.
+    /// The name belongs to another interface.
     init(_ kind: Kind, taken name: String, by other: Link) {
         let cure =
             other.alias.hasPrefix(KernelNetwork.ownerPrefix)

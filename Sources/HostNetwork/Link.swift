@@ -1,4 +1,4 @@
-// What the kernel says about an interface, and what can be changed of it.
+// What the kernel says about an interface, and what can be changed.
 
 /// An interface of the host at one moment.
 struct Link: Hashable, Sendable {
@@ -27,7 +27,7 @@ public struct LinkCounters: Hashable, Sendable {
     public var sentDropped: UInt64 = 0
 }
 
-/// Changes of an interface that the kernel makes together, in its own order; nil leaves a thing as it is.
+/// Changes of an interface that the kernel makes together, in its own order; nil leaves a value as it is.
 struct LinkChange: Sendable {
     var name: String?
     var address: [UInt8]?

@@ -22,9 +22,9 @@ extension NetlinkSocket {
         if let bridge = try link(named: name) { try change(bridge, LinkChange(isUp: true)) }
     }
 
-    /// Whether a bridge looks at VLAN tags at all. Kernels without CONFIG_BRIDGE_VLAN_FILTERING say nothing of it.
+    /// Whether a bridge filters VLANs. Kernels without CONFIG_BRIDGE_VLAN_FILTERING do not report it.
     func filtersVLANs(_ bridge: Link) throws(HostFailure) -> Bool {
-        // libnl reads a link's own facts of a bridge from 3.8 on only.
+        // libnl reads a bridge's own attributes only from 3.8 on.
         unsafe nl_socket_disable_auto_ack(socket)
         defer { unsafe nl_socket_enable_auto_ack(socket) }
         var header = ifinfomsg()
@@ -78,7 +78,7 @@ extension NetlinkSocket {
         }
     }
 
-    /// Sends a message of our own making and waits for the kernel's word.
+    /// Sends a message that we built and waits for the kernel's answer.
     @unsafe
     private func send(
         _ what: String,

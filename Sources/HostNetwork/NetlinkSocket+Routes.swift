@@ -27,7 +27,7 @@ extension NetlinkSocket {
         return nil
     }
 
-    /// Gives an interface an address, which it may have already: `10.0.0.1` for itself alone, or with a prefix length.
+    /// Gives an interface an address, which it may have already: `10.0.0.1` alone, or with a prefix length.
     func addAddress(_ text: String, to link: Link) throws(HostFailure) {
         let address = try NetlinkAddress(text)
         guard let object = unsafe rtnl_addr_alloc() else { throw HostFailure(.host, "no memory for an address") }
@@ -43,7 +43,7 @@ extension NetlinkSocket {
 
     /// Sends packets for a host or a network (`10.0.0.5`, `10.0.5.0/24`, `fd00::5`) out of an interface that is up; a
     /// route that is there already is replaced.
-    /// - Parameter source: the host's own address for them, of the same family; nil: as the kernel likes.
+    /// - Parameter source: the host's own address for them, of the same family; nil: the kernel's choice.
     func setRoute(to text: String, through link: Link, source: String?, metric: UInt32) throws(HostFailure) {
         let destination = try NetlinkAddress(text)
         let preferred: NetlinkAddress?

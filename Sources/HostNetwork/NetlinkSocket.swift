@@ -35,7 +35,7 @@ struct NetlinkSocket: ~Copyable, @unchecked Sendable {
         var object: OpaquePointer?
         // SAFETY: libnl gives one reference to a new object, which is put back below.
         let status = unsafe rtnl_link_get_kernel(socket, index, name, &object)
-        // A kernel that knows no such interface says ENODEV, or EINVAL to an impossible name.
+        // If there is no such interface the kernel returns ENODEV, or EINVAL for an impossible name.
         if status == -NLE_OBJ_NOTFOUND || status == -NLE_NODEV { return nil }
         guard status == 0, let object = unsafe object else {
             throw HostFailure(.host, "interface \(name ?? "number \(index)"): \(NetlinkSocket.text(status))")
@@ -65,7 +65,7 @@ struct NetlinkSocket: ~Copyable, @unchecked Sendable {
     /// Changes an interface.
     func change(_ link: Link, _ change: LinkChange) throws(HostFailure) {
         // SAFETY: two new objects, put back below; the texts and bytes passed live for the calls, which copy them.
-        // libnl sends all flags, the present ones with the change: so they must be the kernel's own.
+        // libnl sends all flags, the present ones and the change: so the present ones must be the kernel's.
         var current: OpaquePointer?
         let found = unsafe rtnl_link_get_kernel(socket, link.index, nil, &current)
         guard found == 0, let current = unsafe current, let wanted = unsafe rtnl_link_alloc() else {
@@ -96,7 +96,7 @@ struct NetlinkSocket: ~Copyable, @unchecked Sendable {
         if status < 0 { throw HostFailure(.host, "interface \(link.name): \(NetlinkSocket.text(status))") }
     }
 
-    /// Takes an interface away; no error if it is gone.
+    /// Removes an interface; no error if it is gone.
     func delete(_ link: Link) throws(HostFailure) {
         guard let object = unsafe rtnl_link_alloc() else {
             throw HostFailure(.host, "no memory to delete interface \(link.name)")

@@ -20,7 +20,7 @@ public import SystemPackage
 public struct PacketBatch: ~Copyable {
     /// Most runs of memory in one packet.
     public static let runsPerPacket = 24
-    /// From so many packets on the ring is faster than a call for each.
+    /// From this many packets on, the ring is faster than one call per packet.
     static let ringMinimum = 4
 
     // SAFETY: `vectors` has `runCapacity` entries, of which the first `runCount` are set; `firsts` and `results` have
@@ -102,7 +102,7 @@ public struct PacketBatch: ~Copyable {
         runCount &+= 1
     }
 
-    /// What became of a packet of the last `send` or `receive`: its bytes (the header among them), or a negated errno:
+    /// The result of a packet of the last `send` or `receive`: its bytes (the header among them), or a negated errno:
     /// `-EAGAIN` if there was no room, or no packet; `-EBADFD`, `-EIO` and the like if the device is gone.
     public func result(_ index: Int) -> Int32 {
         precondition(index >= 0 && index < packetCount)
@@ -112,8 +112,8 @@ public struct PacketBatch: ~Copyable {
     /// Whether a result says that the queue's interface was deleted: tun.c then finds no device behind the descriptor.
     public static func meansGone(_ result: Int32) -> Bool { result == -EBADFD || result == -ENODEV }
 
-    /// Sends the packets in their order. Each has a result of its own: a later one may be taken although an earlier one
-    /// was not.
+    /// Sends the packets in their order. Each has a result of its own: a later one may be accepted although an earlier
+    /// one was not.
     public mutating func send(to queue: PacketQueue) {
         let plan = unsafe transfer(queue, writing: true)
         var next = 0
@@ -127,7 +127,8 @@ public struct PacketBatch: ~Copyable {
     }
 
     /// Receives one packet into each entry until there are no more.
-    /// - Returns: entries to look at. One among them may be empty (`-EAGAIN`) if a packet came just then for a later one.
+    /// - Returns: entries to look at. One of them may be empty (`-EAGAIN`) if a packet arrived just in time for a later
+    ///   one.
     public mutating func receive(from queue: PacketQueue) -> Int {
         let plan = unsafe transfer(queue, writing: false)
         var next = 0
@@ -143,7 +144,7 @@ public struct PacketBatch: ~Copyable {
                 if unsafe results[next] <= 0 { isDry = true }
                 next &+= 1
             }
-            // As many at once as came the last time; then one to see if there are more, for a read of nothing is not free.
+            // As many at once as came last time, then one to see if there are more, since an empty read is not free.
             burst = isTogether ? 1 : max(expected, next)
         }
         var found = next
@@ -170,7 +171,7 @@ public struct PacketBatch: ~Copyable {
     }
 }
 
-/// The tables of a batch for the time of one `send` or `receive`.
+/// The tables of a batch during one `send` or `receive`.
 @unsafe
 struct PacketTransfer {
     let descriptor: CInt
@@ -188,7 +189,7 @@ struct PacketTransfer {
         return unsafe UnsafeMutableBufferPointer(start: vectors + first, count: end &- first)
     }
 
-    /// Sends or receives one packet with a call of its own.
+    /// Sends or receives one packet with one call.
     func single(_ index: Int) -> Int32 {
         let runs = unsafe runs(index)
         while true {

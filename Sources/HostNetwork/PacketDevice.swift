@@ -1,14 +1,14 @@
-// The host's end of a virtual network card: an interface with queues that take and give one packet at a time.
+// The host's end of a virtual network card: an interface with queues that send and receive one packet at a time.
 
 public import HostIO
 
-/// Work that the frontend's side lets the host leave undone, so that it may give us packets without it.
+/// Work that the frontend accepts packets without, so that the host may leave it undone.
 public struct PacketOffloads: OptionSet, Hashable, Sendable {
     public let rawValue: UInt8
     public init(rawValue: UInt8) { self.rawValue = rawValue }
     /// TCP and UDP checksums may be missing (`TUN_F_CSUM`).
     public static let checksum = PacketOffloads(rawValue: 1)
-    /// TCP over IPv4 in pieces larger than the MTU (`TUN_F_TSO4`; needs `checksum`).
+    /// TCP over IPv4 in packets larger than the MTU (`TUN_F_TSO4`; needs `checksum`).
     public static let segmentationV4 = PacketOffloads(rawValue: 2)
     /// The same over IPv6 (`TUN_F_TSO6`; needs `checksum`).
     public static let segmentationV6 = PacketOffloads(rawValue: 4)
@@ -32,17 +32,17 @@ public protocol PacketDevice: AnyObject, Sendable {
     /// Opens `count` queues (1 … 16) of a device that has none open, or whose former queues are all closed by the release of
     /// their last reference.
     func openQueues(_ count: Int) throws(HostFailure) -> [PacketQueue]
-    /// What the host may leave undone in packets that it gives us. Nothing, before the first call.
+    /// What the host may leave undone in packets for us. Nothing, before the first call.
     func setOffloads(_ offloads: PacketOffloads) throws(HostFailure)
-    /// Whether the host sees a link. Without one it sends nothing our way.
+    /// Whether the host sees a link. Without one it sends us nothing.
     func setCarrier(_ isUp: Bool) throws(HostFailure)
-    /// Counts packets that were dropped before they came to a queue, if the device knows.
+    /// Packets that were dropped before they reached a queue, if the device knows.
     var droppedByHost: UInt64 { get }
-    /// Keeps the interface where it is now, and as it is, against whoever changes it.
+    /// Keeps the interface where and as it is now, undoing changes by others.
     /// - Parameters:
-    ///   - name: what it is to be called by now; nil: however it is called.
-    ///   - placement: how it came there, also where a script did it; nil: in a way that only the script knows.
-    ///   - mtu: the configuration's; nil: it may follow the bridge's.
+    ///   - name: its expected name; nil for whatever its name is now.
+    ///   - placement: how it was placed, also by a script; nil if only the script knows.
+    ///   - mtu: the configured one; nil: it may follow the bridge's.
     /// - Returns: nil if the device has no place that could change.
     /// - Throws: `.busy` if another interface has the name.
     func keepPlace(
@@ -56,12 +56,12 @@ public protocol PacketDevice: AnyObject, Sendable {
 public struct InterfacePlan: Hashable, Sendable {
     /// `vif<domid>.<devid>` or the toolstack's `vifname`; at most 15 bytes (IFNAMSIZ − 1).
     public var name: String
-    /// Whose it is, kept with the interface (`ifalias`) so that a leftover can be told from a stranger's:
-    /// `xenback backend/vif/7/0`.
+    /// Its owner, stored with the interface (`ifalias`) so that a leftover can be told from somebody else's: `xenback
+    /// backend/vif/7/0`.
     public var owner: String
     /// The host's own MTU for it.
     public var mtu: UInt32
-    /// Where to put it where no script of the toolstack does; nil: leave that to the script.
+    /// Where to put it; nil: the toolstack's script does that.
     public var placement: Placement?
 
     /// The host's side of a card, as libxl's scripts of the same names would set it up.
@@ -86,6 +86,6 @@ public struct InterfacePlan: Hashable, Sendable {
 public protocol NetworkHost: Sendable {
     /// Makes the interface, or takes over the one a predecessor left (same name, same owner), and brings it up as planned.
     func open(_ plan: InterfacePlan) throws(HostFailure) -> any PacketDevice
-    /// Takes the interface away for good; no error if it is gone.
+    /// Removes the interface for good; no error if it is gone.
     func remove(_ plan: InterfacePlan) throws(HostFailure)
 }

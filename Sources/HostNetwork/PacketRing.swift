@@ -1,4 +1,4 @@
-// An io_uring that carries out the packets of one batch at once, and never waits for any.
+// An io_uring that processes the packets of one batch at once, and never waits for any.
 
 internal import CURing
 internal import Glibc
@@ -8,7 +8,7 @@ internal import Glibc
 /// A queue's descriptor is non-blocking, so that nothing ever goes to a kernel thread. Where the device also knows
 /// `RWF_NOWAIT` (TAPs from Linux 6.4 on), what cannot be done now fails at once with `EAGAIN`. Where it does not, the
 /// kernel sets up a poll for it instead (io_uring/rw.c, `io_rw_init_file`), which is cancelled before `run` returns. A
-/// packet that comes at that very moment wakes the poll, the read finds nothing and is polled for again behind the
+/// packet that arrives at that very moment wakes the poll, the read finds nothing and is armed again behind the
 /// cancellation's back. So one cancellation is not enough: there is another until no read is left.
 @safe
 struct PacketRing: ~Copyable {
@@ -19,7 +19,7 @@ struct PacketRing: ~Copyable {
     private var usesNowait: Bool
     private static let cancelMark = UInt64.max
 
-    /// Nil where io_uring is missing, forbidden or older than Linux 6.1: plain calls do as well.
+    /// Nil where io_uring is missing, forbidden or older than Linux 6.1: plain calls are used then.
     init?(entries: UInt32, usesNowait: Bool = true) {
         self.usesNowait = usesNowait
         unsafe ring = .allocate(capacity: 1)
@@ -46,7 +46,7 @@ struct PacketRing: ~Copyable {
             isEnabled = true
         }
         guard unsafe attempt(transfer, first, count) else { return false }
-        // Every one is refused before it is looked at, if one is.
+        // If one is refused, all are, before they are looked at.
         if usesNowait, unsafe transfer.results[first] == -EOPNOTSUPP {
             usesNowait = false
             return unsafe attempt(transfer, first, count)
@@ -92,7 +92,7 @@ struct PacketRing: ~Copyable {
         unsafe io_uring_sqe_set_data64(entry, PacketRing.cancelMark)
     }
 
-    /// Submits everything; a kernel that is short of memory for it now is asked again.
+    /// Submits everything; retried while the kernel is short of memory for it.
     private func submit(waitingFor minimum: UInt32) {
         repeat {
             let status = unsafe minimum > 0 ? io_uring_submit_and_wait(ring, minimum) : io_uring_submit(ring)

@@ -6,14 +6,14 @@ public import HostIO
 /// A descriptor at a TAP whose queue is detached: no packets come to it.
 ///
 /// The kernel takes an interface's carrier away when its last descriptor is closed, detached ones counted
-/// (drivers/net/tun.c, `__tun_detach`: `numqueues` and `numdisabled`). While somebody holds this one, the queues of a
-/// process that died are missed by nobody: bridges, switches and the host's sockets see no change until the successor
+/// (drivers/net/tun.c, `__tun_detach`: `numqueues` and `numdisabled`). While somebody holds this one, nobody notices
+/// the death of the process with the queues: bridges, switches and the host's sockets see no change until the successor
 /// attaches new ones.
 public final class ParkedQueue: Sendable {
     /// The interface's name when the queue was parked.
     public let name: String
     private let file: OpenFile
-    /// For who keeps a copy: the link stays while any copy is open. Never close it.
+    /// For whoever keeps a copy: the link stays up while any copy is open. Never close it.
     public var descriptor: CInt { file.descriptor }
 
     /// Parks a queue at the interface of that owner. Makes none where there is none.
@@ -27,7 +27,7 @@ public final class ParkedQueue: Sendable {
         name = link.name
         let status = tun_park_queue(file.descriptor)
         if status != 0 { throw .system("a queue of interface \(name) cannot be parked", status) }
-        // The first descriptor of an interface brings the carrier.
+        // The first descriptor of an interface turns the carrier on.
         if !link.hasCarrier { try? netlink.change(link, LinkChange(hasCarrier: false)) }
     }
 }

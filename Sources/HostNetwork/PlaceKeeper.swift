@@ -1,4 +1,4 @@
-// Watches over where an interface is and how it is set, and puts back what others change of it.
+// Watches where an interface is and how it is set, and undoes what others change.
 
 internal import CLinux
 internal import CNetlink
@@ -10,9 +10,9 @@ internal import Synchronization
 public protocol PlaceKeeper: AnyObject, Sendable {
     /// Readable when the interface may have changed.
     var descriptor: CInt { get }
-    /// Takes what the descriptor tells of. Never blocks.
+    /// Drains the descriptor. Never blocks.
     func takeNews()
-    /// Looks at the interface, and puts back what was changed. Blocks for as long as the kernel and `ovs-vsctl` take.
+    /// Checks the interface, and undoes what was changed. Blocks for as long as the kernel and `ovs-vsctl` take.
     func look() -> [PlaceReport]
 }
 
@@ -20,7 +20,7 @@ public protocol PlaceKeeper: AnyObject, Sendable {
 public struct PlaceReport: Hashable, Sendable {
     public enum Outcome: Hashable, Sendable {
         case putBack
-        /// It was changed again and again: somebody means it.
+        /// It was changed again and again, so it is deliberate.
         case left
         case failed
     }
@@ -46,7 +46,7 @@ extension PacketDevice {
 final class LinkKeeper: PlaceKeeper {
     private let watch: OpenFile
     private let index: CInt
-    /// How its script put it there, as far as we know how to do that.
+    /// How its script placed it, as far as we can do the same.
     private let placement: InterfacePlan.Placement?
     private let network: KernelNetwork
     private let state: Mutex<State>
@@ -65,7 +65,7 @@ final class LinkKeeper: PlaceKeeper {
         mtuIsGiven: Bool,
         network: KernelNetwork = KernelNetwork()
     ) throws(HostFailure) {
-        // First the watch: what changes after the look is told of.
+        // The watch comes first, so that later changes are reported.
         let descriptor = HostDoor.enter(.networkConfiguration) { netlink_watch_link(index) }
         if descriptor < 0 { throw .system("changes of interfaces cannot be watched", -descriptor) }
         watch = OpenFile(adopting: descriptor)
@@ -84,7 +84,7 @@ final class LinkKeeper: PlaceKeeper {
 
     func look() -> [PlaceReport] {
         state.withLock { state in
-            // One that is gone is its queues' to notice.
+            // If it is gone, its queues will notice.
             guard let link = try? state.netlink.link(index: index),
                 let (found, bridgeMTU) = try? LinkKeeper.place(of: link, state.netlink)
             else { return [] }

@@ -1,4 +1,4 @@
-// What is to be done about an interface that somebody else has changed: changes and times in, decisions out.
+// What to do about an interface that somebody else has changed: changes and times in, decisions out.
 
 /// Where an interface is and how it is set.
 struct LinkPlace: Hashable, Sendable {
@@ -9,23 +9,23 @@ struct LinkPlace: Hashable, Sendable {
     var mtu: UInt32
 }
 
-/// One thing about an interface's place that can be changed and put back, in the order in which it is.
+/// One aspect of an interface's place that can be changed and restored, in the order of restoring.
 enum PlaceAspect: Hashable, Sendable, CaseIterable { case name, mtu, bridge, link }
 
-/// Decides between accidents and wishes.
+/// Tells accidental changes from deliberate ones.
 ///
-/// libxl's scripts know an interface by a name out of the configuration, so the script of one guest can strike the interface
-/// of another: `vif-bridge offline` takes whatever has its `vifname` off its bridge and down, also when the guest was refused
-/// for that very name. Such a change is undone. An administrator's command looks the same but comes again: what is
-/// changed three times within ten seconds is meant, and is left as it is. A guest that is refused again and again takes
-/// longer, since libxl waits for each.
+/// libxl's scripts know an interface by a name from the configuration, so that the script of one guest can hit the
+/// interface of another: `vif-bridge offline` takes whatever has its `vifname` off its bridge and down, also when the
+/// guest was refused because of that very name. Such a change is undone. An administrator's command looks the same but
+/// is repeated: what is changed three times within ten seconds is deliberate, and is left as it is. A guest that is
+/// refused again and again takes longer, since libxl waits for each.
 struct PlaceRules: Sendable {
-    /// Changes of one thing within `window` that make a wish.
+    /// Changes of one aspect within `window` that count as deliberate.
     static let insistence = 3
     /// Nanoseconds.
     static let window: UInt64 = 10_000_000_000
 
-    /// What is to be done about a change.
+    /// What to do about a change.
     enum Decision: Hashable, Sendable { case putBack, leave }
 
     private(set) var wanted: LinkPlace
@@ -33,7 +33,7 @@ struct PlaceRules: Sendable {
     private var changes: [PlaceAspect: [UInt64]] = [:]
 
     /// - Parameters:
-    ///   - wanted: how the interface was left by who set it up.
+    ///   - wanted: how the interface was left by whoever set it up.
     ///   - mtuIsGiven: the configuration names an MTU; else it may follow the bridge's, as the script has it.
     init(wanted: LinkPlace, mtuIsGiven: Bool) {
         self.wanted = wanted

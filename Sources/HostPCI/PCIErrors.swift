@@ -39,7 +39,7 @@ public struct PCIErrorEvent: Hashable, Sendable {
 
 /// A watch of cards' errors, on until it is ended.
 public protocol PCIErrorWatch: AnyObject, Sendable {
-    /// After this, called on the watch's loop, nothing is told any more.
+    /// Called on the watch's loop; `changed` is not called any more.
     func end()
 }
 

@@ -4,8 +4,8 @@ public import SharedRing
 
 /// The parts of a configuration descriptor that a host must know (USB 2.0, 9.6.3 … 9.6.6).
 ///
-/// Devices write nonsense: a descriptor that ends early, is shorter than its type needs or has length 0 ends the list,
-/// and what came before it counts.
+/// Devices send malformed descriptors: one that ends early, is shorter than its type requires or has length 0 ends the
+/// list, and what came before it counts.
 public struct ConfigurationDescriptor: Hashable, Sendable {
     /// One endpoint of an alternate setting.
     public struct Endpoint: Hashable, Sendable {
@@ -93,9 +93,9 @@ extension USBDescriptors {
         configurations.lazy.compactMap { ConfigurationDescriptor($0) }.first { $0.value == value }
     }
 
-    /// Takes apart what the kernel keeps of a device: its device descriptor and one configuration behind the other, as in
-    /// `descriptors` of sysfs and in the device's node.
-    /// - Returns: nil if there is no device descriptor. A configuration that is cut short is left out, with those behind.
+    /// Parses what the kernel keeps of a device: its device descriptor, then its configurations, as in `descriptors` of
+    /// sysfs and in the device's node.
+    /// - Returns: nil if there is no device descriptor. A truncated configuration is left out, with those after it.
     public init?(_ bytes: [UInt8]) {
         guard bytes.count >= 18, bytes[0] == 18, bytes[1] == USBDescriptorType.device else { return nil }
         self.init(device: Array(bytes[..<18]), configurations: [])
@@ -140,8 +140,8 @@ public struct USBSetup: Hashable, Sendable {
         )
     }
 
-    /// Whether the request changes what the host's own stack knows of the device, so that it goes through `USBOperation`:
-    /// SET_ADDRESS, SET_CONFIGURATION, SET_INTERFACE, CLEAR_FEATURE(ENDPOINT_HALT).
+    /// Whether the request changes what the host's own stack knows about the device, so that it goes through
+    /// `USBOperation`: SET_ADDRESS, SET_CONFIGURATION, SET_INTERFACE, CLEAR_FEATURE(ENDPOINT_HALT).
     public var isForHost: Bool {
         switch (requestType, request) {
         case (0x00, 5), (0x00, 9), (0x01, 11): true

@@ -3,7 +3,7 @@
 package import HostIO
 
 extension HostFailure {
-    /// Nobody gets a hub: what is plugged in below it can be given away one by one.
+    /// Hubs are never given away: what is plugged in below one can be given away device by device.
     package static func hub(_ facts: USBDeviceFacts) -> HostFailure {
         HostFailure(.denied, "\(facts.address) is a hub; give away what is plugged in below it (\(facts.address).1 …)")
     }

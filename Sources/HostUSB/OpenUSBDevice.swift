@@ -1,14 +1,15 @@
-// One device that was taken: transfers in preallocated slots, and what becomes of them.
+// An open device: transfers in preallocated slots, and their results.
 
 public import HostIO
 public import SharedRing
 
-/// A device of the host with one owner. Everything but `facts` and `descriptors` on the loop that it was opened for.
+/// A device of the host with one owner. Everything but `facts` and `descriptors` is used on the loop that it was opened
+/// for.
 ///
-/// Transfers are numbered slots. A slot is given to `submit` or `perform` and is the device's until a `USBResult` with its
-/// number has been delivered, exactly once, whatever happens; then it may be used again, from within the delivery too.
-/// Nothing is delivered from within a call of the owner's. A device that was unplugged completes every slot with
-/// `.noDevice`, and then says `vanished`, once; what is submitted later completes the same way.
+/// Transfers are numbered slots. A slot given to `submit` or `perform` belongs to the device until a `USBResult` with
+/// its number has been delivered, exactly once, whatever happens; then it may be used again, also from within the
+/// delivery. Nothing is delivered from within a call of the owner's. A device that was unplugged completes every slot
+/// with `.noDevice`, and then calls `vanished`, once; what is submitted later completes the same way.
 public protocol OpenUSBDevice: AnyObject, Sendable {
     /// As they were when the device was opened.
     var facts: USBDeviceFacts { get }
@@ -31,20 +32,20 @@ public protocol OpenUSBDevice: AnyObject, Sendable {
     /// it is done.
     func perform(_ operation: USBOperation, slot: UInt32)
 
-    /// Asks for an early end of a transfer. It completes as `.cancelled`, or with what it had come to. Nothing happens
-    /// for a slot that is not in use; a `perform` ends by itself.
+    /// Asks for an early end of a transfer. It completes as `.cancelled`, or with the result it already had. Nothing
+    /// happens for a slot that is not in use; a `perform` ends by itself.
     func cancel(_ slot: UInt32)
 
-    /// Cancels everything, delivers the results, gives the device back to the kernel's drivers and calls `closed`, on
-    /// the loop. What is submitted after this call and before `closed` is cancelled. Later calls only add their `closed`.
+    /// Cancels everything, delivers the results, returns the device to the kernel's drivers and calls `closed`, on the
+    /// loop. What is submitted after this call and before `closed` is cancelled. Later calls only add their `closed`.
     func close(_ closed: @escaping @Sendable () -> Void)
 }
 
 /// The owner of a device. Called on the device's loop.
 public protocol USBDeviceClient: AnyObject, Sendable {
-    /// Slots that came to their end since the last call, in that order.
+    /// Slots that ended since the last call, in that order.
     func completed(_ results: borrowing USBResultBatch, of device: any OpenUSBDevice)
-    /// The device is gone, all its slots are completed. It remains to be closed.
+    /// The device is gone, all its slots are completed. It still has to be closed.
     func vanished(_ device: any OpenUSBDevice)
 }
 
@@ -61,7 +62,7 @@ public struct USBDescriptors: Hashable, Sendable {
     }
 }
 
-/// What an owner will need, so that nothing is allocated later.
+/// What an owner will need at most, so that nothing is allocated later.
 public struct USBTransferPlan: Sendable {
     /// Slots are 0 …< slots.
     public var slots: Int
@@ -116,7 +117,7 @@ public struct USBTransfer: Hashable, Sendable {
     }
 }
 
-/// Requests that change what the host's stack must know: never sent as control transfers.
+/// Requests that the host's USB stack must know of: never sent as control transfers.
 public enum USBOperation: Hashable, Sendable {
     /// SET_CONFIGURATION; 0 leaves the device without one. All interfaces of the new one are claimed.
     case setConfiguration(UInt8)
@@ -148,7 +149,7 @@ public enum USBStatus: UInt8, Hashable, Sendable, CaseIterable {
     case refused
 }
 
-/// A slot that came to its end.
+/// A slot that ended.
 public struct USBResult: Hashable, Sendable {
     public var slot: UInt32
     public var status: USBStatus

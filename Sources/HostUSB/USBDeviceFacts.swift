@@ -1,12 +1,12 @@
-// What the host knows of a device without opening it.
+// What the host knows about a device without opening it.
 
 /// A device of the host's buses at one moment; two moments of the same place differ in `deviceNumber`.
 ///
-/// Strings are the device's own words: untrusted text for people, at most 255 characters.
+/// Strings come from the device: untrusted text for people, at most 255 characters.
 public struct USBDeviceFacts: Hashable, Sendable {
     /// Where it is plugged in.
     public var address: USBBusAddress
-    /// `busnum` and `devnum` of sysfs: the names of its node in /dev/bus/usb. A device number is not soon used again.
+    /// `busnum` and `devnum` of sysfs: the names of its node in /dev/bus/usb. A device number is not reused soon.
     public var busNumber: UInt8
     public var deviceNumber: UInt8
     /// idVendor, idProduct and bcdDevice of the device descriptor (USB 2.0, 9.6.1).
@@ -57,7 +57,7 @@ extension USBDeviceFacts: CustomStringConvertible {
     }
 }
 
-/// Hexadecimal numbers and other people's words.
+/// Hexadecimal numbers and untrusted text.
 enum USBText {
     /// As many digits as the type has.
     static func hexadecimal(_ number: some FixedWidthInteger & UnsignedInteger) -> String {
@@ -71,7 +71,7 @@ enum USBText {
         return N(text, radix: 16)
     }
 
-    /// Control characters become '?': a device's words go to terminals and logs.
+    /// Control characters become '?': a device's strings go to terminals and logs.
     static func printable(_ text: String) -> String {
         String(String.UnicodeScalarView(text.unicodeScalars.map { isPrintable($0) ? $0 : "?" }))
     }

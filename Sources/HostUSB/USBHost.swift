@@ -10,11 +10,11 @@ public protocol USBHost: AnyObject, Sendable {
 
     /// Calls `changed` on the loop whenever devices have arrived, gone or changed since the last call: list them then.
     ///
-    /// Many changes at once are one call, and a call may come without a change. It says nothing of devices that were
-    /// there before. An arrival is told when the host has done with it what it does: its rules are applied.
+    /// Many changes at once are one call, and a call may come without a change. Devices that were there before are not
+    /// reported. An arrival is reported once the host has processed it, that is, applied its rules.
     func watch(on loop: EventLoop, _ changed: @escaping @Sendable () -> Void) throws(HostFailure) -> any USBWatch
 
-    /// Takes a device for one owner: the kernel's drivers let go of all its interfaces, and all of them are claimed.
+    /// Opens a device for one owner: all its interfaces are detached from the kernel's drivers and claimed.
     ///
     /// May block for a while: off the loops. The device does nothing before `begin`.
     /// - Parameters:
@@ -25,20 +25,20 @@ public protocol USBHost: AnyObject, Sendable {
     ///   says.
     func open(_ facts: USBDeviceFacts, owner: String, on loop: EventLoop) throws(HostFailure) -> any OpenUSBDevice
 
-    /// Finishes what owners that died have left half done, and gives the host the devices back that nobody goes on with.
-    /// May block for a while: off the loops.
-    /// - Parameter goesOn: whether an owner of that name (as at `open`) has a successor, which will open the device.
+    /// Completes what dead owners left half done, and returns devices to the host that no successor will take over. May
+    /// block for a while: off the loops.
+    /// - Parameter goesOn: whether an owner of that name (as in `open`) has a successor, which will open the device.
     /// - Returns: what was done, for the log.
     func recover(_ goesOn: @Sendable (String) -> Bool) -> [String]
 }
 
 extension USBHost {
-    /// Of a host whose devices are free as soon as their owner is dead.
+    /// For a host whose devices are free as soon as their owner is dead.
     public func recover(_ goesOn: @Sendable (String) -> Bool) -> [String] { [] }
 }
 
 /// A watch of a host's devices, on until it is ended.
 public protocol USBWatch: AnyObject, Sendable {
-    /// After this, called on the watch's loop, nothing is told any more.
+    /// Called on the watch's loop; `changed` is not called any more.
     func end()
 }

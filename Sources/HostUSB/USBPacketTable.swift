@@ -1,4 +1,4 @@
-// The packets of isochronous transfers: what was asked for, and what became of it.
+// The packets of isochronous transfers: what was asked for, and the results.
 
 /// One packet of an isochronous transfer.
 public struct USBPacket: Hashable, Sendable {
@@ -43,7 +43,7 @@ public final class USBPacketTable: @unchecked Sendable {
         set { packets[position(slot, index)] = newValue }
     }
 
-    /// Makes the first packets of a row look as if they had not been moved, which holds unless the device says otherwise.
+    /// Marks the first packets of a row as not transferred, which holds unless the device says otherwise.
     package func forget(_ slot: UInt32, count: Int) {
         for index in 0..<count {
             packets[position(slot, index)].actualByteCount = 0

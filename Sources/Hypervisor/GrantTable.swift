@@ -1,4 +1,4 @@
-// Grants: other domains' pages mapped or copied, and our own pages given.
+// Grants: other domains' pages mapped or copied, and our own pages shared.
 
 public import SharedRing
 public import XenWire

@@ -10,7 +10,7 @@ public struct DomainIdentity: Hashable, Sendable, CustomStringConvertible {
     public var description: String { text }
 
     /// From the node `vm` of a domain's home, `/vm/<UUID>` (docs/misc/xenstore-paths.pandoc).
-    /// - Returns: nil if the node is missing, or names nobody.
+    /// - Returns: nil if the node is missing or malformed.
     public init?(vm node: String?) {
         guard let name = node?.split(separator: "/").last, name.utf8.count <= 64,
             name.utf8.allSatisfy({ $0 > UInt8(ascii: " ") && $0 < 0x7F })
@@ -18,13 +18,12 @@ public struct DomainIdentity: Hashable, Sendable, CustomStringConvertible {
         self.init(String(name))
     }
 
-    /// Of a domain whose UUID we may not read (another's home is hidden from a driver domain) or that has none (domain 0).
-    /// That the number was given to another domain is told by `@releaseDomain`, and by the toolstack's removal of the
-    /// backend's directories.
+    /// For a domain whose UUID we may not read (other homes are hidden from a driver domain) or that has none (domain
+    /// 0). Reuse of the number shows in `@releaseDomain`, and in the toolstack's removal of the backend's directories.
     public init(numberOf domain: DomainID) { self.init("domain \(domain)") }
 }
 
-/// What is known of other domains. Safe to use from several threads.
+/// What is known about other domains. Safe to use from several threads.
 public protocol DomainControl: AnyObject, Sendable {
     /// The domain we run in.
     var own: DomainID { get }

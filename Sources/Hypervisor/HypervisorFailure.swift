@@ -1,8 +1,8 @@
-// What a failed call to the hypervisor or to xenstored leaves behind.
+// A failed call to the hypervisor or to xenstored.
 
 public import SystemPackage
 
-/// A call to the hypervisor or to xenstored failed. A host failure: never the frontend's text, never a trap.
+/// A call to the hypervisor or to xenstored failed. A host failure; it contains no text from the frontend.
 public struct HypervisorFailure: Error, Sendable, CustomStringConvertible {
     /// What was attempted, e.g. `map 4 grants of domain 7`.
     public let operation: String

@@ -74,8 +74,8 @@ extension XenStore {
     }
 }
 
-/// "Something under one of these watches changed: look again." A million events raise it once until it is taken
-/// (XSA-349), because the receiver reads the present state, never the event.
+/// Something under one of the watches has changed. A million events raise it once until it is taken (XSA-349), because
+/// the receiver reads the present state, never the event.
 public struct WatchSignal: Sendable {
     /// Yields once for any number of raises since the last element. One consumer.
     public let events: AsyncStream<Void>

@@ -17,7 +17,7 @@ extension NetBackend {
         }
     }
 
-    /// Takes the interface away, unless a successor goes on with it.
+    /// Removes the interface, unless a successor is to go on with it.
     func closeBacking() async {
         placeWatch?.close()
         placeWatch = nil
@@ -32,8 +32,8 @@ extension NetBackend {
         }
     }
 
-    /// Once the script is done: what it made of the interface is what it is to stay.
-    /// - Parameter isTakeover: the interface may have another name by an administrator's wish.
+    /// Once the script is done, the interface is to stay as the script left it.
+    /// - Parameter isTakeover: the administrator may have renamed the interface.
     func watchPlace(_ interface: any PacketDevice, isTakeover: Bool) throws(BackendFailure) {
         guard placeWatch == nil, let keys else { return }
         do throws(HostFailure) {
@@ -45,13 +45,13 @@ extension NetBackend {
             guard let keeper else { return }
             placeWatch = PlaceWatch(keeper, on: environment.controlLoop, raising: signal)
         } catch {
-            // The script went on without the name, perhaps with the interface that has it.
+            // The script could not give it the name, and may have configured the interface that has it.
             if error.kind == .busy { throw BackendFailure(error) }
-            life.log.failure("\(path): nobody watches over the interface: \(error)")
+            life.log.failure("\(path): changes of the interface go unnoticed: \(error)")
         }
     }
 
-    /// Puts back what somebody has changed of the interface.
+    /// Undoes what somebody else has changed of the interface.
     func keepPlace() async {
         guard let placeWatch, placeWatch.takeChange() else { return }
         for report in await environment.controlLoop.blocking({ placeWatch.keeper.look() }) {
@@ -65,7 +65,7 @@ extension NetBackend {
         }
     }
 
-    /// Cards have no script of ours to answer; libxl's own scripts write `hotplug-status`.
+    /// Network cards have no hotplug script of ours; libxl's scripts write `hotplug-status` themselves.
     var announcement: [(String, String)]? { nil }
 
     private func plan() throws(BackendFailure) -> InterfacePlan {

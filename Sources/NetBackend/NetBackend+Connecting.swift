@@ -1,4 +1,4 @@
-// Attaching to a frontend's rings, and letting go of them.
+// Attaching to a frontend's rings, and releasing them.
 
 internal import BackendCore
 internal import HostIO
@@ -129,7 +129,7 @@ extension NetBackend {
         do throws(HostFailure) {
             try interface.setCarrier(false)
         } catch {
-            // It is gone already or about to be; nobody depends on it.
+            // It is gone already or about to go; nothing depends on it.
             life.logger.debug("\(error)")
         }
     }
@@ -160,8 +160,8 @@ extension NetBackend {
         shared?.setFiltering(FrontendNodes([key: text].compactMapValues { $0 }).flag(key))
     }
 
-    /// Reads `rate` and applies it: all queues of the card share it. One that makes no sense is no limit, as for
-    /// xen-netback (`xen_net_read_rate`).
+    /// Reads `rate` and applies it: all queues of the card share it. A malformed one means no limit, as in xen-netback
+    /// (`xen_net_read_rate`).
     private func applyRate() async {
         let text = await readKeys([NetKeys.rate])[NetKeys.rate]
         guard let shared, shared.rateText != text else { return }

@@ -1,4 +1,4 @@
-// One network card: what is its own in the life that `DeviceShell` leads. Pinned to the control loop.
+// One network card: its part of the life cycle that `DeviceShell` runs. Pinned to the control loop.
 
 internal import BackendCore
 internal import HostIO
@@ -7,7 +7,7 @@ internal import Hypervisor
 internal import Logging
 internal import XenWire
 
-/// The actor of one card. The files beside connect (`+Connecting`), make the interface (`+Backing`) and report
+/// The actor of one card. Its other files connect (`+Connecting`), make the interface (`+Backing`) and report
 /// (`+Reports`).
 actor NetBackend: DeviceShell {
     nonisolated let path: DevicePath
@@ -19,11 +19,11 @@ actor NetBackend: DeviceShell {
     let stall: StallTimes
     var life: DeviceLife
 
-    /// Facts from the toolstack; nil before `run`.
+    /// What the toolstack specified; nil before `run`.
     var keys: NetDeviceKeys?
     // What is held.
     var interface: (any PacketDevice)?
-    /// From the first connection until the interface is taken away.
+    /// From the first connection until the interface is removed.
     var placeWatch: PlaceWatch?
     /// Changes of the interface that were undone.
     var placeRepairs: UInt64 = 0
@@ -35,7 +35,7 @@ actor NetBackend: DeviceShell {
     /// Counters of connections that are over.
     var pastMetrics = NetMetrics()
 
-    /// - Parameter stall: other times are for tests.
+    /// - Parameter stall: only tests have other times.
     init(
         _ path: DevicePath,
         _ environment: WorkerEnvironment,
@@ -65,7 +65,7 @@ actor NetBackend: DeviceShell {
 
     var isDriverDomain: Bool { environment.hypervisor.domains.own != .initial }
 
-    /// We put the interface into its bridge or route, no script does.
+    /// We, and no script, put the interface into its bridge or route.
     var isPlacedNatively: Bool {
         switch capabilities.placement {
         case .automatic: isDriverDomain

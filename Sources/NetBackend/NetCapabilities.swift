@@ -1,6 +1,6 @@
 // What this backend can do, as it tells every frontend.
 
-/// What this backend offers to every frontend, before any frontend is there.
+/// What this backend offers to every frontend.
 public struct NetCapabilities: Hashable, Sendable {
     /// Who puts the host's interface into its bridge or route.
     public enum Placement: String, Hashable, Sendable, CaseIterable {

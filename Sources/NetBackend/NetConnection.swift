@@ -9,7 +9,7 @@ struct NetConnection: Hashable, Sendable {
     struct Queue: Hashable, Sendable {
         let transmitRing: GrantReference
         let receiveRing: GrantReference
-        /// The frontend's ports; one and the same if it has but one.
+        /// The frontend's ports; both are the same if it has only one.
         let transmitPort: EventChannelPort
         let receivePort: EventChannelPort
     }
@@ -19,7 +19,7 @@ struct NetConnection: Hashable, Sendable {
     }
     let queues: [Queue]
     let control: Control?
-    /// What the frontend takes.
+    /// What the frontend accepts.
     let accepts: ReceiveFeatures
     /// false: it never notifies when it posts buffers.
     let notifiesOfBuffers: Bool
@@ -40,8 +40,8 @@ struct NetConnection: Hashable, Sendable {
         (.checksumV4, "csum"), (.checksumV6, "csum-ipv6"),
     ]
 
-    /// What makes this connection this one, for the journal.
-    /// - Parameter domain: the frontend's domain as nobody else can be.
+    /// What identifies this connection, for the journal.
+    /// - Parameter domain: a name for the frontend's domain that no other domain ever has.
     func identity(domain: String) -> String {
         var text = "domain=\(domain)"
         for queue in queues {
@@ -52,8 +52,8 @@ struct NetConnection: Hashable, Sendable {
         return text
     }
 
-    /// What the host may leave undone in packets for this frontend. Where one family lacks what the other has, we do
-    /// the work (`InternetChecksum`), since the host knows only one switch for both.
+    /// The offloads that the host may use in packets for this frontend. Where the frontend takes one only for one IP
+    /// version, we do the work for the other (`InternetChecksum`), because the host has a single switch for both.
     var offloads: PacketOffloads {
         guard !accepts.isDisjoint(with: [.checksumV4, .checksumV6]) else { return [] }
         var offloads: PacketOffloads = .checksum

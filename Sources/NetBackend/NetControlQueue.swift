@@ -7,7 +7,7 @@ internal import SharedRing
 internal import SystemPackage
 internal import XenWire
 
-/// Handles one request after the other, on the loop of the card's first queue; nothing here is time critical.
+/// Handles requests one at a time, on the loop of the card's first queue; nothing here is time critical.
 final actor NetControlQueue {
     nonisolated let facts: NetQueueFacts
     private var ring: OrderedRing?
@@ -19,10 +19,10 @@ final actor NetControlQueue {
         requestBytes: NetWire.controlStride,
         responseBytes: NetWire.controlResponseSize
     )
-    /// Requests of one turn: a frontend that never stops asking must not keep the loop.
+    /// Requests per turn: a frontend that never stops asking must not hog the loop.
     private static let turnRequests = 16
 
-    /// What a completion tells of.
+    /// What a completion is for.
     private enum Wake {
         static let unmask: UInt32 = 0
         static let turn: UInt32 = 1
@@ -33,7 +33,8 @@ final actor NetControlQueue {
     /// - Parameter facts: those of the card's first queue.
     init(_ facts: NetQueueFacts) { self.facts = facts }
 
-    /// Binds the port and begins to serve. A request that a predecessor took is answered again: each sets what it says.
+    /// Binds the port and begins to serve. A request that a predecessor took is carried out again: they are all
+    /// idempotent.
     func open(
         pages: SharedPages,
         port wanted: EventChannelPort,
@@ -67,7 +68,7 @@ final actor NetControlQueue {
         turn()
     }
 
-    /// - Parameter abandons: for tests: as the death of the process does.
+    /// - Parameter abandons: as the death of the process does; for tests.
     func close(abandons: Bool = false) {
         if let target { facts.data.loop.detach(target) }
         if abandons { port.take()?.abandon() } else { port.take()?.close() }

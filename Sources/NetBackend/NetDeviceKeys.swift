@@ -1,4 +1,4 @@
-// What the toolstack wants of a network card: the backend directory's keys, read once and turned into a value.
+// What the toolstack specified for a network card: the backend directory's keys, read once and turned into a value.
 
 internal import BackendCore
 internal import HostNetwork
@@ -16,11 +16,11 @@ struct NetDeviceKeys: Hashable, Sendable {
     var frontend: String
     /// The hotplug script's name, without its folder; nil: the toolstack runs none.
     var script: String?
-    /// The frontend's MAC address, for reports: the toolstack gives it to the guest, not we.
+    /// The frontend's MAC address, for reports: it is the toolstack that gives it to the guest.
     var mac: String?
     /// The name that the toolstack's script renames an interface from (vif-common.sh, `rename_vif`).
     var usualName: String
-    /// The name that the interface has in the end.
+    /// The interface's final name.
     var interface: String
     var mtu: String?
     var bridge: String?
@@ -46,8 +46,8 @@ struct NetDeviceKeys: Hashable, Sendable {
     private static func present(_ text: String?) -> String? { text?.isEmpty ?? true ? nil : text }
 
     /// The interface that is asked for.
-    /// - Parameter isNative: no script puts it into its place, we do.
-    /// - Throws: `.invalid` for keys that make no sense, with what to mend.
+    /// - Parameter isNative: we place it, no script does.
+    /// - Throws: `.invalid` for malformed keys, with how to mend them.
     func plan(owner: String, isNative: Bool) throws(BackendFailure) -> InterfacePlan {
         if let mac, MACAddress(text: mac) == nil {
             throw BackendFailure(.invalid, "mac=\(FrontendNodes.quoted(mac)) is no address like 00:16:3e:12:34:56")
@@ -60,7 +60,7 @@ struct NetDeviceKeys: Hashable, Sendable {
         )
     }
 
-    /// As the script of that name would have it.
+    /// Where the script of that name would place it.
     private func placement() throws(BackendFailure) -> InterfacePlan.Placement? {
         switch script {
         case "vif-route", "vif-nat": return .routed(addresses: addresses, gatewayDevice: gatewayDevice)
@@ -72,7 +72,7 @@ struct NetDeviceKeys: Hashable, Sendable {
         case let name?:
             throw BackendFailure(
                 .invalid,
-                "script=\(FrontendNodes.quoted(name)) is none that can be done without it; use vif-bridge, vif-openvswitch, "
+                "script=\(FrontendNodes.quoted(name)) cannot be replaced by xenbackd; use vif-bridge, vif-openvswitch, "
                     + "vif-route or vif-nat, or let the toolstack run scripts (native-setup = \"never\")"
             )
         }
@@ -80,7 +80,7 @@ struct NetDeviceKeys: Hashable, Sendable {
 
     /// How the toolstack's script has placed the interface; nil if only the script knows.
     var scriptedPlacement: InterfacePlan.Placement? {
-        // vif-nat's address and route are of its own making.
+        // vif-nat chooses address and route itself.
         script == "vif-nat" ? nil : try? placement()
     }
 

@@ -7,7 +7,7 @@ internal import SharedRing
 internal import SystemPackage
 package import XenWire
 
-/// One queue of one card whose turns are the caller's to take, on one thread.
+/// One queue of one card whose turns the caller runs, on one thread.
 package struct NetLane: ~Copyable {
     private var transmit: NetTransmit
     private var receive: NetReceive
@@ -16,7 +16,7 @@ package struct NetLane: ~Copyable {
     private let journal: RequestJournal
 
     /// - Parameters:
-    ///   - keys: a frontend's with one queue, as it writes them.
+    ///   - keys: those of a frontend with one queue, as it writes them.
     ///   - grants: for the copies; rings are mapped by the environment's hypervisor.
     ///   - device: stands for the interface.
     package init(
@@ -102,7 +102,7 @@ package struct NetLane: ~Copyable {
         }
     }
 
-    /// Packets that the host, and the frontend, was given.
+    /// Packets delivered to the host, and to the frontend.
     package var delivered: (toHost: UInt64, toFrontend: UInt64) {
         (transmit.metrics.transmitPackets, receive.metrics.receivePackets)
     }

@@ -1,4 +1,4 @@
-// What a queue counts. A frontend can make us count, never log without limit.
+// What a queue counts. A frontend can make us count, but not log, without limit.
 
 internal import BackendCore
 internal import XenWire
@@ -8,11 +8,11 @@ struct NetMetrics: DeviceMetrics {
     var transmitPackets: UInt64 = 0
     var transmitBytes: UInt64 = 0
     var transmitSegmented: UInt64 = 0
-    /// Packets the frontend made wrong (answered with an error).
+    /// Malformed packets of the frontend (answered with an error).
     var transmitFaults: UInt64 = 0
     /// Packets that the host did not take.
     var transmitRefused: UInt64 = 0
-    /// Times a packet waited for its rate.
+    /// Times a packet waited for the rate limit.
     var transmitThrottled: UInt64 = 0
     var receivePackets: UInt64 = 0
     var receiveBytes: UInt64 = 0

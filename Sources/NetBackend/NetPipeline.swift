@@ -1,16 +1,16 @@
-// The stages of a packet that look at it: what the host, or the frontend, is to be told of it. Pure but for the packet.
+// The stages that inspect a packet: what the host, or the frontend, is to be told about it. Pure but for the packet.
 
 internal import BackendCore
 internal import HostNetwork
 internal import SharedRing
 internal import XenWire
 
-/// What becomes of a packet for the frontend.
+/// What happens to a packet for the frontend.
 enum ReceiveVerdict {
     case deliver
-    /// Segmented by the host for a card, behind a tag, where no frontend looks: it is to be cut here.
+    /// To be segmented by a card, but with a VLAN tag, which no frontend handles: it is segmented here.
     case cut(TCPSegments)
-    /// The frontend's hash gives it to another queue. It was not touched.
+    /// The frontend's hash selects another queue. The packet was not modified.
     case elsewhere(queue: Int)
     /// In a form that the frontend did not negotiate, or malformed.
     case unfit
@@ -19,10 +19,10 @@ enum ReceiveVerdict {
 }
 
 enum NetPipeline {
-    /// What to tell the host of a packet whose pieces lie in `scratch.frames`.
+    /// What to tell the host about a packet whose pieces lie in `scratch.frames`.
     ///
-    /// Headers lie in the first piece, as a rule. Where a frontend scattered them they are put together to be looked at;
-    /// the host puts the first `headerLength` bytes into one piece in any case (XSA-423).
+    /// Headers usually lie in the first piece. Where a frontend scattered them they are gathered to be inspected; the
+    /// host puts the first `headerLength` bytes into one piece in any case (XSA-423).
     static func transmit(_ record: TransmitRecord, _ scratch: NetScratch) throws(OffloadFault) -> VirtioNetHeader {
         let first = scratch.pieces[record.pieceStart]
         var view = scratch.frames.slot(at: first.offset, byteCount: first.byteCount)
@@ -80,10 +80,10 @@ enum NetPipeline {
         }
     }
 
-    /// What to tell the frontend of a packet; a checksum that it wants complete is completed.
+    /// What to tell the frontend about a packet; a blank checksum that it does not accept is filled in.
     /// - Parameters:
     ///   - packet: all of it, from the destination address on.
-    ///   - own: the queue that has it; nil if that must deliver it whatever the hash says.
+    ///   - own: the queue that has it; nil if it must deliver the packet whatever the hash says.
     static func receive(
         _ record: inout ReceiveRecord,
         _ packet: Slot,

@@ -15,16 +15,16 @@ final actor NetQueue {
     private var receive: NetReceive?
     private var device: PacketQueue?
     private var target: TargetID?
-    /// Our ends of the frontend's ports. One that has a single port has it as the transmit port.
+    /// Our ends of the frontend's ports. A single port is the transmit port.
     private var transmitPort: QueuePort?
     private var receivePort: QueuePort?
     private var stall = StallClock(notifiesOfBuffers: true)
-    /// A direction's next turn is booked behind whatever else the loop has to do, and no other runs until then: whatever an
-    /// event or a readable interface announces, the booked turn will see. If events could bring a turn forward, a guest
-    /// could buy loop time by sending more of them.
+    /// A direction's next turn is queued behind whatever else the loop has to do, and no other runs until then: it will
+    /// see whatever an event or a readable interface announces meanwhile. If events could bring a turn forward, a guest
+    /// could gain loop time by sending more of them.
     private var isTransmitBooked = false
     private var isReceiveBooked = false
-    /// The rate allows no more for now.
+    /// The rate limit allows no more for now.
     private var isThrottled = false
     /// Generation of the present throttle timer, 24 bits; older timers are ignored.
     private var pause: UInt32 = 0
@@ -40,7 +40,7 @@ final actor NetQueue {
         static let unmaskTransmit: UInt32 = 3
         static let unmaskReceive: UInt32 = 6
         static let stall: UInt32 = 4
-        /// The number of the pause is above.
+        /// The number of the pause is in the bits above.
         static let paid: UInt32 = 5
     }
 
@@ -91,7 +91,7 @@ final actor NetQueue {
         receiveTurn()
     }
 
-    /// Goes on with the rings where a predecessor stopped.
+    /// Continues the rings where a predecessor stopped.
     private func attach(_ opening: Opening) throws(JournalFault) {
         transmit = try NetTransmit(
             facts,
@@ -141,7 +141,7 @@ final actor NetQueue {
     }
 
     /// Releases everything. A turn never suspends, so nothing is in flight; a held packet is lost.
-    /// - Parameter abandons: for tests: as the death of the process does.
+    /// - Parameter abandons: as the death of the process does; for tests.
     func close(abandons: Bool = false) {
         isTaking = false
         facts.shared.onSteered(queue: facts.index, nil)
@@ -162,7 +162,7 @@ final actor NetQueue {
         device = nil
     }
 
-    /// What a queue tells for a report.
+    /// A queue's part of a report.
     struct Account: Sendable {
         var metrics = NetMetrics()
         var lastFault: String?
@@ -207,7 +207,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
         guard isTaking else { return }
         let isForTransmit = port == transmitPort?.port
         var worked = isForTransmit && transmitTurn()
-        // A port of its own, or the only one.
+        // A port of its own, or the only port.
         if !isForTransmit || receivePort == nil, receive?.isWaiting ?? false { worked = receiveTurn() || worked }
         guard isTaking else { return }
         if isForTransmit { transmitPort?.rest(worked: worked) } else { receivePort?.rest(worked: worked) }
@@ -298,7 +298,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
 
     private func stalled() {
         guard isTaking, let scratch = try? scratch() else { return }
-        // It may never tell of buffers (feature-rx-notify = 0): look.
+        // It may never notify when it posts buffers (feature-rx-notify = 0): poll.
         receiveTurn()
         guard receive?.isWaiting ?? false, let action = stall.elapsed(now: MonotonicClock.nanoseconds) else { return }
         if action.drains { receive?.drain(scratch) }

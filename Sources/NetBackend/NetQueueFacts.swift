@@ -5,7 +5,7 @@ internal import HostNetwork
 internal import Hypervisor
 internal import XenWire
 
-/// The surroundings of one queue of one card.
+/// What one queue of one card works with.
 struct NetQueueFacts: Sendable {
     let path: DevicePath
     /// 0 … number of queues − 1.
@@ -18,9 +18,9 @@ struct NetQueueFacts: Sendable {
     let latch: BreakdownLatch
     let mark: CrashLane
 
-    /// The host did not take or deliver a packet. That its interface is down or its queue full is normal; an interface
+    /// The host did not accept or deliver a packet. An interface that is down or whose queue is full is normal; one
     /// that is gone ends the connection.
-    /// - Parameter result: what the batch says of the packet.
+    /// - Parameter result: the packet's result in the batch.
     func refused(_ result: Int32) {
         guard PacketBatch.meansGone(result) else { return }
         latch.raise(.host("the interface \(interface) was deleted; the device needs to be attached again"))

@@ -6,10 +6,10 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-/// The receive ring of one queue with its journal. Owned by the queue, given out `inout` once per batch.
+/// The receive ring of one queue with its journal. Owned by the queue, passed on `inout` once per batch.
 ///
-/// A packet is read only when the slots that the largest one takes are posted: what the frontend cannot take stays in
-/// the interface's own queue, which is bounded and drops for it (XSA-392). With fewer slots one packet is read and
+/// A packet is read only while enough slots for the largest one are posted: what the frontend has no room for stays in
+/// the interface's own queue, which is bounded and drops the rest (XSA-392). With fewer slots one packet is read and
 /// held until there are enough.
 struct NetReceive: ~Copyable {
     private let facts: NetQueueFacts
@@ -20,9 +20,9 @@ struct NetReceive: ~Copyable {
     private(set) var isWaiting = false
     /// One packet that found too few slots, in memory of its own.
     private var held: HeldPacket?
-    /// The interface may have packets: it said so, and was not found empty since.
+    /// The interface may have packets: it became readable and has not been found empty since.
     var mayHaveInput = true
-    /// Packets that this turn has delivered, and whether the frontend asked to be told.
+    /// Packets that this turn has delivered, and whether the frontend asked to be notified.
     private var delivered = 0
     private var asked = false
     var metrics = NetMetrics()
@@ -57,7 +57,7 @@ struct NetReceive: ~Copyable {
         self.log = log
     }
 
-    /// Buffers that a predecessor took go back to the frontend as errors; it posts them again.
+    /// Returns the buffers that a predecessor took to the frontend as errors; it posts them again.
     mutating func answerLost() {
         for _ in 0..<ring.unanswered { put([], -1) }
         if ring.unanswered > 0 { _ = ring.publish() }
@@ -89,7 +89,7 @@ struct NetReceive: ~Copyable {
             case .anotherTurn: return .more
             case .buffers:
                 if !wasWaiting { metrics.receiveWaits &+= 1 }
-                // Ask for an event only now: at other times we have no use for one.
+                // Ask for an event only now: at other times it would be useless.
                 let wanted = slotsWanted
                 isWaiting = try ring.lastLook(for: wanted) < wanted
                 return isWaiting ? .idle(worked: worked) : .more
@@ -99,7 +99,7 @@ struct NetReceive: ~Copyable {
         }
     }
 
-    /// Drops what the frontend does not take.
+    /// Drops what the frontend has no buffers for.
     mutating func drain(_ scratch: NetScratch) {
         if held?.isFull ?? false { metrics.receiveStalled &+= 1 }
         held?.isFull = false
@@ -291,8 +291,8 @@ struct NetReceive: ~Copyable {
         delivered &+= 1
     }
 
-    /// Delivers a packet in segments, each put together in memory that is free again when they are with the frontend.
-    /// Those that find no slots are dropped, as a network may.
+    /// Delivers a packet in segments, each put together in memory that is free again once they are delivered. Those
+    /// that find no slots are dropped, as a network may.
     private mutating func deliver(_ segments: TCPSegments, of frame: Int, _ scratch: NetScratch) {
         let start = NetScratch.frame(NetScratch.cutPlace)
         let header = NetScratch.header(NetScratch.cutPlace)
@@ -322,7 +322,7 @@ struct NetReceive: ~Copyable {
             deliver(scratch, header: header, frame: place, byteCount: byteCount, ignoresSteering: true)
             cursor &+= (byteCount &+ 15) & ~15
         }
-        // The next packet may be cut too.
+        // The next packet may need segmenting, too.
         finish(scratch)
     }
 
@@ -336,7 +336,7 @@ struct NetReceive: ~Copyable {
         var index = 0
         var failure: CopyFailure?
         let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { copy, reason in
-            // Failures come in the order of the copies, and these lie in the order of the packets.
+            // Failures come in the order of the copies, which is that of the packets.
             while !scratch.receive[index].hasCopy(copy) { index &+= 1 }
             scratch.receive[index].markFailed(copy)
             failure = failure ?? reason
@@ -380,7 +380,7 @@ struct NetReceive: ~Copyable {
         }
     }
 
-    /// The answer goes into the slot that its request came from, with that request's id.
+    /// The response goes into its request's slot, with that request's id.
     private mutating func put(_ flags: ReceiveFlags, _ status: Int16) {
         let request = ReceiveRequest(decoding: ring.request(ring.responseProducer))
         ring.put(ReceiveResponse.words(id: request.id, offset: 0, flags: flags, status: status))

@@ -1,4 +1,4 @@
-// What all queues of one data loop share between two turns: memory for frames, and lists that keep their room.
+// What all queues of one data loop share between two turns: memory for frames, and lists that keep their capacity.
 
 internal import BackendCore
 internal import HostNetwork
@@ -16,14 +16,14 @@ struct TransmitRecord {
     var byteCount = 0
     var flags: TransmitFlags = []
     var segmentation: Segmentation?
-    /// Its pieces in `NetScratch.pieces`, and with the same numbers its copies in the batch.
+    /// Its pieces in `NetScratch.pieces`; its copies have the same indices in the batch.
     var pieceStart = 0
     var pieceCount = 0
     var status: TransmitStatus = .okay
     /// Its place in the batch to the host; -1: it is not sent.
     var place = -1
 
-    /// Whether a copy of the batch is one of its own.
+    /// Whether a copy of the batch belongs to it.
     func hasPiece(_ copy: Int) -> Bool { copy >= pieceStart && copy < pieceStart &+ pieceCount }
 }
 
@@ -54,19 +54,19 @@ struct ReceiveRecord {
 final class NetScratch: @unchecked Sendable {
     /// Packets that one turn carries in one direction.
     static let packets = 64
-    /// Bytes after which a turn takes no further packet from a frontend, so that large packets do not earn a queue more of
-    /// the loop's time than small ones earn its neighbours.
+    /// Bytes after which a turn takes no further packet from a frontend, so that a queue with large packets gets no
+    /// more of the loop's time than its neighbours with small ones.
     static let turnBytes = 256 * 1024
-    /// Packets of other queues that one turn takes in.
+    /// Packets from other queues that one turn takes.
     static let steeredPackets = 16
     /// Room for the largest frame (`NetWire.maxReceivedFrame`), in whole pages.
     static let frameBytes = NetWire.pages(of: NetWire.maxReceivedFrame) * NetWire.pageSize
     /// Room of one `virtio_net_hdr`.
     static let headerStride = 16
-    /// Where headers that lie scattered are put together to be looked at.
+    /// Where scattered headers are gathered to be inspected.
     static let gatherBytes = 512
 
-    /// Becomes resident as it is used: a quiet card touches a few pages.
+    /// Becomes resident as it is used: an idle card touches a few pages.
     let frames: PrivatePages
     let headers: PrivatePages
     var batch: PacketBatch
@@ -107,7 +107,8 @@ final class NetScratch: @unchecked Sendable {
             && copies.count &+ NetWire.maxFurtherSlots &+ 1 <= copies.capacity
     }
 
-    /// A place for `count` bytes (1 … 4096) inside one page: a copy that crosses none is one operation for Xen.
+    /// A place for `count` bytes (1 … 4096) inside one page: a copy that crosses no page boundary is one operation for
+    /// Xen.
     func place(_ count: Int) -> Int {
         let left = NetWire.pageSize &- cursor & (NetWire.pageSize &- 1)
         if count > left { cursor &+= left }
@@ -128,7 +129,7 @@ final class NetScratch: @unchecked Sendable {
     static func frame(_ index: Int) -> Int { index &* frameBytes }
     /// Where header `index` lies.
     static func header(_ index: Int) -> Int { index &* headerStride }
-    /// What the host says, or is told, of a packet, at an offset of `headers`.
+    /// What the host says, or is told, about a packet, at an offset of `headers`.
     func header(at offset: Int) -> VirtioNetHeader {
         VirtioNetHeader(decoding: headers.slot(at: offset, byteCount: VirtioNetHeader.byteCount))
     }

@@ -10,7 +10,7 @@ internal import XenWire
 struct NetSettings {
     var filter = MulticastFilter()
     var hash = HashSettings()
-    /// As it came.
+    /// As the frontend sent it.
     var key: [UInt8] = []
 
     private static let headBytes = 20
@@ -44,7 +44,7 @@ struct NetSettings {
         return bytes
     }
 
-    /// Replays the requests that would make these settings, so that nothing from the journal goes unchecked.
+    /// Replays the requests that lead to these settings, so that nothing from the journal goes unchecked.
     init(remembered bytes: [UInt8], queues: Int) {
         guard bytes.count == NetSettings.byteCount, let pages = try? PrivatePages(byteCount: bytes.count) else {
             return

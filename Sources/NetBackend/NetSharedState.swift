@@ -6,16 +6,17 @@ internal import SharedRing
 internal import Synchronization
 internal import XenWire
 
-/// Shared by all queues of one connection, on whatever loops they run. What is not used costs a queue one load.
+/// Shared by all queues of one connection, on whatever loops they run. A feature that is not used costs a queue one
+/// load.
 final class NetSharedState: Sendable {
-    /// Packets of other queues that may wait for one.
+    /// Packets from other queues that may wait for one.
     private static let steeredLimit = 64
 
     private struct Rate {
         var text: String?
         var bucket: CreditBucket?
     }
-    /// A packet that came to one queue and belongs to another.
+    /// A packet that arrived at one queue and belongs to another.
     struct SteeredPacket: Sendable {
         let header: [UInt8]
         let frame: [UInt8]
@@ -50,7 +51,7 @@ final class NetSharedState: Sendable {
 
     // MARK: rate
 
-    /// Whether there is a limit at all.
+    /// Whether there is a limit.
     var isLimited: Bool { limited.load(ordering: .relaxed) }
     var rateText: String? { rate.withLock { $0.text } }
 
@@ -158,7 +159,7 @@ final class NetSharedState: Sendable {
 
     // MARK: carrier
 
-    /// A queue whose frontend posts no buffers takes the carrier away; it is back when no queue is stalled.
+    /// A queue whose frontend posts no buffers turns the carrier off; it comes back when no queue is stalled.
     func carrier(queue: Int, isUp: Bool) {
         let change = stalled.withLock { stalled -> Bool? in
             let was = stalled.isEmpty

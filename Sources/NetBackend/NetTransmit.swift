@@ -6,7 +6,7 @@ internal import Hypervisor
 internal import SharedRing
 internal import XenWire
 
-/// The transmit ring of one queue with its journal. Owned by the queue, given out `inout` once per batch.
+/// The transmit ring of one queue with its journal. Owned by the queue, passed on `inout` once per batch.
 ///
 /// A turn is synchronous from the request to the response, and responses go out in ring order: the ring and one word
 /// of the journal tell a successor what is unanswered.
@@ -42,7 +42,7 @@ struct NetTransmit: ~Copyable {
         self.log = log
     }
 
-    /// Answers what a predecessor took and did not answer. Those packets are lost, as packets may be.
+    /// Answers what a predecessor took and did not answer. Those packets are dropped, as a network may do.
     mutating func answerLost() throws(JournalFault) {
         guard ring.unanswered > 0 else { return }
         var index = ring.responseProducer
@@ -78,12 +78,13 @@ struct NetTransmit: ~Copyable {
             stage(scratch)
             answer(scratch, notify: notify)
             send(scratch)
-            // Only now: a crash in the call to the host must not count as progress.
+            // Not before: a crash in the call to the host must not count as progress.
             if !scratch.transmit.isEmpty { facts.mark.device?.progressed() }
             if pause != nil { return .idle(worked: true) }
             return isAll ? try sleep(worked: true) : .more
         } catch {
-            // Packets in front of the one that broke the ring are in the loop's batch, which the next queue begins to fill.
+            // The copies of the packets before the one that broke the ring are still in the loop's batch, which the
+            // next queue fills.
             facts.data.copies.clear()
             return .broken(error)
         }
@@ -166,12 +167,12 @@ struct NetTransmit: ~Copyable {
 
     // MARK: copies → host
 
-    /// Runs the batch. A packet is lost with the first of its copies that fails.
+    /// Runs the batch. A packet is dropped if any of its copies fails.
     private mutating func copy(_ scratch: NetScratch) {
         var (index, lost) = (0, UInt64(0))
         var failure: CopyFailure?
         let count = facts.data.runCopies(facts.grants, with: facts.path.domain) { copy, reason in
-            // Failures come in the order of the copies, and these lie in the order of the packets.
+            // Failures come in the order of the copies, which is that of the packets.
             while !scratch.transmit[index].hasPiece(copy) { index &+= 1 }
             guard scratch.transmit[index].status == .okay else { return }
             scratch.transmit[index].status = .error

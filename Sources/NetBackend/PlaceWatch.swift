@@ -1,11 +1,11 @@
-// Hears, on the control loop, that somebody may have changed a card's interface.
+// Notices, on the control loop, that somebody may have changed a card's interface.
 
 internal import HostIO
 internal import HostNetwork
 internal import Hypervisor
 internal import Synchronization
 
-/// A keeper's descriptor on the loop; what it tells of wakes the device.
+/// A keeper's descriptor on the loop; its changes wake the device.
 final class PlaceWatch: CompletionTarget {
     let keeper: any PlaceKeeper
     private let loop: EventLoop
@@ -23,7 +23,7 @@ final class PlaceWatch: CompletionTarget {
         loop.watchReadable(keeper.descriptor, target: id, slot: 0)
     }
 
-    /// Whether there is reason to look, since the last question.
+    /// Whether anything may have changed since the last call.
     func takeChange() -> Bool { hasChanged.exchange(false, ordering: .relaxed) }
 
     func completed(_ completions: borrowing CompletionBatch) {

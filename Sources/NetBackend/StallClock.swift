@@ -2,9 +2,9 @@
 
 /// The times of a `StallClock`.
 struct StallTimes: Sendable {
-    /// After this, waiting packets are dropped, so that none is delivered much later than that.
+    /// After this, waiting packets are dropped, so that none is delivered much later.
     var drain = Duration.seconds(10)
-    /// The same for frontends that never send events for buffers; also how often their rings are polled.
+    /// The same for frontends that never notify when they post buffers; also how often their rings are polled.
     var quickDrain = Duration.milliseconds(30)
     /// After this, the host sees the link go down.
     var stall = Duration.seconds(60)
@@ -37,7 +37,7 @@ struct StallClock: Sendable {
     private var patience: Duration { notifiesOfBuffers ? times.drain : times.quickDrain }
 
     /// The ring waits for buffers.
-    /// - Returns: when to call `elapsed`, if that is not under way already.
+    /// - Returns: when to call `elapsed`, unless a call is pending already.
     mutating func begin(now: UInt64) -> Duration? {
         if since == nil { since = now }
         if isTimerSet { return nil }
@@ -45,8 +45,8 @@ struct StallClock: Sendable {
         return patience
     }
 
-    /// Buffers came.
-    /// - Returns: whether the carrier had been taken away.
+    /// The frontend has posted buffers.
+    /// - Returns: whether the carrier had been turned off.
     mutating func end() -> Bool {
         since = nil
         defer { isCarrierDown = false }
@@ -64,7 +64,7 @@ struct StallClock: Sendable {
         if waited < patience {
             return Action(drains: false, dropsCarrier: false, next: patience - waited)
         }
-        // A frontend that never tells of buffers may be slow, but it is not stalled.
+        // A frontend that never notifies when it posts buffers may be slow, but counts as not stalled.
         let isStalled = notifiesOfBuffers && waited >= times.stall
         defer { isCarrierDown = isCarrierDown || isStalled }
         return Action(

@@ -92,7 +92,7 @@ extension PCIBackend {
         }
     }
 
-    /// Nobody asks us by a script.
+    /// There is no hotplug script.
     var announcement: [(String, String)]? { nil }
 
     // MARK: the toolstack's list

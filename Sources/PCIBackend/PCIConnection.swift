@@ -21,8 +21,8 @@ struct PCIConnection: NegotiatedConnection, Hashable {
         }
     }
 
-    /// What makes this connection this one, for the journal.
-    /// - Parameter domain: the frontend's domain as nobody else can be.
+    /// What identifies this connection, for the journal.
+    /// - Parameter domain: a name for the frontend's domain that no other domain ever has.
     func identity(domain: String) -> String {
         "domain=\(domain);page=\(page.rawValue);port=\(port.rawValue)"
     }

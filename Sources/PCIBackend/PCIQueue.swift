@@ -173,7 +173,7 @@ actor PCIQueue {
 
     // MARK: reports
 
-    /// What a queue tells for a report.
+    /// A queue's part of a report.
     struct Account: Sendable {
         var metrics = PCIMetrics()
         var functions: [FunctionReport] = []

@@ -116,7 +116,8 @@ public struct BackRing: ~Copyable {
     }
 
     /// `rsp_event` as it is now: when a frontend has taken responses it asks for the event of the one behind the next
-    /// (ring.h, `RING_FINAL_CHECK_FOR_RESPONSES`), so it has taken those before `rsp_event - 1`. Only its word for it.
+    /// (ring.h, `RING_FINAL_CHECK_FOR_RESPONSES`), so it has taken those before `rsp_event - 1`. That is only its
+    /// claim.
     @inlinable
     public var responseEvent: UInt32 {
         unsafe ring_load_acquire(base.advanced(by: RingLayout.responseEvent))
@@ -124,7 +125,8 @@ public struct BackRing: ~Copyable {
 
     /// Asks for an event once `wanted` requests wait, then looks once more (ring.h, `RING_FINAL_CHECK_FOR_REQUESTS`).
     ///
-    /// Who needs several must say so: a frontend whose `req_prod` is past `req_event` already sends none.
+    /// A backend that needs several must say so: a frontend whose `req_prod` is past `req_event` already sends no
+    /// event.
     /// - Returns: requests that wait now; if `wanted` or more, take them instead of sleeping.
     @inlinable
     public mutating func lastLook(for wanted: UInt32 = 1) throws(RingFault) -> UInt32 {

@@ -1,8 +1,8 @@
-// A batch of grant copies: what to copy, and what became of each copy.
+// A batch of grant copies: what to copy, and the status of each copy.
 
 public import XenWire
 
-/// What Xen said of one copy (public/grant_table.h, `GNTST_*`): 0 is okay, all else is an error.
+/// Xen's status of one copy (public/grant_table.h, `GNTST_*`): 0 is okay, anything else is an error.
 public struct GrantStatus: Hashable, Sendable {
     public let rawValue: Int16
     @inlinable public init(_ rawValue: Int16) { self.rawValue = rawValue }
@@ -52,7 +52,7 @@ public struct GrantCopy: Sendable {
     @unsafe public var unsafeAddress: UnsafeMutableRawPointer { unsafe address }
 }
 
-/// Copies to be made in one hypercall. Capacity is fixed at birth; filling and clearing allocates nothing.
+/// Copies to be made in one hypercall. The capacity is fixed at creation; filling and clearing allocate nothing.
 public struct GrantCopyBatch: ~Copyable {
     @usableFromInline var copies: [GrantCopy] = []
     public let capacity: Int
@@ -95,10 +95,10 @@ public struct GrantCopyBatch: ~Copyable {
     /// Copy `index`; for implementations of `GrantTable`.
     @inlinable public subscript(index: Int) -> GrantCopy { copies[index] }
 
-    /// What became of copy `index` after the batch ran.
+    /// The status of copy `index` after the batch ran.
     @inlinable public func status(of index: Int) -> GrantStatus { copies[index].status }
 
-    /// Records what became of copy `index`; for implementations of `GrantTable`.
+    /// Records the status of copy `index`; for implementations of `GrantTable`.
     @inlinable
     public mutating func setStatus(_ status: GrantStatus, of index: Int) { copies[index].status = status }
 

@@ -9,8 +9,8 @@ public import XenWire
 
 /// Page-aligned private memory: I/O buffers, request slots, journals.
 ///
-/// Other targets name bytes in it by offset; the address is for system calls only. Anonymous memory is touched, and
-/// so resident, only as it is used.
+/// Other targets name bytes in it by offset; the address is for system calls only. Anonymous memory becomes resident
+/// only as it is used.
 @safe
 public final class PrivatePages: @unchecked Sendable {
     // SAFETY: `base` is a mapping of `byteCount` bytes made in init and unmapped in deinit.
@@ -24,9 +24,9 @@ public final class PrivatePages: @unchecked Sendable {
         try self.init(byteCount: byteCount, descriptor: -1, flags: MAP_PRIVATE | MAP_ANONYMOUS)
     }
 
-    /// Maps the first `byteCount` bytes of a file, shared, so that they survive this process. What the file does not have
-    /// yet is added, and all of it is reserved first: a store into a page for which the file system has no room would be
-    /// SIGBUS.
+    /// Maps the first `byteCount` bytes of a file, shared, so that they survive this process. The file is extended if
+    /// necessary, and all of it is reserved first: a store into a page for which the file system has no room would
+    /// raise SIGBUS.
     /// - Throws: the errors of posix_fallocate(3) and mmap(2), `ENOSPC` among them.
     public convenience init(byteCount: Int, file: FileDescriptor) throws(Errno) {
         var status: CInt
@@ -103,7 +103,7 @@ public final class PrivatePages: @unchecked Sendable {
     }
 }
 
-/// One slot in private memory: the only copy of a request that is ever read (floor 1's answer to XSA-155).
+/// One slot in private memory: the only copy of a request that is ever read (which prevents XSA-155).
 ///
 /// A slot is a view: valid while the `PrivatePages` it came from lives, which the owner of both (a queue, a journal)
 /// guarantees by holding it. It is passed down the pipeline's stages and never stored by them.

@@ -28,7 +28,7 @@ public final class SharedPages: @unchecked Sendable {
 
     deinit { release() }
 
-    /// The same pages, for others to use: `owner`, which keeps these, goes with the last reference to them.
+    /// The same pages, together with `owner`, which is released with the last reference to them.
     public func held(by owner: some AnyObject & Sendable) -> SharedPages {
         // SAFETY: valid as long as this object is, which `owner` keeps.
         unsafe SharedPages(base: base, byteCount: byteCount) { withExtendedLifetime(owner) {} }

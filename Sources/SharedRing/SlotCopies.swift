@@ -1,4 +1,4 @@
-// One slot out of or into a ring page, by the sizes that Xen's protocols have.
+// Copies of one slot out of or into a ring page, for the sizes that Xen's protocols use.
 
 public import CRing
 public import XenWire
@@ -33,6 +33,6 @@ func putSlot(_ words: WireWords, to target: UnsafeMutableRawPointer, count: Int)
     case 12:
         unsafe ring_put_12(target, words.low.littleEndian, UInt32(truncatingIfNeeded: words.high).littleEndian)
     case 16: unsafe ring_put_16(target, words.low.littleEndian, words.high.littleEndian)
-    default: preconditionFailure("no slot has as many bytes")
+    default: preconditionFailure("no slot has this size")
     }
 }

@@ -44,7 +44,7 @@ final class DomainMemory: Sendable {
         set { table.storeRelease(newValue ? 1 : 0, at: Self.deadWord) }
     }
 
-    /// A fault plan speaks of copies: ask the machine before each batch.
+    /// A fault plan mentions copies: ask the machine before each batch.
     var hasCopyFaults: Bool {
         get { table.loadAcquire(at: Self.copyFaultWord) != 0 }
         set { table.storeRelease(newValue ? 1 : 0, at: Self.copyFaultWord) }

@@ -3,14 +3,14 @@
 public import SystemPackage
 public import XenWire
 
-/// What the machine does wrong on request. Rules are tried in order; the first that fits a call is used up by one.
+/// Faults on request. Rules are tried in order; the first that matches a call is used up by one.
 public struct FaultPlan: Sendable {
     public enum Effect: Sendable {
         /// The call fails with this and has no effect.
         case fail(Errno)
         /// The call's answer waits this long; other connections go on.
         case delay(milliseconds: UInt32)
-        /// The domain is destroyed, then the call goes its way.
+        /// The domain is destroyed, then the call proceeds.
         case destroy(DomainID)
         /// Only for `.copy`: every copy of the batch gets this status (public/grant_table.h, `GNTST_*`).
         case copyStatus(Int16)
@@ -21,7 +21,7 @@ public struct FaultPlan: Sendable {
         public var call: SimulatedCall?
         /// Whose calls; nil: anyone's.
         public var caller: DomainID?
-        /// Calls that fit and pass unharmed first.
+        /// Matching calls that pass unharmed first.
         public var skip: UInt32
         /// Calls that are hit afterwards; `UInt32.max` is for ever.
         public var count: UInt32

@@ -10,7 +10,7 @@ internal import XenWire
 final class MachineCore: Sendable {
     let state = Mutex(MachineState())
     private let listeners = Mutex<[MachineSocket]>([])
-    /// xenstored answers nobody before this instant.
+    /// xenstored is silent until this instant.
     private let storeSilence = Mutex<ContinuousClock.Instant?>(nil)
 
     /// Serves one connection on a thread of its own.
@@ -97,7 +97,7 @@ final class MachineCore: Sendable {
         while let end = storeSilence.withLock({ $0 }), ContinuousClock.now < end { usleep(2000) }
     }
 
-    /// Lets the fault plan have its way with a call. For `.copy` the answer is the status it orders, 0 if none.
+    /// Applies the fault plan to a call. For `.copy` the answer is the status it orders, 0 if none.
     private func suffer(_ call: SimulatedCall, _ session: MachineState.Session) throws(Errno) -> MachineReply {
         let effect = state.withLock { state in
             let effect = state.faults.take(call, by: session.caller.domain)

@@ -1,4 +1,4 @@
-// The machine as keeper of grant tables: what is granted, who maps it, and what a revocation finds.
+// The machine's grant tables: what is granted, who maps it, and what a revocation finds.
 
 internal import Hypervisor
 internal import SystemPackage

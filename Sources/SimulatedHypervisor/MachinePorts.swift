@@ -1,4 +1,4 @@
-// The machine as keeper of event channels: who is bound to whom, and what a death leaves behind.
+// The machine's event channels: who is bound to whom, and what a death leaves behind.
 
 internal import Hypervisor
 internal import SystemPackage

@@ -1,4 +1,4 @@
-// Both halves of grants: the machine keeps the books, pages are mapped and copied right here.
+// Both halves of grants: the machine keeps the records, pages are mapped and copied here.
 
 internal import Hypervisor
 internal import SharedRing

@@ -7,8 +7,8 @@ public import XenWire
 /// One domain's view of a `SimulatedMachine`, in its process or in another.
 ///
 /// What it does **not** imitate; a bug found on real Xen joins this list or becomes a test:
-/// - Isolation. Every attached process could reach every domain's memory; only the protocols' calls check grants. Whoever
-///   reaches the machine's socket may call himself any domain.
+/// - Isolation. Every attached process could reach every domain's memory; only the protocols' calls check grants.
+///   Whoever reaches the machine's socket may claim to be any domain.
 /// - A revocation does not wait for a copy under way, and a copy does not set `GTF_reading`/`GTF_writing`; a mapped
 ///   grant cannot be revoked, but its page may be given back by its owner (it stays the mapper's until unmapped).
 /// - gntdev's asynchronous unmapping, pages pinned by direct I/O into mapped grants, limits of grant frames and
@@ -105,7 +105,7 @@ public final class SimulatedHypervisor: Hypervisor {
     }
 }
 
-/// Which domains there are.
+/// The domains that exist.
 final class SimulatedDomains: DomainControl {
     private let link: MachineLink
     init(link: MachineLink) { self.link = link }

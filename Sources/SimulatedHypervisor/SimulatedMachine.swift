@@ -61,7 +61,7 @@ public final class SimulatedMachine: Sendable {
     /// Sets how long the ports of connections that end from now on stay bound.
     public func setPortReleaseDelay(_ delay: Duration) { core.state.withLock { $0.portReleaseDelay = delay } }
 
-    /// From now on xenstored answers nobody for `duration`; what is asked meanwhile waits.
+    /// Makes xenstored silent for `duration` from now on; calls wait meanwhile.
     public func silenceStore(for duration: Duration) { core.silenceStore(for: duration) }
 
     /// What a domain holds, for tests that look for leaks; nil if there is no such domain.

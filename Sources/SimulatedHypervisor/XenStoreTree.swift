@@ -4,7 +4,7 @@ internal import Hypervisor
 internal import SystemPackage
 internal import XenWire
 
-/// Who asks.
+/// The caller.
 struct StoreCaller: Hashable, Sendable {
     let domain: DomainID
     /// dom0 and what the machine calls privileged: may do all, has no quota.

@@ -1,25 +1,25 @@
-// One URB between its taking and its answer. Lives in a table, never passed by value on the way.
+// One URB from being taken to being answered. It lives in a table and is never passed by value.
 
 internal import HostUSB
 internal import SharedRing
 internal import XenWire
 
-/// The state of one journal slot's URB. Its number names the journal's slot, the buffer and the host's transfer.
+/// The state of one journal slot's URB. Its number is that of the journal slot, the buffer and the host's transfer.
 struct PendingURB {
     enum Stage: Sendable {
         case free
-        /// In this turn's hands.
+        /// Being processed in this turn.
         case taken
-        /// Waits for another URB of its endpoint, or for its device.
+        /// Waiting for another URB of its endpoint, or for its device.
         case parked
-        /// The host has it.
+        /// Submitted to the host.
         case running
-        /// The host has it as a part of another's transfer.
+        /// Submitted to the host as a part of another URB's transfer.
         case joined
         /// Answered, not yet published.
         case answered
     }
-    /// What is done through the host's stack in place of a transfer.
+    /// What is done through the host's USB stack instead of a transfer.
     enum Interception: Hashable, Sendable {
         case setConfiguration(UInt8)
         case setInterface(UInt8, alternate: UInt8)
@@ -28,26 +28,26 @@ struct PendingURB {
 
     /// Of the request, also of one that cannot be validated.
     var id: UInt16 = 0
-    /// As it came.
+    /// As the frontend sent it.
     var portNumber: UInt8 = 0
     var request = URBRequest.unused
     var stage = Stage.free
     /// While `running` or `joined`.
     var device: (any OpenUSBDevice)?
-    /// The slot whose transfer it is a part of, and the slot of the next part; -1: none.
+    /// The slot whose transfer it is a part of, and the slot of the next part; -1 for none.
     var head = -1
     var next = -1
     var interception: Interception?
-    /// Its endpoint is barred until it has ended.
+    /// Its endpoint is blocked until it has ended.
     var holdsQueue = false
-    /// Of a transfer whose packets are split (`USBRingState.receive`): bytes of it that were there already, and bytes that the
-    /// guest wants of it; 0: it is no such transfer.
+    /// For a transfer whose packets are split (`USBRingState.receive`): bytes that were there already, and bytes that
+    /// the guest asked for; 0 for any other transfer.
     var lead = 0
     var wanted = 0
     var isUnlinked = false
-    /// Why we took it back ourselves.
+    /// Why we cancelled it ourselves.
     var dropped: USBFault?
-    /// Why it cannot be carried out, found out before it was its turn.
+    /// Why it cannot be carried out, found before its turn came.
     var fault: USBFault?
     /// The index of its answer, once it is answered.
     var response: UInt32 = 0
@@ -56,10 +56,10 @@ struct PendingURB {
     /// Nanoseconds.
     var takenAt: UInt64 = 0
 
-    /// A free slot's.
+    /// For a free slot.
     init() {}
 
-    /// One that was just taken.
+    /// For an URB that was just taken.
     init(_ raw: RawURB<Slot>, takenAt: UInt64) {
         id = raw.id
         portNumber = raw.pipe.portNumber
@@ -69,7 +69,7 @@ struct PendingURB {
 }
 
 extension URBRequest {
-    /// A transfer of this request that is shorter than asked halts its endpoint's queue.
+    /// Whether a short transfer of this request halts its endpoint's queue.
     var endsQueueIfShort: Bool {
         switch pipe.type {
         case .bulk, .interrupt: shortNotOK && direction == .in
@@ -77,16 +77,16 @@ extension URBRequest {
         }
     }
 
-    /// Its endpoint's queue is halted when it fails.
+    /// Whether its endpoint's queue is halted when it fails.
     var mayHalt: Bool { pipe.type == .bulk || pipe.type == .interrupt }
 
-    /// Nothing of its endpoint may begin before this has ended. Of control requests some are ours, some the host's stack's and
-    /// some the device's: in flight together they would end in another order than they were given in, which no bus does
-    /// (USB 2.0, 5.5.5).
+    /// Nothing else on its endpoint may begin before this has ended. Some control requests are answered by us, some by
+    /// the host's USB stack and some by the device: in flight together they could complete out of order, which no bus
+    /// allows (USB 2.0, 5.5.5).
     var holdsQueue: Bool { endsQueueIfShort || pipe.type == .control }
 }
 
-/// A transfer that came to its end in this turn.
+/// A transfer that ended in this turn.
 struct EndedURB {
     let slot: Int
     let status: USBStatus

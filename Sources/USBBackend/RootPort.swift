@@ -1,4 +1,4 @@
-// One port of the virtual root hub: which device is to be in it, which is, and what the guest made of it.
+// One port of the virtual root hub: the device assigned to it, the device in it, and the state the guest put that in.
 
 internal import BackendCore
 internal import HostIO
@@ -7,8 +7,8 @@ internal import XenWire
 
 /// The state of one port. Belongs to its queue's loop, where everything happens to it.
 final class RootPort {
-    /// Resets of a device in a row, and then one each interval: a guest may reset without end, its device is reset as
-    /// often as one in trouble needs it.
+    /// Resets of a device in a row, and then one per interval: a guest may ask for resets without end, but its device
+    /// is reset only as often as a device in trouble would be.
     private static let resetBurst: UInt32 = 8
     private static let resetInterval = Duration.seconds(1)
 
@@ -17,51 +17,51 @@ final class RootPort {
     /// As the toolstack wrote it.
     private(set) var assignment = ""
     private(set) var rule: USBDeviceRule?
-    /// Why there is no device, for people; nil while it is only awaited.
+    /// Why there is no device, for people; nil while one is merely awaited.
     var refusal: String?
-    /// Devices that cannot be in this port, so that they are not taken again and again.
+    /// Devices that this port cannot carry, so that they are not opened again and again.
     var unfit: Set<UInt64> = []
-    /// A device is being looked for, and once more afterwards if something changed meanwhile.
+    /// A device is being looked for; and whether to look once more afterwards because something changed meanwhile.
     var isSeeking = false
     var seeksAgain = false
-    /// The wait before a device that somebody else had is asked for again.
+    /// The wait before a device that was in use elsewhere is tried again.
     var pause = RootPort.firstPause
     static let firstPause = Duration.milliseconds(20)
-    /// A device on its way back to the host.
+    /// A device is being returned to the host.
     var isLeaving = false
 
     // What is there.
     private(set) var device: (any OpenUSBDevice)?
     private(set) var capabilities: USBCapabilities?
     var address: UInt8 = 0
-    /// The device was given an address since it was last reset.
+    /// The device was given an address after its last reset.
     var isUsed = false
     private(set) var configuration: UInt8 = 0
     private(set) var alternates = [UInt8](repeating: 0, count: USBPortMemory.interfaces)
     private(set) var endpoints = USBEndpointTable()
-    /// What is to be done with the device before any URB gets to it; the first is under way.
+    /// Operations on the device that every URB to it waits for; the first is in progress.
     var operations: [USBOperation] = []
     var resets = RateLimiter(burst: resetBurst, interval: resetInterval)
-    /// What a predecessor's frontend knows, while its device is awaited.
+    /// What the frontend learnt from a predecessor, while that device is awaited.
     var memory: USBPortMemory?
 
-    // What is under way.
-    /// Endpoints with a transfer in flight that holds the endpoint's queue (`URBRequest.holdsQueue`).
+    // What is in progress.
+    /// Endpoints with a transfer in flight that holds up the endpoint's queue (`URBRequest.holdsQueue`).
     var barred: UInt32 = 0
     /// Endpoints whose queues are halted until the frontend has seen a response.
     private(set) var halted: UInt32 = 0
     private var haltedBy = [(response: UInt32, since: UInt64)](repeating: (0, 0), count: 32)
     var remainders = PacketRemainders()
-    /// The frame of the next packet of each endpoint, and how many transfers lead up to it.
+    /// The frame of each endpoint's next packet, and how many transfers are queued before it.
     var frames = [UInt16](repeating: 0, count: 32)
     var framesInFlight = [UInt8](repeating: 0, count: 32)
 
     init(_ port: USBPort) { self.port = port }
 
-    /// A device is on its way to us or from us.
+    /// A device is being acquired or returned.
     var isBusy: Bool { isSeeking || isLeaving }
 
-    /// URBs wait: for a device that is to come back, or for what is done with it.
+    /// URBs have to wait: for a device to come back, or for an operation on it.
     var isHeld: Bool { memory != nil || !operations.isEmpty }
 
     /// A bit for each endpoint and direction.
@@ -79,8 +79,8 @@ final class RootPort {
 
     // MARK: assignments
 
-    /// Takes what the toolstack wrote.
-    /// - Returns: false if the device that is there is not the one.
+    /// Accepts what the toolstack wrote.
+    /// - Returns: false if the device in the port is not the assigned one.
     func assign(_ assignment: String) -> Bool {
         self.assignment = assignment
         refusal = nil
@@ -100,7 +100,7 @@ final class RootPort {
 
     // MARK: the device
 
-    /// A device is ours.
+    /// A device was acquired.
     func take(_ device: any OpenUSBDevice, _ capabilities: USBCapabilities) {
         self.device = device
         self.capabilities = capabilities
@@ -113,7 +113,7 @@ final class RootPort {
         forgetTransfers()
     }
 
-    /// The device is not ours any more.
+    /// The device is no longer ours.
     func lose() {
         halted = 0
         device = nil
@@ -125,7 +125,7 @@ final class RootPort {
         forgetTransfers()
     }
 
-    /// A new frontend, or none: the device is as the last one left it, and it will have to be reset.
+    /// A new frontend, or none: the device is still as the last frontend left it, and will have to be reset.
     func disconnect() {
         address = 0
         memory = nil
@@ -135,7 +135,7 @@ final class RootPort {
 
     // MARK: halted queues
 
-    /// How long to wait for a frontend that does not say what it has seen. Nanoseconds.
+    /// How long to wait for a frontend that does not update `rsp_event`. Nanoseconds.
     private static let haltTime: UInt64 = 1_000_000_000
 
     /// Halts the queues of these endpoints until the frontend has seen the response of that index.
@@ -184,7 +184,7 @@ final class RootPort {
 
     /// For a successor.
     func remembered(told: USBIFSpeed) -> USBPortMemory {
-        // A device that is awaited is remembered as it was.
+        // A device that is still awaited is remembered as it was.
         if let memory { return memory }
         var memory = USBPortMemory()
         memory.told = told
@@ -198,9 +198,9 @@ final class RootPort {
         return memory
     }
 
-    /// The device that a predecessor had is back: the guest's address holds, and what the death of the predecessor undid
-    /// (usbfs sets alternate settings to 0 when it closes) is done again. It counts as done, as URBs wait for it: whenever this
-    /// life ends, the next one has to do it as well.
+    /// The device that a predecessor had is back: the guest's address for it is still valid, and what the predecessor's
+    /// death undid (usbfs sets alternate settings to 0 on close) is redone. It is recorded as done already, since URBs
+    /// wait for it; if this worker dies first, its successor redoes it as well.
     /// - Returns: whether there is anything to do.
     func restore(_ memory: USBPortMemory) -> Bool {
         address = memory.address
@@ -218,7 +218,7 @@ final class RootPort {
 
     // MARK: for reports
 
-    /// nil: nothing is assigned and nothing is there.
+    /// nil if nothing is assigned and there is no device.
     var report: PortReport? {
         if let device, let capabilities {
             let text = "\(device.facts), \(capabilities)" + (address == 0 ? "" : ", address \(address)")

@@ -1,4 +1,4 @@
-// The controller's ports: looked after from before state 2 until the device is gone, whether a frontend is there or not.
+// The controller's ports: managed from before state 2 until the device is gone, with or without a frontend.
 
 internal import BackendCore
 internal import HostIO
@@ -8,7 +8,7 @@ internal import Logging
 internal import XenWire
 
 extension USBBackend {
-    /// Begins to look after the ports. A device that cannot be had is that port's matter, and no failure of this.
+    /// Starts managing the ports. A host device that cannot be had concerns its port only, and is no failure of this.
     func openBacking(isTakeover: Bool) async throws(BackendFailure) {
         guard let keys else { throw BackendFailure(.host, "no keys yet") }
         let shape = try keys.shape()
@@ -31,14 +31,14 @@ extension USBBackend {
         return try USBQueue(facts, log: FaultLog(sharing: life.log))
     }
 
-    /// Gives all devices back to the host, unless a successor goes on with them.
+    /// Returns all devices to the host, unless a successor is to go on with them.
     func closeBacking() async {
         guard let queue else { return }
         self.queue = nil
         if life.isDraining { await queue.leaveDevices() } else { await queue.stop() }
     }
 
-    /// Nobody asks us by a script.
+    /// There is no hotplug script.
     var announcement: [(String, String)]? { nil }
 
     // MARK: ports

@@ -1,4 +1,4 @@
-// One USB controller: what is its own in the life that `DeviceShell` leads. Pinned to the control loop.
+// One USB controller: its part of the life cycle that `DeviceShell` runs. Pinned to the control loop.
 
 internal import BackendCore
 internal import HostIO
@@ -7,7 +7,7 @@ internal import Hypervisor
 internal import Logging
 internal import XenWire
 
-/// The actor of one controller. The files beside connect (`+Connecting`), look after the ports (`+Backing`) and report
+/// The actor of one controller. Its other files connect (`+Connecting`), manage the ports (`+Backing`) and report
 /// (`+Reports`).
 actor USBBackend: DeviceShell {
     nonisolated let path: DevicePath
@@ -17,10 +17,10 @@ actor USBBackend: DeviceShell {
     let host: any USBHost
     var life: DeviceLife
 
-    /// Facts from the toolstack; nil before `run`.
+    /// What the toolstack specified; nil before `run`.
     var keys: USBDeviceKeys?
     // What is held.
-    /// nil before the ports are looked after.
+    /// nil before the ports are managed.
     var queue: USBQueue?
     var shape: USBControllerShape?
     var connection: USBConnection?
@@ -38,14 +38,15 @@ actor USBBackend: DeviceShell {
         self.keys = keys
         let policy = HandshakePolicy(
             waitsForHotplug: false,
-            // libxl waits for a 2 of `vusb`, and for nothing of `qusb` (libxl_device.c, `libxl__wait_device_connection`).
+            // libxl waits for state 2 of a `vusb`, and for nothing of a `qusb` (libxl_device.c,
+            // `libxl__wait_device_connection`).
             holdsInitWait: path.kind == .vusb,
             removesDirectory: environment.hypervisor.domains.own != .initial
         )
         return (keys.frontend, policy)
     }
 
-    /// All ports at once: one node above them.
+    /// All ports at once: the node above them.
     var watchedKeys: [String] { [path.key(USBKeys.ports)] }
 
     var breakdown: Breakdown? { latch?.raised }

@@ -5,11 +5,11 @@ internal import SharedRing
 internal import SystemPackage
 internal import XenWire
 
-/// Frame descriptors, setup packet and data of each slot, in one arena for all devices of the controller; resident as it
-/// is used. Setup and data lie one behind the other, as the host wants them.
+/// Frame descriptors, setup packet and data of each slot, in one arena for all devices of the controller; resident as
+/// it is used. Setup and data are adjacent, as the host wants them.
 struct USBBuffers: Sendable {
     private static let frameBytes = USBWire.maxPackets * USBWire.packetDescriptorSize
-    // A page more than an URB can have, for what a device sends beyond it.
+    // One page more than an URB can have, for what a device sends beyond that.
     private static let stride = frameBytes + USBWire.pageSize + USBWire.maxBytes + USBWire.pageSize
     private static let scratchStart = USBWire.urbSlots * stride
     private static let connectionStart = scratchStart + USBWire.maxBytes
@@ -31,7 +31,7 @@ struct USBBuffers: Sendable {
     /// Where its setup packet begins.
     static func setup(_ slot: Int) -> Int { data(slot) &- setupBytes }
     static let setupBytes = 8
-    /// Where data are put that must be put in order.
+    /// Scratch space to rearrange data in.
     static var scratch: Int { scratchStart }
 
     /// A slot's frame descriptors.

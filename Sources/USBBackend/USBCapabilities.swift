@@ -9,15 +9,15 @@ struct USBRefusal: Error, Hashable, Sendable {
     init(_ text: String) { self.text = text }
 }
 
-/// A device as a controller offers it.
+/// A device as a controller presents it.
 struct USBCapabilities: Sendable, CustomStringConvertible {
-    /// What the connection event says.
+    /// The speed in the connection event.
     let speed: USBIFSpeed
-    /// Bulk packets of 1024 bytes that the guest takes for two of 512.
+    /// Whether bulk packets of 1024 bytes appear to the guest as two of 512.
     var splitsPackets: Bool { disguise != nil }
     /// The device's own, for people.
     private let own: USBSpeed
-    /// Of a SuperSpeed device: what it says of itself to the guest.
+    /// The descriptors that a SuperSpeed device shows to the guest.
     private let disguise: HighSpeedDescriptors?
     private let configurations: [USBConfiguration]
 
@@ -47,8 +47,8 @@ struct USBCapabilities: Sendable, CustomStringConvertible {
         if facts.speed == .high, version == .usb11 { try fitFullSpeed() }
     }
 
-    /// A high-speed device goes on at high speed on the host's bus. Behind a USB 1.1 controller it can only be one whose
-    /// endpoints are such as full speed has (USB 2.0, 5.5.3 … 5.8.3).
+    /// A high-speed device stays at high speed on the host's bus. Behind a USB 1.1 controller it is accepted only if
+    /// its endpoints would be valid at full speed (USB 2.0, 5.5.3 … 5.8.3).
     private func fitFullSpeed() throws(USBRefusal) {
         for interface in configurations.flatMap(\.interfaces) {
             for endpoint in interface.endpoints {
@@ -66,10 +66,10 @@ struct USBCapabilities: Sendable, CustomStringConvertible {
         }
     }
 
-    /// The endpoints there are with these settings.
+    /// The endpoints that exist with these settings.
     /// - Parameters:
     ///   - value: bConfigurationValue; 0: none.
-    ///   - alternates: by interface number; interfaces beyond have their setting 0.
+    ///   - alternates: by interface number; interfaces beyond these have setting 0.
     func endpoints(_ value: UInt8, _ alternates: [UInt8]) -> USBEndpointTable {
         var table = USBEndpointTable()
         guard let configuration = configurations.first(where: { $0.value == value }) else { return table }

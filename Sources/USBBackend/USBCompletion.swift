@@ -1,4 +1,4 @@
-// What becomes of transfers that ended: data and frame descriptors back to the guest, then the answer.
+// What happens when transfers end: data and frame descriptors go back to the guest, then the answer.
 
 internal import BackendCore
 internal import HostUSB
@@ -6,7 +6,7 @@ internal import SharedRing
 internal import XenWire
 
 extension USBRingState {
-    /// A transfer came to its end; what follows is `deliver`'s business.
+    /// A transfer ended; `deliver` does the rest.
     mutating func transferEnded(_ result: USBResult, of device: any OpenUSBDevice) {
         let slot = Int(result.slot)
         guard slot < urbs.count, urbs[slot].stage == .running, urbs[slot].device === device else { return }
@@ -15,7 +15,7 @@ extension USBRingState {
         finish(slot, status, byteCount)
     }
 
-    /// A transfer, and all that is joined in it, has ended like this.
+    /// A transfer, with all URBs joined in it, has ended like this.
     mutating func finish(_ slot: Int, _ status: USBStatus, _ byteCount: Int) {
         let place = USBBuffers.data(slot)
         if urbs[slot].next < 0 {
@@ -25,7 +25,8 @@ extension USBRingState {
         }
     }
 
-    /// Gives each part of a joined transfer its share. A part that had not begun when another was taken back begins anew.
+    /// Gives each part of a joined transfer its share. A part that had not begun when another was cancelled is started
+    /// again.
     private mutating func divide(_ head: Int, _ status: USBStatus, _ byteCount: Int, _ first: Int) {
         var (slot, left, place) = (head, byteCount, first)
         var again = 0
@@ -41,7 +42,7 @@ extension USBRingState {
                 parked.insert(UInt16(truncatingIfNeeded: slot), at: again)
                 again &+= 1
             } else {
-                // What failed behind the last byte is the last one's failure.
+                // A failure after the last byte is that of the last part.
                 var end = share == wanted && (next >= 0 || status == .cancelled) ? USBStatus.completed : status
                 if end == .cancelled, isAskedFor { end = .transactionError }
                 urbs[slot].stage = .running
@@ -53,7 +54,7 @@ extension USBRingState {
         }
     }
 
-    /// Takes everything back: nothing will be in flight when all results have come.
+    /// Cancels everything: nothing is in flight any more once all results have arrived.
     mutating func cancelAll(_ fault: USBFault) {
         for slot in parked { refuse(Int(slot), fault) }
         parked.removeAll(keepingCapacity: true)
@@ -68,7 +69,7 @@ extension USBRingState {
         }
     }
 
-    /// The port's device is gone: URBs that waited for it wait no longer.
+    /// The port's device is gone: ends the URBs that waited for it.
     mutating func dropParked(_ port: USBPort) {
         var place = 0
         while place < parked.count {
@@ -106,7 +107,7 @@ extension USBRingState {
 
     // MARK: data
 
-    /// Only the bytes that arrived are copied: what is behind them in our buffer is no business of the guest's.
+    /// Only the bytes that arrived are copied: the rest of our buffer must not leak to the guest.
     private mutating func copyBack(_ end: EndedURB) {
         let slot = end.slot
         let request = urbs[slot].request
@@ -126,7 +127,7 @@ extension USBRingState {
                 of: request
             )
         else { return }
-        // Neighbours that arrived whole are one copy.
+        // Adjacent packets that arrived whole become one copy.
         var run = (from: 0, count: 0, place: 0)
         var place = USBBuffers.data(slot)
         for index in 0..<count {
@@ -159,7 +160,7 @@ extension USBRingState {
         let request = urbs[slot].request
         let port = ports[request.port.index]
         let byteCount = min(end.byteCount, request.transferByteCount)
-        // What was answered without the device ends in the turn in which it began.
+        // What was answered without the device ended in the turn in which it began.
         if urbs[slot].device == nil || urbs[slot].device === port.device { leave(slot, port, end.status) }
         let hasFailed = end.status != .completed || urbs[slot].fault != nil
         let isShort = request.endsQueueIfShort && byteCount < request.transferByteCount
@@ -221,8 +222,9 @@ extension USBRingState {
         if urbs[slot].holdsQueue { port.barred &= ~RootPort.queue(of: request.pipe) }
     }
 
-    /// A transfer was short that should not have been: those behind it that belong to it, which the guest's driver is
-    /// about to take back, must not begin. They end with nothing, behind it, so that the ring has room for what comes next.
+    /// A transfer was short that should not have been: the URBs behind it that belong to it, which the guest's driver
+    /// is about to unlink, must not begin. They end without data, after it, so that the ring has room for what comes
+    /// next.
     private mutating func endQueue(_ short: URBRequest) {
         var place = 0
         while place < parked.count {

@@ -1,14 +1,14 @@
-// The ring on which a frontend hears of its ports.
+// The ring on which a frontend learns of its ports.
 
 internal import BackendCore
 internal import SharedRing
 internal import XenWire
 
-/// The backend's end of one connection ring: a request is taken only when there is something to say, and is answered at
-/// once.
+/// The backend's end of one connection ring: a request is taken only when there is an event to report, and is answered
+/// at once.
 ///
-/// So it needs no journal: a successor goes on at `rsp_prod`. A request whose answer was put and not published is taken
-/// again; the answer has left its id where it was.
+/// So it needs no journal: a successor continues at `rsp_prod`. A request whose answer was put but not published is
+/// taken again; the answer has left its id in place.
 struct USBConnectionRing: ~Copyable {
     private var ring: BackRing
     /// Where one request is copied to.
@@ -27,9 +27,9 @@ struct USBConnectionRing: ~Copyable {
         self.slot = slot
     }
 
-    /// Says what there is to say, as far as the frontend has posted requests for it. If it has not, it is asked to tell
-    /// when it has.
-    /// - Returns: how many events were said, and whether the frontend wants to be notified.
+    /// Reports pending events, as far as the frontend has posted requests for them. If it has not, asks for an event
+    /// when it does.
+    /// - Returns: how many events were reported, and whether the frontend asked to be notified.
     mutating func announce(_ events: inout USBPortEvents) throws(Breakdown) -> (count: Int, notify: Bool) {
         do throws(RingFault) { return try say(&events) } catch { throw .frontend("\(error)") }
     }

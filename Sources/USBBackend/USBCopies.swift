@@ -1,4 +1,4 @@
-// Grant copies between the guest's segments and our buffers: one batch per turn, every status looked at.
+// Grant copies between the guest's segments and our buffers: one batch per turn, every status checked.
 
 internal import BackendCore
 internal import Hypervisor

@@ -1,4 +1,4 @@
-// What the toolstack wants of a USB controller: the backend directory's keys, read once and turned into a value.
+// What the toolstack specified for a USB controller: the backend directory's keys, read once and turned into a value.
 
 internal import BackendCore
 internal import XenWire
@@ -20,7 +20,7 @@ struct USBDeviceKeys: Hashable, Sendable {
     }
 
     /// The controller that is asked for.
-    /// - Throws: `.invalid` for keys that make no sense, with what to mend.
+    /// - Throws: `.invalid` for malformed keys, with how to mend them.
     func shape() throws(BackendFailure) -> USBControllerShape {
         if let shape = USBControllerShape(version: version, portCount: portCount) { return shape }
         if version.flatMap({ UInt8(decimal: $0) }).flatMap(USBVersion.init(rawValue:)) == nil {

@@ -1,4 +1,4 @@
-// What becomes of each URB when it is its turn: the host's, parked, or answered here.
+// What happens to each URB when its turn comes: it is submitted to the host, parked, or answered here.
 
 internal import BackendCore
 internal import HostUSB
@@ -11,7 +11,7 @@ extension USBRingState {
         if let fault = urbs[slot].fault { return refuse(slot, fault) }
         if case .unlink(let id) = urbs[slot].request.kind { return unlink(slot, id) }
         let port = ports[urbs[slot].request.port.index]
-        // Those that can become one transfer are started together, when the whole batch is taken.
+        // Those that can become one transfer are started together, once the whole batch is taken.
         let waits = urbs[slot].request.endsQueueIfShort
         if !waits, mayStart(slot, port, before: parked.count) { return start(slot, port) }
         metrics.parked &+= 1
@@ -53,12 +53,12 @@ extension USBRingState {
 
     // MARK: halted queues
 
-    /// Starts nothing more from these queues until the frontend has seen the response of that index.
+    /// Starts nothing more from these queues until the frontend has seen the response at that index.
     ///
     /// When a bulk or interrupt URB fails, is unlinked, or is short and should not have been, its endpoint's queue is
-    /// halted until the driver has heard of it and has unlinked what it does not want any more (Linux,
-    /// drivers/usb/core/urb.c, `usb_unlink_urb`). usbif.h has no message for that. But `rsp_event` moves
-    /// when the driver has heard, and what xen-hcd's drivers unlink is in the ring by then.
+    /// halted until the driver has learnt of it and has unlinked what it no longer wants (Linux,
+    /// drivers/usb/core/urb.c, `usb_unlink_urb`). usbif.h has no message for that. But `rsp_event` moves when the
+    /// driver has seen the response, and what xen-hcd's drivers unlink is in the ring by then.
     mutating func halt(_ port: RootPort, _ queues: UInt32, by response: UInt32) {
         port.halt(queues, by: response, now: now)
         isHalted = true
@@ -77,7 +77,7 @@ extension USBRingState {
         return resumes
     }
 
-    /// URBs wait for the frontend, which will not send an event for it.
+    /// Whether URBs wait for the frontend to move `rsp_event`, for which it sends no event.
     var waitsForFrontend: Bool {
         isHalted
             && parked.contains { slot in
@@ -88,8 +88,9 @@ extension USBRingState {
 
     // MARK: resets
 
-    /// xen-hcd resets ports by itself and tells nobody. What a reset is for, it then asks of address 0. A device that had
-    /// an address is reset in earnest, before that URB gets to it: a driver that resets wants its device back in order.
+    /// xen-hcd resets its virtual ports without telling the backend; after a reset it addresses the device at address
+    /// 0. A device that had an address is then really reset, before that URB gets to it: a driver resets a device to
+    /// get it working again.
     private mutating func noticeReset(_ slot: Int, _ port: RootPort) {
         let pipe = urbs[slot].request.pipe
         guard pipe.device == 0, pipe.type == .control, port.isUsed, port.device != nil, port.memory == nil else {
@@ -107,7 +108,7 @@ extension USBRingState {
         operate(port, .reset)
     }
 
-    /// Begins something with a device that all URBs to it wait for.
+    /// Starts an operation on a device that all URBs to it wait for.
     func operate(_ port: RootPort, _ operation: USBOperation) {
         port.operations.append(operation)
         if port.operations.count == 1 { port.device?.perform(operation, slot: USBQueue.operationSlot) }
@@ -174,7 +175,7 @@ extension USBRingState {
         }
     }
 
-    /// Has it done through the host's stack; its result comes as a transfer's does.
+    /// Has it done by the host's USB stack; its result arrives like a transfer's.
     private mutating func intercept(
         _ slot: Int,
         _ interception: PendingURB.Interception,
@@ -196,7 +197,7 @@ extension USBRingState {
         end(slot, .completed, bytes.count)
     }
 
-    /// Ends an URB as if it had been the host's.
+    /// Ends an URB as if the host had completed it.
     private mutating func end(_ slot: Int, _ status: USBStatus, _ byteCount: Int) {
         urbs[slot].stage = .running
         holdQueue(slot)
@@ -250,14 +251,14 @@ extension USBRingState {
         device.submit(transfer, slot: UInt32(slot))
     }
 
-    /// What follows an URB on its endpoint waits until it has ended, if it must.
+    /// Makes what follows an URB on its endpoint wait until it has ended, if required.
     mutating func holdQueue(_ slot: Int, alsoIf must: Bool = false) {
         let request = urbs[slot].request
         urbs[slot].holdsQueue = request.holdsQueue || must
         if urbs[slot].holdsQueue { ports[request.port.index].barred |= RootPort.queue(of: request.pipe) }
     }
 
-    /// Says in which frame an isochronous URB begins: behind the one before it, or now.
+    /// Sets the frame in which an isochronous URB begins: after the one before it, or now.
     private mutating func schedule(_ slot: Int, _ port: RootPort, interval: UInt16, count: Int) {
         let index = RootPort.index(urbs[slot].request.endpoint)
         if port.framesInFlight[index] == 0 { port.frames[index] = UInt16(truncatingIfNeeded: now / 1_000_000) }
@@ -268,9 +269,9 @@ extension USBRingState {
 
     // MARK: joining
 
-    /// Makes one transfer of an URB and those parked behind it, as far as they fit into one buffer. Each may be short, and
-    /// then ends the queue, so none could begin before the one in front of it has ended; of one transfer the host's
-    /// controller knows that by itself.
+    /// Makes one transfer of an URB and those parked behind it, as far as they fit into one buffer. Each may be short,
+    /// which ends the queue, so that none could begin before the one before it has ended; within one transfer the
+    /// host's controller takes care of that.
     /// - Returns: bytes of all of them.
     private mutating func join(_ slot: Int, _ device: any OpenUSBDevice) -> Int {
         let first = urbs[slot].request
@@ -302,7 +303,7 @@ extension USBRingState {
 
     // MARK: unlinking
 
-    /// Takes an URB back. Both are answered, each once: the unlink now, the URB when the host has let go of it.
+    /// Cancels an URB. Both are answered, each once: the unlink now, the URB when the host has released it.
     private mutating func unlink(_ slot: Int, _ id: UInt16) {
         for other in urbs.indices where urbs[other].id == id && other != slot {
             switch urbs[other].stage {
@@ -311,7 +312,7 @@ extension USBRingState {
                 refuse(other, .unlinked)
             case .running where !urbs[other].isUnlinked:
                 urbs[other].isUnlinked = true
-                // What is done through the host's stack ends by itself.
+                // What the host's USB stack does ends by itself.
                 if urbs[other].interception == nil { urbs[other].device?.cancel(UInt32(other)) }
             case .joined where !urbs[other].isUnlinked:
                 urbs[other].isUnlinked = true

@@ -12,9 +12,9 @@ enum USBFault: Error, Hashable, Sendable {
     case grant(GrantStatus)
     /// The hypervisor could not be asked.
     case hypervisor(String)
-    /// Nothing is in the port.
+    /// The port is empty.
     case emptyPort
-    /// Nobody in the port has this address.
+    /// The device in the port has another address.
     case address(UInt8, expected: UInt8)
     /// The device has no such endpoint, or one of another type.
     case endpoint(USBEndpointAddress)
@@ -22,9 +22,9 @@ enum USBFault: Error, Hashable, Sendable {
     case control(USBControlRequest.Refusal)
     /// The transfer ended like this on the host.
     case transfer(USBStatus)
-    /// The frontend took it back.
+    /// The frontend unlinked it.
     case unlinked
-    /// The device was taken from the port, or the connection ends.
+    /// The device was removed from the port, or the connection ends.
     case gone
     /// A worker died while it was in flight.
     case lost
@@ -54,7 +54,7 @@ enum USBFault: Error, Hashable, Sendable {
 
     private static func status(of status: USBStatus) -> URBStatus {
         switch status {
-        // usbcore makes -EREMOTEIO of a short transfer by itself.
+        // usbcore turns a short transfer into -EREMOTEIO by itself.
         case .completed, .short: .okay
         case .stall: .stall
         case .overflow: .babble
@@ -71,7 +71,7 @@ extension USBFault: CustomStringConvertible {
         case .request(let fault): fault.description
         case .grant(let status): "a grant was refused (GNTST \(status.rawValue))"
         case .hypervisor(let text): "cannot copy: \(text)"
-        case .emptyPort: "nothing is in the port"
+        case .emptyPort: "the port is empty"
         case .address(let address, let expected): "address \(address), the device has \(expected)"
         case .endpoint(let endpoint): "the device has no such \(endpoint)"
         case .control(let refusal): "a control request that is refused: \(refusal)"

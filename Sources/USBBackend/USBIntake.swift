@@ -1,4 +1,4 @@
-// From the ring to URBs that can be carried out: take, validate, copy what goes to the device, look at frame descriptors.
+// From the ring to URBs that can be carried out: take, validate, copy what goes to the device, read frame descriptors.
 
 internal import BackendCore
 internal import HostUSB
@@ -9,7 +9,7 @@ internal import XenWire
 extension USBRingState {
     /// Takes all requests that wait and dispatches them in ring order.
     ///
-    /// The journal has a slot for each of the ring's, so nothing but the ring itself ever holds an unlink back.
+    /// The journal has a slot for each of the ring's, so that nothing but the ring itself ever delays an unlink.
     /// - Returns: how many were taken.
     mutating func intake() throws(Breakdown) -> Int {
         fresh.removeAll(keepingCapacity: true)
@@ -20,7 +20,7 @@ extension USBRingState {
         return fresh.count
     }
 
-    /// Answers what a killed predecessor took and did not answer: what its transfers came to, nobody knows.
+    /// Answers what a killed predecessor took and did not answer: the outcome of its transfers is unknown.
     mutating func answerLost() {
         for slot in ring.unanswered {
             let raw = raw(slot)
@@ -33,7 +33,7 @@ extension USBRingState {
             }
             if case .unlink = urbs[slot].request.kind { answer(slot, .okay) } else { refuse(slot, .lost) }
         }
-        // Nor does it know what of the predecessor's answers the frontend has seen.
+        // Nor is it known which of the predecessor's answers the frontend has seen.
         for port in ports { halt(port, RootPort.dataQueues, by: ring.responseProducer &- 1) }
     }
 
@@ -57,7 +57,7 @@ extension USBRingState {
 
     // MARK: isochronous packets
 
-    /// Reads the frame descriptors, and puts the packets of an URB to the device one behind the other.
+    /// Reads the frame descriptors, and makes the packets of an URB to the device contiguous.
     /// - Returns: bytes of all packets.
     func arrange(_ slot: Int, _ device: any OpenUSBDevice) throws(URBFault) -> Int {
         let request = urbs[slot].request

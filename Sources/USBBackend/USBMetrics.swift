@@ -1,4 +1,4 @@
-// What a controller counts. A frontend can make us count, never log without limit.
+// What a controller counts. A frontend can make us count, but not log, without limit.
 
 internal import BackendCore
 internal import XenWire
@@ -17,12 +17,12 @@ struct USBMetrics: DeviceMetrics {
     var intercepted: UInt64 = 0
     /// Resets of the host's device that the frontend's resets led to.
     var resets: UInt64 = 0
-    /// Resets of the frontend's that followed each other too fast to be carried out.
+    /// Resets by the frontend that came too fast to be carried out.
     var resetsSkipped: UInt64 = 0
     var unlinks: UInt64 = 0
     /// Unlinks of URBs that were in flight.
     var unlinked: UInt64 = 0
-    /// URBs that waited for another of their endpoint's, or for their device to come back.
+    /// URBs that waited for another one of their endpoint, or for their device to come back.
     var parked: UInt64 = 0
     /// URBs that went to the host as a part of another's transfer.
     var joined: UInt64 = 0

@@ -1,16 +1,16 @@
-// What the frontend has still to be told of its ports: bounded, because only the latest of each port counts.
+// What the frontend has yet to be told about its ports: bounded, because only the latest state of each port counts.
 
 internal import XenWire
 
-/// The news of all ports. A frontend that posts no requests on its connection ring costs a few bytes per port, however
-/// often devices come and go.
+/// The pending events of all ports. A frontend that posts no requests on its connection ring costs a few bytes per
+/// port, however often devices come and go.
 struct USBPortEvents: Sendable {
     private struct Port: Sendable {
-        /// As the frontend believes.
+        /// What the frontend was last told.
         var told = USBIFSpeed.none
-        /// As it is.
+        /// The actual state.
         var now = USBIFSpeed.none
-        /// Another device than the one it was told of: without a `none` in between it would not see the change.
+        /// Another device than the one it was told about: without a `none` in between it would not notice the change.
         var isReplaced = false
 
         var next: USBIFSpeed? {
@@ -19,29 +19,29 @@ struct USBPortEvents: Sendable {
         }
     }
     private var ports: [Port]
-    /// Where to look first, so that a port that changes without end keeps no other from its turn.
+    /// Where to look first, so that a port that keeps changing does not starve the others.
     private var cursor = 0
 
     init(portCount: Int) { ports = Array(repeating: Port(), count: portCount) }
 
-    /// A device is there; another one may have been before.
+    /// A device is there; it may have replaced another.
     mutating func plug(_ port: USBPort, _ speed: USBIFSpeed) {
         ports[port.index].isReplaced = true
         ports[port.index].now = speed
     }
 
-    /// Nothing is there any more.
+    /// The port is empty now.
     mutating func unplug(_ port: USBPort) {
         ports[port.index].isReplaced = true
         ports[port.index].now = .none
     }
 
-    /// The frontend was told so by a predecessor, and it still holds.
+    /// A predecessor told the frontend so, and it is still true.
     mutating func restore(_ port: USBPort, _ speed: USBIFSpeed) {
         ports[port.index] = Port(told: speed, now: speed)
     }
 
-    /// A new frontend knows of nothing.
+    /// A new frontend has been told nothing.
     mutating func forget() {
         for index in ports.indices {
             ports[index].told = .none
@@ -49,10 +49,10 @@ struct USBPortEvents: Sendable {
         }
     }
 
-    /// As the frontend believes.
+    /// What the frontend was last told.
     func told(_ port: USBPort) -> USBIFSpeed { ports[port.index].told }
 
-    /// The next thing to say.
+    /// The next event to report.
     func next() -> (port: USBPort, speed: USBIFSpeed)? {
         for step in 0..<ports.count {
             let index = (cursor &+ step) % ports.count
@@ -61,7 +61,7 @@ struct USBPortEvents: Sendable {
         return nil
     }
 
-    /// It was said.
+    /// The event was reported.
     mutating func said(_ port: USBPort, _ speed: USBIFSpeed) {
         ports[port.index].told = speed
         if speed == .none {

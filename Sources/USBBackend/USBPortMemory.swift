@@ -1,4 +1,4 @@
-// What a successor must know of each port, so that the guest's devices stay where they are.
+// What a successor must know about each port, so that the guest's devices stay where they are.
 
 internal import HostUSB
 internal import SharedRing
@@ -17,18 +17,18 @@ struct USBPortMemory: Hashable, Sendable {
 
     /// What the frontend was told.
     var told = USBIFSpeed.none
-    /// The guest's number for the device.
+    /// The address that the guest gave the device.
     var address: UInt8 = 0
-    /// The device was given an address since it was last reset.
+    /// The device was given an address after its last reset.
     var isUsed = false
     var configuration: UInt8 = 0
     var alternates = [UInt8](repeating: 0, count: interfaces)
-    /// Bits of endpoint numbers: of a packet the guest has had the first half only.
+    /// Bits of endpoint numbers: the guest has received only the first half of a packet.
     var remainders: UInt16 = 0
     /// Which device it is.
     var identity: UInt64 = 0
 
-    /// The device itself, not its kind: plugged out and in again it is another one to its guest.
+    /// The device itself, not its model: unplugged and plugged in again it is another device to its guest.
     static func identity(of facts: USBDeviceFacts) -> UInt64 {
         // FNV-1a
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
@@ -54,7 +54,7 @@ struct USBPortMemory: Hashable, Sendable {
         return bytes
     }
 
-    /// Reads `count` ports; those that are missing or make no sense are empty.
+    /// Reads `count` ports; those that are missing or malformed are empty.
     static func ports(_ count: Int, from bytes: [UInt8]) -> [USBPortMemory] {
         (0..<count).map { index in
             let start = index * byteCount

@@ -1,4 +1,5 @@
-// Devices come into ports and go: as the toolstack assigns them, as they are plugged in and out, as a predecessor had them.
+// Devices enter and leave ports: as the toolstack assigns them, as they are plugged in and out, as a predecessor had
+// them.
 
 internal import BackendCore
 internal import HostIO
@@ -7,7 +8,7 @@ internal import SharedRing
 internal import XenWire
 
 extension USBQueue {
-    /// Begins to look after the ports.
+    /// Starts managing the ports.
     /// - Parameter assignments: one for each port, as the toolstack wrote it; empty: none.
     func start(_ assignments: [String]) {
         guard !isStarted else { return assign(assignments) }
@@ -23,7 +24,7 @@ extension USBQueue {
         assign(assignments)
     }
 
-    /// Gives all devices back to the host, and returns when it has them.
+    /// Returns all devices to the host, and waits until it has them.
     func stop() async {
         guard isStarted else { return }
         endWatching()
@@ -36,7 +37,7 @@ extension USBQueue {
         }
     }
 
-    /// Stops, and leaves the devices as they are: the host's drivers must not get them before the successor does.
+    /// Stops, and leaves the devices as they are: the host's drivers must not bind them before the successor does.
     func leaveDevices() {
         endWatching()
         for port in ports { port.lose() }
@@ -50,7 +51,7 @@ extension USBQueue {
         target = nil
     }
 
-    /// Takes the toolstack's assignments, one for each port.
+    /// Accepts the toolstack's assignments, one for each port.
     func assign(_ assignments: [String]) {
         guard isStarted else { return }
         for (port, assignment) in zip(ports, assignments) where port.assignment != assignment {
@@ -64,7 +65,7 @@ extension USBQueue {
 
     // MARK: coming
 
-    /// Something was plugged in or out somewhere.
+    /// Something was plugged in or out.
     private func busChanged() {
         for port in ports { seek(port) }
     }
@@ -119,19 +120,19 @@ extension USBQueue {
         }
     }
 
-    /// No device: it may come, or somebody may let go of it.
+    /// No device: it may be plugged in later, or released by somebody else.
     private func missed(_ failure: HostFailure, _ port: RootPort) {
         if failure.kind == .notFound {
-            // Named by its place, or by a rule: that it is not there is no failure.
+            // Whether named by its place or by a rule, its absence is no failure.
             port.refusal = nil
-            // What a predecessor had is not there any more.
+            // The device that a predecessor had is gone.
             if port.memory != nil { forget(port) }
             return
         }
-        // Those that fit cannot be had, and it was said why.
+        // The matching devices cannot be had, and the reason was logged.
         if failure.kind == .invalid, port.refusal != nil { return }
         port.refusal = failure.text
-        // The first tries may come before a dead predecessor's hold has ended: nothing to speak of.
+        // The first attempts may fail until a dead predecessor's hold has ended, which is not worth a line.
         if port.memory == nil, failure.kind != .busy || port.pause > .milliseconds(200) {
             log.failure("port \(port.port): \(failure.text)")
         }
@@ -140,7 +141,7 @@ extension USBQueue {
         port.pause = min(port.pause * 2, .seconds(8))
     }
 
-    /// A device is ours; whether the guest can have it depends on both.
+    /// A device was acquired; whether the guest can have it depends on device and controller.
     private func admit(_ device: any OpenUSBDevice, _ port: RootPort) {
         do throws(USBRefusal) {
             let capabilities = try USBCapabilities(device.facts, device.descriptors, version: facts.shape.version)
@@ -160,7 +161,7 @@ extension USBQueue {
             port.unfit.insert(USBPortMemory.identity(of: device.facts))
             port.refusal = "\(device.facts.address): \(error.text)"
             log.failure("port \(port.port): \(device.facts): \(error.text)")
-            // Another one may fit the same rule.
+            // Another device may match the same rule.
             port.isLeaving = true
             giveBack(device, port)
             if port.memory != nil { forget(port) }
@@ -179,7 +180,7 @@ extension USBQueue {
 
     // MARK: going
 
-    /// The port is to be empty, or another device's. The guest hears of it at once.
+    /// The port is to be empty, or to have another device. The guest is told at once.
     private func giveBack(_ port: RootPort) {
         guard let device = port.device else { return }
         empty(port)
@@ -207,7 +208,7 @@ extension USBQueue {
         left.resume()
     }
 
-    /// There is no device in the port any more.
+    /// The port has no device any more.
     private func empty(_ port: RootPort) {
         port.lose()
         rings?.dropParked(port.port)
@@ -218,7 +219,7 @@ extension USBQueue {
 
     // MARK: a predecessor's devices
 
-    /// A port of a predecessor's: what its frontend was told holds if the same device is there, or comes back.
+    /// A predecessor's port: what the frontend was told stays valid if the same device is there, or comes back.
     func readopt(_ port: RootPort, _ memory: USBPortMemory) {
         if memory.told == .none {
             if let capabilities = port.capabilities { rings?.events.plug(port.port, capabilities.speed) }
@@ -239,7 +240,7 @@ extension USBQueue {
         }
     }
 
-    /// The frontend's device is not there any more.
+    /// The frontend's device is gone.
     private func forget(_ port: RootPort) {
         guard port.memory != nil else { return }
         port.memory = nil
@@ -282,7 +283,7 @@ extension USBQueue: USBDeviceClient {
         if let next = port.operations.first { device.perform(next, slot: USBQueue.operationSlot) }
     }
 
-    /// Surprise removal: the guest is told at once, and the port is ready for the next device.
+    /// Surprise removal: the guest is told at once, and the port is free for the next device.
     private func unplugged(_ device: any OpenUSBDevice) {
         guard let port = ports.first(where: { $0.device === device }) else { return device.close {} }
         giveBack(port)

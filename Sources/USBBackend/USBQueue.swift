@@ -9,10 +9,10 @@ internal import XenWire
 
 /// The ports of one controller with their devices, and, while a frontend is connected, its rings.
 ///
-/// The devices live on the queue's own loop: a transfer that ends is a turn of the queue, without a hop. They are there
-/// before a frontend is, and stay when it goes.
+/// The devices run on the queue's own loop: the end of a transfer is a turn of the queue, without a hop between
+/// threads. They are there before any frontend, and stay when it goes.
 final actor USBQueue {
-    /// The devices' slot for what is done between URBs; the slots below it are the journal's.
+    /// The devices' slot for operations between URBs; the slots below it are the journal's.
     static let operationSlot = UInt32(USBWire.urbSlots)
     /// How long a predecessor's device may take to come back.
     private static let returnTime = Duration.seconds(5)
@@ -27,7 +27,7 @@ final actor USBQueue {
     private var latch: BreakdownLatch?
     private var port: QueuePort?
     private let gate = DrainGate()
-    /// URBs wait until the frontend has seen a response; a timer looks whether it has.
+    /// URBs wait until the frontend has seen a response; a timer checks whether it has.
     private var isLooking = false
     private static let lookingPause = Duration.milliseconds(1)
     /// false while draining and after a fault.
@@ -35,7 +35,7 @@ final actor USBQueue {
     /// Counters of connections that are over.
     private var past = USBMetrics()
     var watch: (any USBWatch)?
-    /// Ports are looked after: false before `start` and after `stop`.
+    /// Whether the ports are managed: false before `start` and after `stop`.
     var isStarted = false
     var left: CheckedContinuation<Void, Never>?
 
@@ -70,13 +70,14 @@ final actor USBQueue {
         let port: EventChannelPort
         let latch: BreakdownLatch
         let log: FaultLog
-        /// URBs of a killed predecessor are answered, its devices are awaited, and the frontend is notified once.
+        /// The The URBs of a killed predecessor are answered, its devices are awaited, and the frontend is notified
+        /// once.
         let isTakeover: Bool
     }
 
-    /// Binds the port and begins to serve. The ports are looked after already.
+    /// Binds the port and begins to serve. The ports are managed already.
     func open(_ opening: Opening) async throws(BackendFailure) {
-        guard let target else { throw BackendFailure(.host, "the ports are not looked after") }
+        guard let target else { throw BackendFailure(.host, "the ports are not managed yet") }
         let port = try await QueuePort.bind(
             opening.port,
             of: facts.path.domain,
@@ -151,8 +152,8 @@ final actor USBQueue {
         }
     }
 
-    /// Takes no more URBs, takes back those in flight, and returns when all are answered and published.
-    /// - Parameter lasts: a successor will go on: the frontend's drivers are to try again.
+    /// Takes no more URBs, cancels those in flight, and returns when all are answered and published.
+    /// - Parameter lasts: a successor will take over: the frontend's drivers are to try again.
     func drain(lasts: Bool) async {
         isTaking = false
         facts.data.turn(crashLane) {
@@ -165,14 +166,14 @@ final actor USBQueue {
 
     private var isBusy: Bool { (rings?.inFlight ?? 0) > 0 }
 
-    /// Gives back port and rings. The devices stay. Nothing may be in flight.
+    /// Releases port and rings. The devices stay. Nothing may be in flight.
     func close() {
         precondition(!isBusy)
         port.take()?.close()
         dropRings()
     }
 
-    /// Drops everything as it is, for tests: what the death of the process does, between two turns.
+    /// Drops everything as it is, as the death of the process between two turns does; for tests.
     func abandon() {
         isTaking = false
         port.take()?.abandon()
@@ -189,11 +190,11 @@ final actor USBQueue {
 
     // MARK: reports
 
-    /// What a queue tells for a report.
+    /// A queue's part of a report.
     struct Account: Sendable {
         var metrics = USBMetrics()
         var inFlight = 0
-        /// By port, those that have something to tell.
+        /// By port, those that have something to report.
         var ports: [PortReport] = []
         var lastFault: String?
         var lastFailure: String?
@@ -263,7 +264,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
         }
     }
 
-    /// Queues of endpoints are halted: the frontend may have seen why.
+    /// Queues of endpoints are halted: the frontend may have seen the reason by now.
     private func lookAgain() {
         isLooking = false
         guard isTaking, rings != nil else { return }
@@ -280,7 +281,7 @@ extension USBQueue: QueueTurns, CompletionTarget {
         latch?.raise(breakdown)
     }
 
-    /// What every turn ends with.
+    /// The end of every turn.
     private func afterWork(notify: Bool) {
         if notify { port?.notify() }
         if isTaking, !isLooking, rings?.waitsForFrontend ?? false, let target {

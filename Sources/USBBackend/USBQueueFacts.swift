@@ -5,7 +5,7 @@ internal import HostUSB
 internal import Hypervisor
 internal import XenWire
 
-/// The surroundings of one controller.
+/// What one controller works with.
 struct USBQueueFacts: Sendable {
     let path: DevicePath
     let shape: USBControllerShape
@@ -14,6 +14,6 @@ struct USBQueueFacts: Sendable {
     let data: DataLoop
     let mark: DeviceCrashMark?
 
-    /// As others are told who has a device.
+    /// How others are told who has a device.
     func owner(_ port: USBPort) -> String { "\(path.relative) port \(port)" }
 }

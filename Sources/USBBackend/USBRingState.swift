@@ -7,7 +7,7 @@ internal import SharedRing
 internal import XenWire
 
 /// The rings of one connection with all that lies between taking an URB and publishing its answer. Owned by the queue,
-/// given out `inout` once per turn. All tables have their size from birth on.
+/// passed on `inout` once per turn. All tables are allocated up front.
 struct USBRingState: ~Copyable {
     let facts: USBQueueFacts
     /// Those of the queue; index is port number − 1.
@@ -27,9 +27,9 @@ struct USBRingState: ~Copyable {
     /// In ring order.
     var parked: [UInt16] = []
     var ended: [EndedURB] = []
-    /// Whose copy each entry of the batch is.
+    /// The request that each entry of the batch belongs to.
     var copyOwners: [UInt16] = []
-    /// Something that a successor must know has changed.
+    /// The state that a successor must know has changed.
     var isMemoryStale = false
     /// A queue of some port is halted.
     var isHalted = false
@@ -65,6 +65,6 @@ struct USBRingState: ~Copyable {
     /// URBs taken and not yet published.
     var inFlight: Int { ring.inFlight }
 
-    /// A slot's request, as it came.
+    /// A slot's request, as the frontend sent it.
     func raw(_ slot: Int) -> RawURB<Slot> { RawURB(ring.request(slot)) }
 }

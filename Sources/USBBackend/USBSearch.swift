@@ -3,10 +3,10 @@
 internal import HostIO
 internal import HostUSB
 
-/// What is looked for, on whose behalf.
+/// What is looked for, and on whose behalf.
 struct USBSearch: Sendable {
     let rule: USBDeviceRule
-    /// The device that is tried first: a predecessor had it.
+    /// The device to try first: the one a predecessor had.
     let first: UInt64?
     /// Devices that are not tried.
     let unfit: Set<UInt64>
@@ -22,7 +22,7 @@ struct USBSearch: Sendable {
                 )
             }
             var candidates = all.filter { rule.matches($0) }.map { (USBPortMemory.identity(of: $0), $0) }
-            guard !candidates.isEmpty else { return .failure(HostFailure(.notFound, "no device fits \(rule)")) }
+            guard !candidates.isEmpty else { return .failure(HostFailure(.notFound, "no device matches \(rule)")) }
             if let first, let place = candidates.firstIndex(where: { $0.0 == first }) { candidates.swapAt(0, place) }
             var failure: HostFailure?
             for (identity, facts) in candidates where !unfit.contains(identity) {
@@ -32,7 +32,7 @@ struct USBSearch: Sendable {
                     failure = failure ?? error
                 }
             }
-            return .failure(failure ?? HostFailure(.invalid, "no device that fits \(rule) can be in this port"))
+            return .failure(failure ?? HostFailure(.invalid, "no device that matches \(rule) can be in this port"))
         } catch {
             return .failure(error)
         }

@@ -1,16 +1,16 @@
-// Bulk packets of a SuperSpeed device, as a guest at high speed sees them: two for each.
+// Bulk packets of a SuperSpeed device, as a guest at high speed sees them: each as two.
 
 internal import HostUSB
 internal import SharedRing
 internal import XenWire
 
 extension USBRingState {
-    /// On the host's bus a packet has up to 1024 bytes (USB 3.2, 9.6.6), and what is asked for must have room for whole ones, or
-    /// the device babbles. The guest believes in packets of 512 and may ask for any number of them. So it is asked for whole
-    /// packets, and of one that the guest wants the first half of, the second is kept for its next URB (`PacketRemainders`).
-    /// Meanwhile nothing else of the endpoint is under way.
+    /// On the host's bus a packet has up to 1024 bytes (USB 3.2, 9.6.6), and a transfer must have room for whole ones,
+    /// or the device babbles. The guest assumes packets of 512 and may ask for any number of them. So the device is
+    /// asked for whole packets, and if the guest wants only the first half of one, the second is kept for its next URB
+    /// (`PacketRemainders`). Meanwhile nothing else is in flight on the endpoint.
     ///
-    /// At the guest's end a packet of more than 512 bytes is a full one and what is left; one of exactly 512 is full, though
+    /// To the guest a packet of more than 512 bytes is a full one and a remainder; one of exactly 512 is full, although
     /// it ended the device's transfer. An URB that ends within a packet of 512 overflows, as on a bus.
     ///
     /// - Parameter wanted: bytes of the URB, or of all that are joined with it.
@@ -27,7 +27,7 @@ extension USBRingState {
             isMemoryStale = true
             buffers.pages.write(rest, at: data)
             if rest.count > wanted { return finishAtOnce(slot, .overflow, wanted) }
-            // A short packet, or all that is wanted.
+            // A short packet, or all that was asked for.
             if rest.count < USBRingState.guestPacket || rest.count == wanted {
                 return finishAtOnce(slot, .completed, rest.count)
             }
@@ -41,7 +41,7 @@ extension USBRingState {
         device.submit(transfer, slot: UInt32(slot))
     }
 
-    /// Ends without the device. What is behind it waits all the same until it is answered.
+    /// Ends without the device. What is queued behind it still waits until it is answered.
     private mutating func finishAtOnce(_ slot: Int, _ status: USBStatus, _ byteCount: Int) {
         holdQueue(slot, alsoIf: true)
         finish(slot, status, byteCount)
@@ -50,7 +50,7 @@ extension USBRingState {
     private static var guestPacket: Int { 512 }
     private static var hostPacket: Int { 1024 }
 
-    /// What a transfer of whole packets has come to, for the guest.
+    /// The guest's result of a transfer of whole packets.
     mutating func share(_ slot: Int, _ status: USBStatus, _ byteCount: Int) -> (USBStatus, Int) {
         let wanted = urbs[slot].wanted
         let total = urbs[slot].lead &+ byteCount

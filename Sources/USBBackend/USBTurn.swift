@@ -10,10 +10,10 @@ extension USBRingState {
     /// Rounds before others get their turn.
     private static let roundLimit = 8
 
-    /// What every turn begins with.
+    /// The start of every turn.
     mutating func beginTurn() { now = MonotonicClock.nanoseconds }
 
-    /// After an event: says what is to be said, takes all URBs there are, starts them, answers what can be answered.
+    /// After an event: reports port events, takes all URBs there are, starts them, answers what can be answered.
     mutating func turn(notify: inout Bool) -> TurnEnd {
         metrics.turns &+= 1
         do throws(Breakdown) {
@@ -34,11 +34,11 @@ extension USBRingState {
         }
     }
 
-    /// One round: takes all URBs there are, starts them and those whose queue goes on, answers what can be answered.
+    /// One round: takes all URBs there are, starts them and those whose queue is resumed, answers what can be answered.
     /// - Returns: whether there were any.
     mutating func takeAll(notify: inout Bool) throws(Breakdown) -> Bool {
-        // Before the requests are looked at: what the frontend took back because of a response, it took back before it said
-        // that it has seen it.
+        // Read before the requests: what the frontend unlinks because of a response, it unlinks before it moves
+        // `rsp_event`.
         let seen = ring.responseEvent
         let count = try intake()
         let resumes = isHalted && resumeQueues(seen)
@@ -46,8 +46,8 @@ extension USBRingState {
         return count > 0
     }
 
-    /// Tells the frontend of its ports.
-    /// - Returns: whether there was anything to tell and it could be told.
+    /// Tells the frontend about its ports.
+    /// - Returns: whether there was anything to report and it could be reported.
     mutating func announce(notify: inout Bool) throws(Breakdown) -> Bool {
         let (count, asked) = try connections.announce(&events)
         guard count > 0 else { return false }
@@ -58,8 +58,8 @@ extension USBRingState {
         return true
     }
 
-    /// Keeps what a successor must know, if it has changed. After what was told is visible: told twice is harmless, not
-    /// told is not.
+    /// Saves what a successor must know, if it has changed. Done after an event is visible to the frontend: reporting
+    /// one twice is harmless, losing one is not.
     mutating func remember() {
         guard isMemoryStale else { return }
         isMemoryStale = false
@@ -118,7 +118,7 @@ extension USBRingState {
     }
 
     /// Makes all answers visible; then their slots are free.
-    /// - Returns: whether the frontend wants to be notified.
+    /// - Returns: whether the frontend asked to be notified.
     mutating func publish() -> Bool {
         guard ring.hasAnswers else { return false }
         let isAsked = ring.publish()

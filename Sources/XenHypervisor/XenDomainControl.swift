@@ -1,4 +1,4 @@
-// What is known of other domains: what xenstored and the toolstack say of them, and Xen where they say nothing.
+// Other domains: according to xenstored and the toolstack, or to Xen where those give no information.
 
 internal import CXen
 internal import Glibc
@@ -8,10 +8,10 @@ internal import Synchronization
 internal import SystemPackage
 public import XenWire
 
-/// Domains, as xenstored knows them; in a driver domain, which xenstored tells nothing of others, as Xen does.
+/// Domains, as xenstored knows them; in a driver domain, which cannot ask xenstored about others, as Xen does.
 ///
-/// The hypercalls that tell of other domains belong to libxenctrl, whose soname is the Xen release, and a driver domain
-/// may make none of them. Everybody may bind event channels.
+/// The hypercalls about other domains need libxenctrl, whose soname changes with each Xen release, and a driver domain
+/// may not make them. Any domain may bind event channels.
 public final class XenDomainControl: DomainControl {
     public var own: DomainID { store.own }
     private let store: XenStoreClient
@@ -32,7 +32,7 @@ public final class XenDomainControl: DomainControl {
                 try XenDomainControl.identity(of: domain, StoreOperations(core))
             }
         } catch  where error.errno == .permissionDenied {
-            // Unprivileged. Nothing but the number is known of others; our own home can be read.
+            // Unprivileged. Of others only the number is known; our own home can be read.
             guard try exists(domain) else { return nil }
             return try store.wait { (core) throws(HypervisorFailure) in
                 DomainIdentity(vm: try StoreOperations(core).read("/local/domain/\(domain)/vm"))
@@ -60,14 +60,14 @@ enum PortProbe {
     /// Port 0 is never there to be bound: EINVAL if the domain exists, ESRCH if it does not
     /// (xen/common/event_channel.c, evtchn_bind_interdomain).
     ///
-    /// A domain that is dying exists until the last mapping of its pages is gone, and that may be ours: "there" must
-    /// never be what somebody waits for the end of who maps them.
+    /// A domain that is dying exists until the last mapping of its pages is gone, and that may be ours: so whoever maps
+    /// its pages must never wait for it to be gone.
     static func exists(_ domain: DomainID) throws(HypervisorFailure) -> Bool {
         guard let events = unsafe HostDoor.enter(.eventChannels, { unsafe xenevtchn_open(XenLogger.quiet, 0) }) else {
             throw .opening("/dev/xen/evtchn", or: "load the kernel module xen-evtchn", Errno(rawValue: errno))
         }
         defer { unsafe xenevtchn_close(events) }
-        // What is bound after all goes with the handle.
+        // A port that was bound after all is closed with the handle.
         guard unsafe xenevtchn_bind_interdomain(events, UInt32(domain.rawValue), 0) < 0 else { return true }
         return try exists(domain, Errno(rawValue: errno))
     }
@@ -75,7 +75,7 @@ enum PortProbe {
     static func exists(_ domain: DomainID, _ error: Errno) throws(HypervisorFailure) -> Bool {
         switch error {
         case .noSuchProcess: false
-        // A security module may forbid the bind, to a domain that it knows.
+        // A security module may forbid the bind, for a domain that exists.
         case .invalidArgument, .permissionDenied, .notPermitted: true
         default: throw HypervisorFailure("look for domain \(domain)", error)
         }

@@ -18,7 +18,7 @@ public final class XenEventChannels: EventChannels, @unchecked Sendable {
     private var ports: Set<EventChannelPort> = []
     /// Read from the driver and not yet taken, last first.
     private var pending: [UInt32] = []
-    /// The driver had no more than what the last read brought, so the next question need not be asked.
+    /// The last read returned everything the driver had, so the next read can be skipped.
     private var isDrained = false
     private var buffer = [UInt32](repeating: 0, count: 64)
 

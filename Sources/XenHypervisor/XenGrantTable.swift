@@ -11,8 +11,8 @@ public import XenWire
 
 /// Grants mapped and copied.
 ///
-/// The library keeps nothing of its own between calls but the descriptor, so calls need no lock. When the process dies,
-/// however it dies, the kernel unmaps everything; the frontend's grants stay its own.
+/// The library has no state but the descriptor, so calls need no lock. When the process dies, however it dies, the
+/// kernel unmaps everything; the frontend's grants stay its own.
 public final class XenGrantTable: GrantTable {
     private let device: GrantDevice
     private let arrays = CopyArrays()
@@ -133,7 +133,7 @@ private struct CopyArray: @unchecked Sendable {
     func status(_ index: Int) -> GrantStatus { unsafe GrantStatus(base[index].status) }
 }
 
-/// As many arrays as there are threads that copy at the same time.
+/// As many arrays as threads copy at the same time.
 private final class CopyArrays: Sendable {
     private let free = Mutex<[CopyArray]>([])
 

@@ -15,7 +15,7 @@ public final class XenHypervisor: Hypervisor {
     public let store: any XenStore
     public let interrupts: any GuestInterrupts
 
-    /// Opens grants, event channels and XenStore, so that what is missing is known now and by name.
+    /// Opens grants, event channels and XenStore, so that anything missing is reported now and by name.
     /// - Throws: what could not be opened and, in `operation`, what to do about it.
     public init() throws(HypervisorFailure) {
         grants = try XenGrantTable()
@@ -29,7 +29,7 @@ public final class XenHypervisor: Hypervisor {
     public func openEventChannels() throws(HypervisorFailure) -> any EventChannels { try XenEventChannels() }
 }
 
-/// What the libraries say, kept off stderr; see `xen_quiet_logger`.
+/// Keeps the libraries' messages off stderr; see `xen_quiet_logger`.
 @safe
 enum XenLogger {
     // SAFETY: never changed nor freed; the libraries lock around their writes to stderr.
@@ -37,7 +37,7 @@ enum XenLogger {
 }
 
 extension HypervisorFailure {
-    /// Opening `device` failed: what to do depends on where we are.
+    /// Opening `device` failed: the advice depends on where we run.
     static func opening(_ device: String, or remedy: String, _ error: Errno) -> HypervisorFailure {
         let advice =
             if !runsOnXen {

@@ -53,7 +53,7 @@ struct Xenbackd: ParsableCommand {
         )
     }
 
-    /// What the broker tells a worker: where the broker's settings are.
+    /// The broker's command line for a worker, with the place of the settings.
     private func line(for start: WorkerStart) -> WorkerLine {
         WorkerLine(
             domain: start.domain,
@@ -63,7 +63,7 @@ struct Xenbackd: ParsableCommand {
         )
     }
 
-    /// What a person told a worker.
+    /// The command line of a worker that a person starts.
     private func line(for domain: DomainID) -> WorkerLine {
         WorkerLine(domain: domain, config: config, runDirectory: runDirectory, logLevel: logLevel)
     }

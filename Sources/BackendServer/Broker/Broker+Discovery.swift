@@ -1,4 +1,4 @@
-// The broker's eyes: scans of the backend directories, and what they say each domain needs.
+// Discovery: scans of the backend directories, and what each domain needs according to them.
 
 internal import BackendCore
 internal import HostIO
@@ -17,7 +17,7 @@ extension Broker {
         }
     }
 
-    /// Scans whenever something changed; any number of changes during a scan and its pause are one more scan.
+    /// Scans whenever something changed; any number of changes during a scan and its pause cause one more scan.
     func discover() async {
         var trouble = XenStoreTrouble()
         for await _ in signal.events {
@@ -46,9 +46,9 @@ extension Broker {
 
     private struct Scan: Sendable {
         var listing: DeviceListing
-        /// Without an entry: nobody could tell. nil: there is no such domain.
+        /// No entry: unknown. nil: there is no such domain.
         var identities: [DomainID: DomainIdentity?] = [:]
-        /// Why nobody could.
+        /// Why some are unknown.
         var failure: HypervisorFailure?
     }
 
@@ -58,7 +58,7 @@ extension Broker {
             try DeviceListing.read(store, kinds: kinds, classes: classes, own: own)
         }
         let all = listing.domains.union(workers.keys)
-        // A hypercall or two for each domain: not on the loop.
+        // A hypercall or two per domain: not on the loop.
         return await loop.blocking {
             var scan = Scan(listing: listing)
             for domain in all {
@@ -81,14 +81,14 @@ extension Broker {
         for (domain, identity) in found.identities.sorted(by: { $0.key < $1.key }) where !isStopping {
             supervise(domain, .seen(demand(of: domain), identity: identity))
         }
-        // Only now it is known who has a successor.
+        // Only now is it known which workers have a successor.
         if isFirst { recoverUSB() }
         for (domain, identity) in found.identities { removeLeftBehind(domain, isGone: identity == nil) }
         restorePorts()
         if !isStopping { keepInterfaces() }
     }
 
-    /// A look at the devices beside the scans.
+    /// Reads the devices now, independently of the scans.
     func scanned() async throws(HypervisorFailure) -> DeviceListing { try await scan().listing }
 
     func demand(of domain: DomainID) -> Demand {
@@ -97,7 +97,7 @@ extension Broker {
         return devices.allSatisfy { excluded.contains($0.path) } ? .closedDevices : .worker
     }
 
-    /// An excluded device that is gone, or made anew by the toolstack, is not excluded any more.
+    /// A device that is gone, or was recreated by the toolstack, is no longer excluded.
     private func pardon() {
         for path in excluded where listing.devices[path]?.isNew ?? true {
             excluded.remove(path)
@@ -108,7 +108,7 @@ extension Broker {
 
     // MARK: devices without a worker
 
-    /// Ends a device that nobody serves any more, with the reason where the toolstack looks for it.
+    /// Closes a device that nobody serves any more, with the reason where the toolstack looks for it.
     func close(_ path: DevicePath, because text: String) async {
         do throws(HypervisorFailure) {
             try await hypervisor.store.transaction { (store) throws(HypervisorFailure) in
@@ -123,7 +123,7 @@ extension Broker {
 
     /// The toolstack waits for state 6 of a dead domain's devices; their worker died with the domain.
     ///
-    /// The listing may be old: what another domain with this number has by now is left alone.
+    /// The listing may be stale: devices of another domain that has this number by now are left alone.
     @discardableResult
     func closeAbandoned(_ domain: DomainID) -> Task<Void, Never> {
         let paths = listing.devices(of: domain).filter { $0.state != .closed }.map(\.path)
@@ -136,7 +136,7 @@ extension Broker {
         }
     }
 
-    /// Asked again now; false as well if nobody can tell: another scan closes then what is to be closed.
+    /// Asked again now; false also if it is unknown: a later scan closes what is to be closed.
     private func isGone(_ domain: DomainID) async -> Bool {
         let domains = hypervisor.domains
         do throws(HypervisorFailure) {

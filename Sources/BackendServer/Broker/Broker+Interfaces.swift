@@ -1,4 +1,4 @@
-// Interfaces of network cards: their links outlive a worker, they themselves do not outlive their device.
+// Interfaces of network cards: their link outlives a worker, but they do not outlive their device.
 
 internal import HostIO
 internal import HostNetwork
@@ -6,11 +6,11 @@ internal import Hypervisor
 internal import Logging
 internal import XenWire
 
-/// What the broker holds of interfaces.
+/// The interfaces that the broker keeps.
 struct KeptInterfaces {
-    /// Connected devices' parked queues; nil while one is being parked, or where that was refused.
+    /// The parked queues of connected devices; nil while one is being parked, or where that failed.
     var parked: [DevicePath: (any Sendable)?] = [:]
-    /// A worker has ended, or a device has gone, since the last look at what is left: or there was none yet.
+    /// A worker has ended, or a device has gone, since the last sweep; or there was none yet.
     var mustSweep = true
 }
 
@@ -30,7 +30,7 @@ extension Broker {
         if interfaces.mustSweep { sweep(keeper, connected) }
     }
 
-    /// A worker that ended may have left an interface whose device went meanwhile.
+    /// A worker that ended may have left an interface whose device has gone meanwhile.
     func workerEnded() {
         guard setting.interfaces != nil else { return }
         interfaces.mustSweep = true
@@ -56,7 +56,7 @@ extension Broker {
         if interfaces.parked[path] != nil { interfaces.parked.updateValue(queue, forKey: path) }
     }
 
-    /// Removes interfaces whose device is gone. While a worker runs, its domain's interfaces are its own business.
+    /// Removes interfaces whose device is gone. While a worker runs, it looks after its domain's interfaces itself.
     private func sweep(_ keeper: any InterfaceKeeper, _ connected: Set<DevicePath>) {
         interfaces.mustSweep = false
         let kinds = classes.kinds
@@ -71,7 +71,7 @@ extension Broker {
                     await self.removeLeftover(path, keeper)
                 }
             } catch {
-                self.log.warning("interfaces that are left over: \(error)")
+                self.log.warning("cannot look for interfaces that are left over: \(error)")
             }
         }
     }
@@ -82,7 +82,7 @@ extension Broker {
             try await loop.blocking { () throws(HostFailure) in try keeper.remove(path.interfaceOwner) }
             log(of: path).notice("removed its interface: the device is gone")
         } catch {
-            log(of: path).warning("its device is gone, its interface stays: \(error)")
+            log(of: path).warning("its device is gone, but its interface cannot be removed: \(error)")
         }
     }
 }

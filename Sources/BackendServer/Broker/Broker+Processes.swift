@@ -1,4 +1,4 @@
-// The broker's processes: started, adopted, watched through their pidfds, judged when they die.
+// The broker's processes: started, adopted, watched through their pidfds, their deaths attributed.
 
 internal import BackendCore
 internal import HostIO
@@ -67,7 +67,7 @@ extension Broker {
         let died = end != .exited(0) && !worker.machine.isDraining
         log.log(level: died ? .error : .info, "worker \(process.identifier) \(end)")
         if died { life.progressed = judge(worker.domain, life) }
-        // An exclusion may leave nothing to start a worker for.
+        // An exclusion may leave no device to start a worker for.
         let (demand, identity) = (demand(of: worker.domain), worker.machine.present)
         if worker.machine.demand != nil, demand != worker.machine.demand {
             supervise(worker.domain, .seen(demand, identity: identity))
@@ -115,7 +115,7 @@ extension Broker {
                 do throws(Errno) {
                     try adopt(domain)
                 } catch {
-                    log(of: domain).error("cannot look after its worker: \(error)")
+                    log(of: domain).error("cannot adopt its worker: \(error)")
                 }
             }
         } catch {
@@ -123,7 +123,7 @@ extension Broker {
         }
     }
 
-    /// A worker is adopted without them rather than not at all.
+    /// Adopting a worker without its marks is better than not adopting it.
     private func marks(of domain: DomainID) -> [DeviceCrashMark] {
         do throws(Errno) {
             return try CrashMarks(setting.run.marks(of: domain)).inUse
@@ -144,7 +144,7 @@ extension Broker {
         let identity = DomainIdentity(label.identity)
         guard found.isHeld else { return supervise(domain, .remains(of: identity)) }
         let process = try ChildProcess(adopting: label.process)
-        // The number named the lock's holder both before and after we took hold of it: it is him.
+        // The number was the lock holder's both before and after the pidfd was opened, so the pidfd is the holder's.
         guard let again = try LockFile.look(at: lock), again.isHeld, again.text == found.text else {
             return supervise(domain, .remains(of: identity))
         }

@@ -1,4 +1,4 @@
-// USB devices that a guest had before it was restarted come into its ports again.
+// USB devices that a guest had before its restart are put back into its ports.
 
 internal import BackendCore
 internal import HostIO
@@ -23,16 +23,16 @@ extension Broker {
                 try RememberedPorts.restore(path, isNew: device.isNew, store)
             }
             for (port, text) in filled {
-                log(of: path).notice("port \(port) is for \(text) again: its guest was restarted")
+                log(of: path).notice("port \(port) is assigned to \(text) again: its guest was restarted")
             }
         } catch {
             // The next scan tries again.
             restored.remove(path)
-            log(of: path).warning("cannot fill its ports as they were: \(error)")
+            log(of: path).warning("cannot restore the assignments of its ports: \(error)")
         }
     }
 
-    /// Forgets guests that do not come back, as long as the broker runs.
+    /// Runs as long as the broker, and forgets guests that do not come back.
     func forgetGuests() async {
         var missing: Set<String> = []
         while !Task.isCancelled {

@@ -1,4 +1,4 @@
-// What is removed of devices whose domain is gone, and when: whole directories, after the toolstack has removed its own.
+// Removing devices whose domain is gone: their whole directories, after the toolstack has removed its own.
 
 internal import BackendCore
 internal import HostIO
@@ -9,13 +9,13 @@ internal import XenWire
 extension Broker {
     /// Removes closed backend directories that the toolstack has left behind.
     ///
-    /// libxl leaves them if it gives up half way: when it is killed, or of a USB controller with a rule in a port, for which
-    /// it finds no device (libxl_usb.c, `libxl__device_usbdev_list_for_usbctrl`). A running xl reads nodes of a domain one
-    /// by one and takes each for granted, so nothing is removed while it may look: not before `/local/domain/N` and then
-    /// `/libxl/N` are gone, which libxl removes last (libxl_domain.c, `devices_destroy_cb`).
+    /// libxl leaves them if it gives up halfway: when it is killed, or at a USB controller with a rule in a port, for
+    /// which it finds no device (libxl_usb.c, `libxl__device_usbdev_list_for_usbctrl`). A running xl reads a domain's
+    /// nodes one by one and expects each to exist, so nothing is removed while it may be reading: not before
+    /// `/local/domain/N` and then `/libxl/N` are gone, which libxl removes last (libxl_domain.c, `devices_destroy_cb`).
     ///
-    /// A driver domain cannot see `/libxl`; there the toolstack waits for the directory to vanish, and destroys the domain
-    /// then. So the directory of a device that is over goes although the domain is there, which is how a domain looks as
+    /// A driver domain cannot see `/libxl`; there the toolstack waits for the directory to vanish, and then destroys
+    /// the domain. So the directory of a closed device is removed although the domain still exists, as it does for as
     /// long as anybody maps its pages. A worker does that for its devices; without one it is done here.
     func removeLeftBehind(_ domain: DomainID, isGone: Bool) {
         let isLeft = isDriverDomain && workers[domain]?.process == nil

@@ -1,4 +1,4 @@
-// The worker in reserve: started while nobody waits, handed to the next domain that needs one.
+// The spare worker: started while nobody waits, given to the next domain that needs one.
 
 internal import HostIO
 internal import Logging
@@ -6,10 +6,10 @@ internal import SystemPackage
 internal import XenWire
 
 extension Broker {
-    /// After a worker was started its guest has the processors first.
+    /// After a worker's start, leave the processors to its guest first.
     private static let spareDelay: Duration = .seconds(1)
 
-    /// Sees to it that soon there is a spare worker, as long as there are workers at all.
+    /// Makes sure that there is a spare worker soon, as long as there are any workers.
     func prepareSpare() {
         guard setting.keepsSpare, spare == nil else { return }
         Task(executorPreference: loop) {
@@ -30,7 +30,7 @@ extension Broker {
             spareWatch = watch
             watch.begin()
         } catch {
-            // Workers are then started when they are needed, which takes a guest a moment longer.
+            // Workers are then started on demand, which makes a guest wait a moment longer.
             log.warning("cannot start a spare worker: \(error)")
         }
     }
@@ -46,14 +46,15 @@ extension Broker {
         return spare.process
     }
 
-    /// It ended by itself: the next start is an ordinary one, so that one that always ends is not started for ever.
+    /// It ended by itself: the next worker is started on demand, so that a spare that always fails is not started for
+    /// ever.
     private func spareEnded() {
         guard let end = spare?.process.takeEnd() else { return }
         log.warning("the spare worker \(end)")
         dismissSpare()
     }
 
-    /// Lets go of it; one that was not told whom to serve ends.
+    /// Releases it; a spare that was not told whom to serve ends.
     func dismissSpare() {
         spareWatch?.cancel()
         spareWatch = nil

@@ -1,4 +1,4 @@
-// What workers that died have left half done with the host's USB is finished by the broker.
+// The broker completes what dead workers have left half done with the host's USB.
 
 internal import HostIO
 internal import HostUSB
@@ -7,8 +7,8 @@ internal import Logging
 internal import XenWire
 
 extension Broker {
-    /// Has the host's buses put in order: after a worker's death, and at the start. Devices of domains that have, or will
-    /// have, a worker are left to it.
+    /// Restores the host's USB: after a worker's death, and at the start. Devices of domains that have, or will have, a
+    /// worker are left to it.
     func recoverUSB() {
         guard let host = classes.usbHost else { return }
         recoversAgain = true

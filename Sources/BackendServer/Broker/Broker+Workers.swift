@@ -7,13 +7,13 @@ internal import Hypervisor
 internal import XenWire
 
 extension Broker {
-    /// A list is not held up for longer by a worker that does not answer.
+    /// How long a worker that does not answer may hold up a list.
     static let listPatience: Duration = .seconds(5)
 
     nonisolated var hotplug: WorkerHotplug { WorkerHotplug(run: setting.run, loop: loop) }
 
-    /// Gives a call to the domain's worker. One that is being replaced is waited for: what may be asked here can be
-    /// asked twice, so that a worker's death in the middle is no error either.
+    /// Forwards a call to the domain's worker. One that is being replaced is waited for: all these calls are
+    /// idempotent, so that a worker's death in the middle is no error either.
     /// - Parameters:
     ///   - none: the answer where the domain has no such device of ours.
     ///   - kinds: what the call is about.
@@ -69,7 +69,7 @@ extension Broker {
     /// Domains that have devices of ours, or had some a moment ago.
     var servedDomains: Set<DomainID> { Set(workers.keys).union(listing.domains) }
 
-    /// A device as XenStore shows it, without its worker's word.
+    /// A device as XenStore shows it, without asking its worker.
     func shown(_ path: DevicePath) async -> Device {
         let values = try? await hypervisor.store.perform { (store) throws(HypervisorFailure) in
             (

@@ -8,18 +8,18 @@ internal import Logging
 internal import SystemPackage
 internal import XenWire
 
-/// What a broker needs to know at its start.
+/// What a broker needs to start.
 struct BrokerSetting: Sendable {
     var run: RunDirectory
     /// The command that runs a worker for a domain, or for nil a spare one: program and arguments.
     var workerCommand: @Sendable (DomainID?) -> [String]
-    /// This program's build: a worker of another one is replaced.
+    /// This program's build: a worker of another build is replaced.
     var build: String
     /// As long as there are workers, one more waits to replace one that dies.
     var keepsSpare = false
     /// Workers there may be at once.
     var workerLimit = 1024
-    /// Where network cards are the kernel's interfaces; nil: nothing is to be kept or swept (simulations).
+    /// Where network cards are interfaces of the kernel; nil: nothing is kept or swept (simulations).
     var interfaces: (any InterfaceKeeper)?
     /// How the host's cards are hidden from it; nil: not at all (simulations).
     var pciStub: PCIStub?
@@ -29,9 +29,9 @@ struct BrokerSetting: Sendable {
     var kernelBackends = KernelBackends()
 }
 
-/// Watches `backend/<kind>` and supervises workers. Pinned to its loop; all process and timer events come there.
+/// Watches `backend/<kind>` and supervises workers. Pinned to its loop, where all process and timer events arrive.
 ///
-/// It holds nothing that a worker needs: both may die at any time, and a new broker adopts the workers it finds.
+/// It holds nothing that a worker needs: either may die at any time, and a new broker adopts the workers it finds.
 actor Broker {
     nonisolated let loop: EventLoop
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe loop.asUnownedSerialExecutor() }
@@ -58,7 +58,7 @@ actor Broker {
     var spare: SpareWorker?
     var spareWatch: DescriptorWatch?
     var isStopping = false
-    /// Domains whose closed devices are being removed, and those whose toolstack is not done yet.
+    /// Domains whose closed devices are being removed, also those whose toolstack is not done yet.
     var removing: Set<DomainID> = []
     var toolstackWaits: [DomainID: any Watch] = [:]
     /// USB controllers that were seen, and whose ports were filled if their guest was restarted.
@@ -114,7 +114,7 @@ actor Broker {
         signal.finish()
     }
 
-    /// Takes a new configuration's device classes; devices that are served stay.
+    /// Adopts a new configuration's device classes; devices that are served stay.
     func reload(_ classes: DeviceClasses, kernelKinds: Set<DeviceKind>) async {
         self.classes = classes
         self.kernelKinds = kernelKinds
@@ -124,7 +124,7 @@ actor Broker {
 
     // MARK: supervision
 
-    /// Tells the domain's machine what happened and does what it says.
+    /// Tells the domain's state machine what happened and performs its directives.
     func supervise(_ domain: DomainID, _ event: SupervisionEvent) {
         let worker = workers[domain] ?? SupervisedWorker(domain)
         workers[domain] = worker
@@ -158,7 +158,7 @@ actor Broker {
         }
     }
 
-    /// One timer for each worker: a later wish replaces an earlier one.
+    /// One timer per worker: a later request replaces an earlier one.
     private func wake(_ worker: SupervisedWorker, after pause: Duration) {
         worker.timer?.cancel()
         let domain = worker.domain

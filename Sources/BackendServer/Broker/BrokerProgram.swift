@@ -30,7 +30,7 @@ public enum BrokerProgram {
     ) -> Never {
         let service = ServiceStart()
         service.attempt("signals") { try ProcessSignals.begin() }
-        // Before this process opens anything.
+        // Before this process opens anything else.
         let stored = ServiceManager.takeStored()
         let (settings, log, run) = service.prepare(options)
         let configuration = settings.configuration
@@ -50,7 +50,7 @@ public enum BrokerProgram {
             build: Release.build,
             keepsSpare: configuration.spareWorker,
             interfaces: keepsInterfaces ? KernelInterfaces(stored: stored) : nil,
-            // The demo has a simulated host, and the cards of the real one are not its.
+            // The demo has a simulated host and must not touch the real host's cards.
             pciStub: keepsInterfaces ? .ofThisHost : nil
         )
         let loop = service.attempt("event loop") { try EventLoop(name: "broker", entries: 64) }
@@ -109,7 +109,7 @@ public enum BrokerProgram {
                 await broker.reload(all, kernelKinds: configuration.kernel.kinds)
             }
         } catch {
-            log.error("configuration not read again, the old one stays: \(error)")
+            log.error("the new configuration is invalid, the old one stays in force: \(error)")
         }
     }
 }

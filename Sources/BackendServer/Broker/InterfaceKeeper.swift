@@ -1,4 +1,4 @@
-// What the broker asks of the host's network: interfaces that outlive workers, and those that should not have.
+// What the broker needs of the host's network: keeping interfaces over a worker's death, and removing leftovers.
 
 internal import HostIO
 internal import HostNetwork
@@ -13,11 +13,11 @@ internal import XenWire
 protocol InterfaceKeeper: Sendable {
     /// Keeps the link of an interface up while the result lives, whoever's queues come and go.
     func park(_ owner: String) throws(HostFailure) -> any Sendable
-    /// Lets go of what a former process of the service kept for any other owner.
+    /// Releases what a former process of the service kept for any other owner.
     func forgetOthers(than owners: Set<String>)
     /// The owners of all interfaces of this service.
     func owners() throws(HostFailure) -> [String]
-    /// Takes an interface away; no error if it is gone.
+    /// Removes an interface; no error if it is gone.
     func remove(_ owner: String) throws(HostFailure)
 }
 
@@ -28,11 +28,11 @@ final class KernelInterfaces: InterfaceKeeper {
     typealias Parking = @Sendable (_ owner: String) throws(HostFailure) -> any KeptDescriptor
 
     private let open: Parking
-    /// Of a former process, by owner. They keep the links until this process has parked queues of its own.
+    /// A former process's, by owner. They keep the links up until this process has parked queues of its own.
     private let inherited: Mutex<[String: [ServiceManager.Stored]]>
     private let lastNumber = Atomic(0)
 
-    /// - Parameter stored: what the service manager kept; what is no parked queue is closed.
+    /// - Parameter stored: what the service manager kept; anything but a parked queue is closed.
     init(
         stored: [ServiceManager.Stored],
         open: @escaping Parking = { (owner) throws(HostFailure) in try ParkedQueue(owner: owner) }
@@ -62,7 +62,7 @@ final class KernelInterfaces: InterfaceKeeper {
         for each in stored { try? ServiceManager.unstore(each.name) }
     }
 
-    /// The name of a stored queue is its owner's, and something that tells it from earlier ones.
+    /// The name of a stored queue is its owner's, and a suffix that tells it from earlier ones.
     private static func owner(ofName name: String) -> String { String(name.prefix { $0 != "#" }) }
 
     func owners() throws(HostFailure) -> [String] { try KernelNetwork.leftovers().map(\.owner) }
@@ -85,7 +85,7 @@ private final class StoredQueue: Sendable {
     init(_ queue: any KeptDescriptor, as name: String) {
         self.queue = queue
         self.name = name
-        // Without a manager, or with one that has no room, the link outlives the worker all the same.
+        // Without a service manager, or if it has no room, the link still outlives the worker.
         try? ServiceManager.store(queue.descriptor, as: name)
     }
 
@@ -93,7 +93,7 @@ private final class StoredQueue: Sendable {
 }
 
 extension DevicePath {
-    /// Whose interface it is, as the interface itself says (`ifalias`): `xenback backend/vif/7/0`.
+    /// The owner, as stored in the interface's `ifalias`: `xenback backend/vif/7/0`.
     var interfaceOwner: String { KernelNetwork.ownerPrefix + description }
 
     /// The device of an owner; nil for one of another kind of owner.

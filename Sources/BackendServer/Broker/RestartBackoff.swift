@@ -1,6 +1,6 @@
-// How long a dead worker's successor waits: not at all the first time, then longer and longer.
+// How long a dead worker's successor is delayed: not at all the first time, then longer and longer.
 
-/// What is known of a worker's life when it is over.
+/// What is known about a worker's life when it is over.
 struct WorkerLife: Hashable, Sendable {
     /// From its start to its end.
     var duration: Duration
@@ -10,7 +10,7 @@ struct WorkerLife: Hashable, Sendable {
 
 /// The pauses between restarts of one worker.
 struct RestartBackoff: Hashable, Sendable {
-    /// A life at least this long, with progress, ends a row of deaths.
+    /// A life at least this long, with progress, ends a series of deaths.
     static let progressWindow: Duration = .milliseconds(500)
     /// So does a life this long, progress or not.
     static let window: Duration = .seconds(60)
@@ -18,7 +18,7 @@ struct RestartBackoff: Hashable, Sendable {
     /// Deaths in a row so far.
     private(set) var row = 0
 
-    /// The pause before the next start. The first death of a row costs nothing: a guest waits.
+    /// The pause before the next start. There is none after the first death of a series: a guest is waiting.
     mutating func pause(after life: WorkerLife) -> Duration {
         if life.duration >= RestartBackoff.window
             || (life.progressed && life.duration >= RestartBackoff.progressWindow)

@@ -1,4 +1,4 @@
-// A worker that has started and waits to be told whom it serves: at a takeover no guest waits for a program's start.
+// A worker that has started and waits to be told whom to serve, so that a takeover need not wait for a program's start.
 
 internal import HostIO
 internal import SystemPackage
@@ -22,8 +22,8 @@ final class SpareWorker: Sendable {
     /// - Throws: `EPIPE` if it has ended.
     func serve(_ domain: DomainID) throws(Errno) { try Files.write("\(domain)\n", to: input) }
 
-    /// In the spare itself: waits to be told.
-    /// - Returns: nil if nobody will: the broker is gone, or needs no spare any more.
+    /// In the spare itself: waits to be told whom to serve.
+    /// - Returns: nil if it is not needed: the broker is gone, or needs no spare any more.
     static func awaitDomain() throws(Errno) -> DomainID? {
         guard let domain = try Files.line(of: .standardInput, limit: 16).flatMap({ DomainID(text: $0) }) else {
             return nil

@@ -1,14 +1,14 @@
-// One worker's life as a machine: what the broker does when devices, domain, process or clock move.
+// One worker's life as a state machine: what the broker does when devices, domain, process or clock change.
 
 internal import Hypervisor
 
 /// What happened.
 enum SupervisionEvent: Sendable {
-    /// A scan found what the domain has for a worker to do, and who the domain is now (nil: gone).
+    /// A scan's result: what the domain needs a worker for, and the domain's present identity (nil: gone).
     case seen(Demand, identity: DomainIdentity?)
     /// A running worker was found at start; `foreign` if another build of the program runs it.
     case adopted(serving: DomainIdentity, foreign: Bool)
-    /// At start only a dead worker's files were found.
+    /// At start, only the files of a dead worker were found.
     case remains(of: DomainIdentity)
     case startFailed
     case ended(WorkerLife)
@@ -18,7 +18,7 @@ enum SupervisionEvent: Sendable {
     case stop
 }
 
-/// What a domain needs of us.
+/// What a domain needs.
 enum Demand: Hashable, Sendable {
     case nothing
     /// Only devices that are closed for good: no worker, but their files stay as long as they do.
@@ -61,19 +61,19 @@ struct Supervision: Sendable {
     static let leaveTime: Duration = .seconds(15)
     /// A drain with all its I/O ends within this time; the journal makes the alternative safe.
     static let drainTime: Duration = .seconds(30)
-    /// Of a dead domain nothing is worth a wait.
+    /// For a dead domain nothing is worth waiting for.
     static let goneTime: Duration = .seconds(3)
 
     private(set) var phase = Phase.absent
     /// nil until the first scan: an adopted worker may end before it, and its journals must stay.
     private(set) var demand: Demand?
-    /// Whom the worker (or its journals) belong to.
+    /// The domain that the worker (or its journals) belong to.
     private(set) var served: DomainIdentity?
-    /// Who the domain is now.
+    /// The domain's present identity.
     private(set) var present: DomainIdentity?
     private var backoff = RestartBackoff()
 
-    /// Its end is what we asked for.
+    /// Whether we asked for its end.
     var isDraining: Bool {
         if case .draining = phase { true } else { false }
     }
@@ -115,7 +115,7 @@ struct Supervision: Sendable {
         }
     }
 
-    /// The domain our files speak of is gone, and no process is there.
+    /// The domain that our files belong to is gone, and there is no process.
     private mutating func replaced() -> [SupervisionDirective] {
         served = nil
         backoff = RestartBackoff()
@@ -173,7 +173,7 @@ struct Supervision: Sendable {
     private mutating func ended(_ life: WorkerLife) -> [SupervisionDirective] {
         let before = phase
         phase = .absent
-        // Files of a domain that is gone must not be taken for those of the one that has its number now.
+        // Files of a domain that is gone must not be mistaken for those of the one that has its number now.
         if before != .draining(.stop), let served, let present, served != present { return replaced() }
         switch before {
         case .draining(.stop):

@@ -1,9 +1,9 @@
-// One table of the configuration file: typed keys, and nothing that nobody asked for.
+// One table of the configuration file: typed keys, and an error for every unknown one.
 
 internal import SystemPackage
 internal import TOMLKit
 
-/// Reads keys of one table, remembers which it was asked for, and names the others.
+/// Reads keys of one table, remembers which were asked for, and reports the others.
 struct ConfigurationReader {
     private let content: TOMLTable
     private let path: [String]

@@ -1,4 +1,4 @@
-// Where in the file a key stands: the TOML library keeps places for syntax errors only.
+// Where in the file a key is: the TOML library keeps positions for syntax errors only.
 
 /// The text of a configuration file that parsed well.
 struct ConfigurationSource {

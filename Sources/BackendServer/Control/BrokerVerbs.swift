@@ -1,4 +1,4 @@
-// The broker's verbs: most go to the worker of the domain asked about; attaching and detaching are its own.
+// The broker's verbs: most are forwarded to the domain's worker; attaching and detaching are done here.
 
 internal import ControlProtocol
 internal import HostIO
@@ -10,8 +10,8 @@ internal import XenWire
     internal import Glibc
 #endif
 
-/// What a person can ask of the broker. Verbs hold no state: they use the broker's listing and workers, and the toolstack
-/// half. The files beside have the verbs for disks (`DiskVerbs.swift`), for USB (`USBVerbs.swift`) and for PCI
+/// What a person can ask of the broker. Verbs hold no state: they use the broker's listing and workers, and the
+/// toolstack half. Other files have the verbs for disks (`DiskVerbs.swift`), for USB (`USBVerbs.swift`) and for PCI
 /// (`PCIVerbs.swift`).
 struct BrokerVerbs: Sendable {
     let broker: Broker
@@ -89,8 +89,8 @@ struct BrokerVerbs: Sendable {
 
     // MARK: names
 
-    /// By number or name. A driver domain may not read other domains' homes, so that there a number is enough: what is
-    /// not readable (EACCES) is there, and whose devices we serve is there, too.
+    /// By number or name. A driver domain may not read other domains' homes, so there a number is enough: a home that
+    /// is not readable (EACCES) exists, and so does a domain whose devices we serve.
     func domain(_ text: String) async throws(ControlError) -> DomainID {
         guard let domain = DomainID(text: text) else { return try await domain(named: text) }
         if await broker.servedDomains.contains(domain) { return domain }

@@ -1,4 +1,4 @@
-// The control socket on the loop: connections, their calls one by one, answers from the dispatch table.
+// The control socket on the loop: connections, their calls one at a time, answers from the dispatch table.
 
 internal import ControlProtocol
 internal import HostIO
@@ -9,7 +9,7 @@ internal import SystemPackage
 /// Listens on a unix socket and answers Varlink calls of root and of the user we run as. Confined to its loop. Its owner holds
 /// the lock of the process whose socket it is.
 final class ControlServer: @unchecked Sendable {
-    /// Connections at once; a further one is closed at once.
+    /// Simultaneous connections; a further one is closed immediately.
     static let connectionLimit = 64
     /// A client that does not read its answer is dropped after this time.
     static let sendTime: Duration = .seconds(10)
@@ -30,7 +30,7 @@ final class ControlServer: @unchecked Sendable {
         self.log = log
     }
 
-    /// Listens from now on; on the loop. Where that fails it is logged, and the service goes on without.
+    /// Starts listening; on the loop. A failure is logged, and the service goes on without a control socket.
     func begin() {
         do {
             try listen()
@@ -91,7 +91,7 @@ final class ControlServer: @unchecked Sendable {
 
     private func close(_ socket: FileDescriptor) { try? socket.close() }
 
-    /// One connection: reads only when the calls it has are answered.
+    /// One connection: reads only when the calls it has sent are answered.
     private func serve(_ socket: FileDescriptor) async {
         let readable = WatchSignal()
         let watch = DescriptorWatch(socket.rawValue, on: loop) { readable.raise() }

@@ -1,4 +1,4 @@
-// What a person calls a device, and which one that is.
+// Device names as people write them, and the devices they mean.
 
 internal import ControlProtocol
 internal import XenWire
@@ -19,7 +19,7 @@ struct DeviceName: Hashable {
             || node == text
     }
 
-    /// The one device that is called so.
+    /// The one device with that name.
     /// - Throws: `.noSuchDevice`, or `.ambiguousDevice` if several are.
     static func only(
         _ text: String,
@@ -29,7 +29,7 @@ struct DeviceName: Hashable {
         let found = names.filter { $0.answers(to: text) }.map(\.path).sorted()
         guard let path = found.first else { throw .noSuchDevice(domain: "\(domain)", device: text) }
         if found.count == 1 { return path }
-        // The exact name of one is not a number that others have, too.
+        // An exact name beats a number that other devices have, too.
         if let exact = found.first(where: { $0.nameInDomain == text }) { return exact }
         throw .ambiguousDevice(domain: "\(domain)", device: text, candidates: found.map(\.nameInDomain))
     }

@@ -1,4 +1,4 @@
-// The broker's verbs for disks, and the way from an xl disk line to the disk that the toolstack half attaches.
+// The broker's verbs for disks, and the conversion of an xl disk line to the disk that the toolstack half attaches.
 
 internal import BackendCore
 internal import ControlProtocol
@@ -6,7 +6,7 @@ internal import Hypervisor
 internal import XenWire
 
 extension Broker {
-    /// The script that xl would be told; its name makes a `vbd` ours.
+    /// The script that an xl line would name; its name makes a `vbd` ours.
     static let script = "/etc/xen/scripts/block-xenback"
 }
 
@@ -84,7 +84,7 @@ extension BrokerVerbs {
         return disk
     }
 
-    /// A disk that no class of ours would take up is refused now; otherwise nobody would, and that takes 10 s to see.
+    /// A disk that no class of ours would serve is refused now; otherwise that would show only after 10 s.
     private func refuseForeign(_ disk: DiskSpecification) async throws(ControlError) {
         let values = [BusKeys.script: disk.script]
         let keys = BackendNodes(path: disk.path, own: own, values: values)

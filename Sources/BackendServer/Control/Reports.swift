@@ -1,10 +1,10 @@
-// Devices as the control interface shows them: our own values turned into its texts.
+// Devices as the control interface shows them: our values converted to its types.
 
 internal import BackendCore
 internal import ControlProtocol
 internal import XenWire
 
-/// What the broker or a worker knows of a device beside its report.
+/// What the broker or a worker knows about a device beyond its report.
 struct DeviceContext: Sendable {
     var domainName: String?
     /// The key `dev`: xvda.

@@ -1,4 +1,4 @@
-// The broker's verbs for USB: who has what, controllers made and taken away, devices put into ports and out.
+// The broker's verbs for USB: lists, making and removing controllers, attaching devices to ports and detaching them.
 
 internal import BackendCore
 internal import ControlProtocol
@@ -9,9 +9,9 @@ internal import Logging
 internal import XenWire
 
 extension BrokerVerbs {
-    /// What a device's backend does after its port was written, it does within this time.
+    /// How long a backend may take to react to a port's assignment.
     static let portTime: Duration = .seconds(10)
-    /// What a device's last owner still holds, it lets go of within this time.
+    /// How long a device's last owner may take to release it.
     static let refusalTime: Duration = .seconds(2)
 
     func addUSBVerbs(to dispatch: inout ControlDispatch) {
@@ -64,7 +64,7 @@ extension BrokerVerbs {
         return USBControllerCreate.Reply(device: await broker.shown(path))
     }
 
-    /// The one controller of ours that is called so.
+    /// The one controller of ours with that name.
     private func controller(_ text: String, of guest: String) async throws(ControlError) -> DevicePath {
         _ = try await usbToolstack()
         let domain = try await domain(guest)
@@ -122,12 +122,12 @@ extension BrokerVerbs {
         return controllers
     }
 
-    /// What the domain's worker tells of its devices; nothing if there is none or it does not answer.
+    /// The reports of the domain's worker about its devices; none if there is no worker or it does not answer.
     private func reports(of domain: DomainID) async -> [Report] {
         await broker.ask(Show(domain: "\(domain)"), of: domain)?.reports ?? []
     }
 
-    /// Where the devices are that guests have, by place or by rule.
+    /// The places of the devices that guests have.
     private func held() async -> USBToolstack.Held {
         var held: USBToolstack.Held = [:]
         for domain in Set(await present().map(\.domain)) {
@@ -144,7 +144,7 @@ extension BrokerVerbs {
 
     // MARK: ports
 
-    /// What the controller's worker tells of a port now; nil: it is empty, or nobody tells.
+    /// The worker's present report about a port; nil if the port is empty or there is no answer.
     private func port(_ number: Int, of path: DevicePath) async -> ControllerFacts.Port? {
         await reports(of: path.domain).first { $0.device.path == path.description }?.controller?.port(number)
     }
@@ -174,8 +174,8 @@ extension BrokerVerbs {
             }
         }
         throw .timedOut(
-            reason: "port \(call.port) is for \(call.bus) now, but its backend did not take the device within 10 s;"
-                + " xenback show \(path.domain) \(path.nameInDomain) tells more"
+            reason: "port \(call.port) is assigned to \(call.bus) now, but its backend did not open the device within"
+                + " 10 s; xenback show \(path.domain) \(path.nameInDomain) tells more"
         )
     }
 
@@ -189,7 +189,7 @@ extension BrokerVerbs {
             await broker.loop.sleep(for: WorkerHotplug.askAgain)
         }
         throw .timedOut(
-            reason: "port \(call.port) is to be empty, but its backend did not let go of \(text) within 10 s"
+            reason: "port \(call.port) is no longer assigned, but its backend did not release \(text) within 10 s"
         )
     }
 }

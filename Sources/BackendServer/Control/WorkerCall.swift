@@ -1,4 +1,4 @@
-// The broker's question to a worker: one call over the worker's own control socket, without blocking the loop.
+// The broker's calls to a worker: one call over the worker's own control socket, without blocking the loop.
 
 internal import ControlProtocol
 internal import HostIO
@@ -7,7 +7,7 @@ internal import SystemPackage
 
 /// Calls a worker and waits for its answer on the loop.
 enum WorkerCall {
-    /// Answers longer than this are not ours.
+    /// A longer answer is not from a worker.
     static let replyLimit = 16 << 20
 
     /// - Throws: what the worker answers; `.workerUnavailable` if it does not run or ends before it answers;

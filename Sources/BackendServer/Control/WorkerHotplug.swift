@@ -6,7 +6,7 @@ internal import XenWire
 
 /// Asks a domain's worker to do what the toolstack's script would have done.
 struct WorkerHotplug: Sendable {
-    /// A worker that starts right now is waited for this long.
+    /// How long a worker that is starting is waited for.
     static let patience: Duration = .seconds(30)
     static let askAgain: Duration = .milliseconds(20)
 
@@ -23,7 +23,7 @@ struct WorkerHotplug: Sendable {
                 return
             } catch {
                 switch (error, event) {
-                // Nobody serves it any more: removed.
+                // Nobody serves it any more, so it is removed.
                 case (.workerUnavailable, .remove), (.noSuchDevice, .remove): return
                 case (.workerUnavailable, .add) where ContinuousClock.now < deadline: break
                 default: throw error

@@ -1,4 +1,4 @@
-// The XenStore nodes of a device, written and removed as libxl does it, so that xl and we see the same devices.
+// The XenStore nodes of a device, written and removed as by libxl, so that xl and xenback see the same devices.
 
 internal import Hypervisor
 internal import XenWire
@@ -6,15 +6,15 @@ internal import XenWire
 /// A device to be attached, as the toolstack would describe it.
 protocol DeviceSpecification: Sendable {
     var path: DevicePath { get }
-    /// What its guest's administrator calls it: `disk xvda`, `USB controller 0`.
+    /// Its name for the administrator: `disk xvda`, `USB controller 0`.
     var name: String { get }
-    /// What it is made of, for the log.
+    /// A description for the log.
     var summary: String { get }
     /// libxl runs a script for devices of this kind.
     var hasScript: Bool { get }
     /// All keys of the backend's directory, in libxl's order.
     func backendKeys(_ nodes: DeviceNodes) -> [(String, String)]
-    /// The frontend's, but for those that all devices have.
+    /// The frontend's keys, except those that all devices have.
     var frontendKeys: [(String, String)] { get }
 }
 
@@ -69,8 +69,8 @@ struct DeviceNodes: Sendable {
     }
 
     /// Asks the backend to close (libxl_device.c, `libxl__initiate_device_generic_remove`); in a transaction.
-    /// - Parameter force: take the frontend's nodes away first, as libxl does for a domain that is to be destroyed:
-    ///   the backend sees that nobody is left to close with.
+    /// - Parameter force: remove the frontend's nodes first, as libxl does for a domain that is to be destroyed: the
+    ///   backend sees that there is no frontend to wait for.
     /// - Returns: false if there is no such backend any more.
     func requestClose(_ store: any XenStoreOperations, force: Bool = false) throws(HypervisorFailure) -> Bool {
         if force { try store.remove(frontend) }

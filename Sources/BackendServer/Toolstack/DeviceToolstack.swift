@@ -30,9 +30,9 @@ struct DeviceToolstack: Sendable {
         try await serve(device)
     }
 
-    /// Of a device whose nodes are written: waits for state 2, runs the hotplug step, waits for state 4.
-    /// - Throws: `.deviceFailed` with the device taken away again; `.timedOut` if all is well but the guest's driver has
-    ///   not connected yet (the device stays).
+    /// For a device whose nodes are written: waits for state 2, runs the hotplug step, waits for state 4.
+    /// - Throws: `.deviceFailed` after removing the device again; `.timedOut` if only the guest's driver has not
+    ///   connected yet (the device stays).
     func serve(_ device: some DeviceSpecification) async throws(ControlError) {
         let nodes = DeviceNodes(own: own, path: device.path)
         log.notice("attached \(device.path.shortName) (\(device.summary))")
@@ -50,7 +50,7 @@ struct DeviceToolstack: Sendable {
         switch state {
         case .initWait, .initialised, .connected: break
         case .closing, .closed: throw await failure(nodes, "the backend closed the device")
-        default: throw .timedOut(reason: "no backend took \(device.path.shortName) up within 10 s")
+        default: throw .timedOut(reason: "no backend began to serve \(device.path.shortName) within 10 s")
         }
         if device.hasScript { try await hotplug(device.path, .add) }
     }
@@ -70,20 +70,20 @@ struct DeviceToolstack: Sendable {
         }
     }
 
-    /// Asks the guest to give the device up, waits for state 6, removes the nodes.
-    /// - Throws: `.timedOut` if the guest does not let go and `force` is not given (then all stays as it is).
+    /// Asks the guest to release the device, waits for state 6, removes the nodes.
+    /// - Throws: `.timedOut` if the guest does not release it and `force` is not given (then all stays as it is).
     func detach(_ path: DevicePath, force: Bool) async throws(ControlError) {
         let nodes = DeviceNodes(own: own, path: path)
         if !(try await closed(nodes, force: false)) {
             guard force else {
                 throw .timedOut(
-                    reason: "the guest did not let go of \(path.shortName) within 10 s (in use?); force takes it away"
+                    reason: "the guest did not release \(path.shortName) within 10 s (in use?); force removes it"
                 )
             }
-            log.warning("\(path.shortName): the guest does not let go; taken away")
+            log.warning("\(path.shortName): the guest does not release it; removed")
             _ = try await closed(nodes, force: true)
         }
-        // The worker may have let go of the device already: nothing is left to do for it then.
+        // The worker may have released the device already: then there is nothing left to do.
         if path.kind.isDisk { try? await hotplug(path, .remove) }
         try await told { () async throws(HypervisorFailure) in
             try await store.transaction { (store) throws(HypervisorFailure) in try nodes.remove(from: store) }
@@ -91,7 +91,7 @@ struct DeviceToolstack: Sendable {
         log.notice("detached \(path.shortName)")
     }
 
-    /// Asks for the end and waits for it. A node that is gone is as closed as one can be.
+    /// Asks for the end and waits for it. A node that is gone counts as closed.
     private func closed(_ nodes: DeviceNodes, force: Bool) async throws(ControlError) -> Bool {
         let isThere = try await told { () async throws(HypervisorFailure) in
             try await store.transaction { (store) throws(HypervisorFailure) in
@@ -114,7 +114,7 @@ struct DeviceToolstack: Sendable {
         }
     }
 
-    /// The backend's own words, where it left some.
+    /// The backend's own error, where it left one.
     private func failure(_ nodes: DeviceNodes, _ otherwise: String) async -> ControlError {
         let text = try? await store.perform { (store) throws(HypervisorFailure) in
             if let text = try store.read("\(nodes.backend)/\(BusKeys.hotplugError)") { return text }

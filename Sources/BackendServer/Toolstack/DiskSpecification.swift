@@ -1,4 +1,4 @@
-// A disk as libxl writes it down.
+// A disk as libxl describes it in XenStore.
 
 internal import XenWire
 

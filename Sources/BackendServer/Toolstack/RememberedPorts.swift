@@ -1,4 +1,4 @@
-// What a guest's ports were for, kept beyond the guest's restart, which libxl does not know of.
+// The assignments of a guest's ports, kept over a restart of the guest, for which libxl does not keep them.
 
 internal import HostUSB
 internal import Hypervisor
@@ -7,14 +7,14 @@ internal import XenWire
 /// The ports of one guest's USB controllers that our verbs filled, below `xenback/usb/<UUID>/<controller>` in our own
 /// domain's part of XenStore: `domain`, the number that the guest had when they were last written, and `port/N`.
 ///
-/// When a guest restarts (`on_reboot=restart`), xl destroys its domain and makes another one of the configuration that it
-/// has kept, with the same UUID: the controllers are there again, and their ports are empty, since libxl keeps only devices
-/// that it has attached itself (libxl_usb.c, `libxl__device_usbdev_add_xenstore`). The first sight of such a controller
-/// writes the ports again. Everything here happens in the caller's transaction.
+/// When a guest restarts (`on_reboot=restart`), xl destroys its domain and makes another one of the configuration that
+/// it has kept, with the same UUID: the controllers are there again, and their ports are empty, since libxl keeps only
+/// devices that it has attached itself (libxl_usb.c, `libxl__device_usbdev_add_xenstore`). The broker restores the
+/// ports when it first sees such a controller. Everything here happens in the caller's transaction.
 struct RememberedPorts: Sendable {
     static let root = "xenback/usb"
 
-    /// A guest that has not been there for a whole such interval is forgotten: a restart takes seconds.
+    /// A guest that was missing for a whole interval is forgotten: a restart takes seconds.
     static let forgetInterval: Duration = .seconds(600)
 
     /// `xenback/usb/<UUID>/<controller>`; nil if we may not know the guest's UUID (in a driver domain).
@@ -46,12 +46,12 @@ struct RememberedPorts: Sendable {
         }
     }
 
-    /// The controller is made anew or is gone for good, with its ports.
+    /// The controller was recreated or is gone for good, with its ports.
     static func forget(_ path: DevicePath, _ store: any XenStoreOperations) throws(HypervisorFailure) {
         if let node = try node(of: path, store) { try store.remove(node) }
     }
 
-    /// Fills the ports of a controller that its guest's restart has made.
+    /// Fills the ports of a controller that a restart of its guest has recreated.
     /// - Parameter isNew: nobody has served the controller yet.
     /// - Returns: the ports that were filled.
     static func restore(
@@ -61,7 +61,7 @@ struct RememberedPorts: Sendable {
     ) throws(HypervisorFailure) -> [(port: Int, text: String)] {
         guard let node = try node(of: path, store), let domain = try store.read("\(node)/domain") else { return [] }
         if domain == "\(path.domain)" {
-            // The same guest, not restarted: a controller made anew has nothing to do with the one that is remembered.
+            // The same guest, not restarted: a recreated controller has nothing to do with the one that is remembered.
             if isNew { try forgetEmptied(path, node, store) }
             return []
         }
@@ -91,9 +91,9 @@ struct RememberedPorts: Sendable {
         try (store.directory("\(node)/port") ?? []).compactMap { UInt32(decimal: $0).map { Int($0) } }.sorted()
     }
 
-    /// Forgets the guests that are not there and were not there the last time either.
-    /// - Parameter missing: those that were not there the last time.
-    /// - Returns: those that are not there now.
+    /// Forgets the guests that are missing now and were missing the last time.
+    /// - Parameter missing: those that were missing the last time.
+    /// - Returns: those that are missing now.
     static func sweep(
         _ missing: Set<String>,
         _ store: any XenStoreOperations
@@ -114,7 +114,7 @@ struct RememberedPorts: Sendable {
 }
 
 extension USBAssignments {
-    /// Whether a port may have this without a look at the host's devices: a place is one port's only.
+    /// Whether a port may have this, regardless of the host's devices: a place can be assigned to one port only.
     func allows(_ text: String) -> Bool {
         guard let rule = try? USBDeviceRule(text) else { return false }
         return rule.address.map { holder(of: $0) == nil } ?? true

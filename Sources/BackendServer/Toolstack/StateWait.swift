@@ -4,9 +4,9 @@ internal import HostIO
 internal import Hypervisor
 internal import XenWire
 
-/// Waits until the state of a device is one of those wanted.
+/// Waits until the state of a device is one of `wanted`.
 enum StateWait {
-    /// - Returns: the state wanted, or the last one seen when the time is over; nil as soon as the node is gone.
+    /// - Returns: the state reached, or the last one seen when the time is over; nil as soon as the node is gone.
     static func wait(
         for wanted: Set<XenbusState>,
         at node: String,

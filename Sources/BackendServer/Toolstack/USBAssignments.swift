@@ -1,4 +1,4 @@
-// Which port has which device: what XenStore says of all USB controllers, and what may be added to it.
+// Which port has which device: the assignments of all USB controllers in XenStore, and checks of new ones.
 
 internal import ControlProtocol
 internal import HostIO
@@ -13,20 +13,20 @@ struct USBAssignments: Sendable {
         var path: DevicePath
         /// From 1.
         var port: Int
-        /// As it stands there.
+        /// The text in XenStore.
         var text: String
-        /// nil: somebody's nonsense.
+        /// nil: malformed.
         var rule: USBDeviceRule?
 
         /// `port 2 of USB controller 0 of domain 7`
         var place: String { "port \(port) of USB controller \(path.index) of domain \(path.domain)" }
-        /// How to empty it.
+        /// The command that empties it.
         var cure: String { "xenback usb-detach \(path.domain) \(path.index) \(port)" }
     }
 
     var entries: [Entry] = []
 
-    /// One look at them all; in a transaction, if something is to be written afterwards.
+    /// Reads them all; in a transaction, if something is to be written afterwards.
     static func read(_ store: any XenStoreOperations) throws(HypervisorFailure) -> USBAssignments {
         var found = USBAssignments()
         for kind in [DeviceKind.vusb, .qusb] {
@@ -48,7 +48,7 @@ struct USBAssignments: Sendable {
         }
     }
 
-    /// `num-ports` as usbif.h has it; nil if there is no such controller or it makes no sense.
+    /// `num-ports` as usbif.h has it; nil if there is no such controller or the value is invalid.
     static func portCount(of path: DevicePath, _ store: any XenStoreOperations) throws(HypervisorFailure) -> Int? {
         guard let text = try store.read("\(path)/num-ports"), let count = UInt32(decimal: text),
             (1...UInt32(USBLine.portLimit)).contains(count)
@@ -60,12 +60,12 @@ struct USBAssignments: Sendable {
         entries.first { $0.path == path && $0.port == port }?.text
     }
 
-    /// The port that is for the device plugged in there.
+    /// The port that is assigned to the device plugged in there.
     func holder(of address: USBBusAddress) -> Entry? { entries.first { $0.rule?.address == address } }
 
     /// Whether a port may have this.
     ///
-    /// A rule may fit a device that another port has: it finds another one, or waits for its turn.
+    /// A rule may match a device that another port has: it finds another one, or waits until that is free.
     /// - Parameters:
     ///   - devices: all of the host.
     ///   - held: ports whose rules have found a device, by where that is.
@@ -98,7 +98,7 @@ struct USBAssignments: Sendable {
         return rule
     }
 
-    /// What speaks against one of a new controller's ports.
+    /// What is wrong with one of a new controller's ports.
     func objection(
         to line: USBLine,
         among devices: [USBDeviceFacts],

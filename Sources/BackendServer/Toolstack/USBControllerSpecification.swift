@@ -1,4 +1,4 @@
-// A USB controller as libxl writes it down.
+// A USB controller as libxl describes it in XenStore.
 
 internal import Hypervisor
 internal import XenWire
@@ -12,7 +12,7 @@ struct USBControllerSpecification: DeviceSpecification, Hashable {
     var version: Int
     /// 1 … 31.
     var portCount: Int
-    /// What is to be in them; the others are empty.
+    /// Their assignments; the others are empty.
     var ports: [Int: String] = [:]
 
     var path: DevicePath { DevicePath(kind: .vusb, domain: domain, index: index) }

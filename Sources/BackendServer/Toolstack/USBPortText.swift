@@ -1,4 +1,4 @@
-// What stands in a port, in the words of xm, xl and QEMU: turned into ours, or refused by name.
+// A port's assignment in the syntax of xm, xl and QEMU: converted to ours, or refused by name.
 
 internal import ControlProtocol
 internal import HostUSB
@@ -13,7 +13,8 @@ internal import HostUSB
 /// | `host:0781:5581`, `host:3.7` | xl.cfg(5), `usbdevice` | refused |
 enum USBPortText {
     /// What to write into `port/N`.
-    /// - Throws: `.deviceFailed` for the words of other lines, with what to write; of what is left `USBDeviceRule` judges.
+    /// - Throws: `.deviceFailed` for the syntax of other lines, with what to write instead; `USBDeviceRule` checks the
+    ///   rest.
     static func resolved(_ text: String, among devices: [USBDeviceFacts]) throws(ControlError) -> String {
         if text.hasPrefix("host:") {
             throw .deviceFailed(

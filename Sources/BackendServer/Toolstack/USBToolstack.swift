@@ -1,4 +1,4 @@
-// USB controllers and their ports, made and filled as xl does it, with its checks and more.
+// USB controllers and their ports, made and filled as by xl, with its checks and more.
 
 internal import ControlProtocol
 internal import HostIO
@@ -33,7 +33,7 @@ struct USBToolstack: Sendable {
         try await transaction { (store) throws(HypervisorFailure) in .success(try USBAssignments.read(store)) }
     }
 
-    /// Writes a controller with devices in its ports; `DeviceToolstack.serve` waits for what becomes of it.
+    /// Writes a controller with devices in its ports; `DeviceToolstack.serve` waits for the backend.
     /// - Throws: `.badUSBLine` for a device that cannot be in a port, with its place.
     func create(_ line: USBLine, for domain: DomainID, held: Held) async throws(ControlError)
         -> USBControllerSpecification
@@ -61,7 +61,7 @@ struct USBToolstack: Sendable {
         }
     }
 
-    /// Of a controller that was taken away: what its ports were for.
+    /// Forgets the assignments of a controller that was removed.
     func forget(_ path: DevicePath) async throws(ControlError) {
         try await transaction { (store) throws(HypervisorFailure) -> Result<Void, ControlError> in
             try RememberedPorts.forget(path, store)
@@ -69,8 +69,8 @@ struct USBToolstack: Sendable {
         }
     }
 
-    /// Writes a device into a port. Whether the backend gets hold of it is for others to see.
-    /// - Throws: `.deviceFailed` for what cannot be, with what to do about it.
+    /// Writes a device into a port. The caller checks whether the backend can open it.
+    /// - Throws: `.deviceFailed` for an impossible assignment, with what to do about it.
     func attach(_ text: String, to port: Int, of path: DevicePath, held: Held) async throws(ControlError)
         -> USBDeviceRule
     {

@@ -1,4 +1,4 @@
-// The worker's verbs: what its devices tell and do for people and for the hotplug script.
+// The worker's verbs: what its devices report and do for people and for the hotplug script.
 
 internal import BackendCore
 internal import BlockBackend
@@ -69,7 +69,7 @@ extension Worker {
         }
     }
 
-    /// Has something done by the one disk that is called so.
+    /// Runs a command on the one disk with that name.
     private func command(
         _ device: String,
         _ command: (any LiveDisk) async throws(BackendFailure) -> Void
@@ -101,7 +101,7 @@ extension Worker {
         return shown
     }
 
-    /// The one device that is called so.
+    /// The one device with that name.
     private func selected(
         _ text: String,
         _ isCandidate: (DeviceKind) -> Bool = { _ in true }

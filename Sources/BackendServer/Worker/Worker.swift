@@ -1,4 +1,4 @@
-// The worker: all devices of one frontend domain, each on its own, until there are none or the broker says drain.
+// The worker: serves all devices of one frontend domain, until there are none or the broker asks it to drain.
 
 internal import BackendCore
 internal import HostIO
@@ -26,7 +26,7 @@ actor Worker {
     /// Their `run` returned while their directory is still there.
     private var finished: Set<DevicePath> = []
     private var isDraining = false
-    /// Our domain is gone and another one has its number: nothing is to be finished.
+    /// Our domain is gone and another one has its number: nothing may be finished.
     private var isReplaced = false
     /// The first scan has been applied: what is not served now is not there.
     private var hasLooked = false
@@ -45,7 +45,7 @@ actor Worker {
         log = environment.logger
     }
 
-    /// Serves until there is nothing left to serve; then `drained` goes on.
+    /// Serves until there is nothing left to serve; `drained` continues then.
     func run() async {
         Task(executorPreference: loop) {
             for await _ in self.environment.isReplaced.events { await self.abandon() }
@@ -74,7 +74,8 @@ actor Worker {
         ending.finish()
     }
 
-    /// The domain's number is another's now. What is in flight is nobody's, and whatever we touched would be the other's.
+    /// The domain's number was reused. What is in flight has no owner any more, and anything we touched would be the
+    /// other domain's.
     private func abandon() {
         guard !isReplaced else { return }
         isReplaced = true
@@ -101,7 +102,7 @@ actor Worker {
         return running[path]?.backend
     }
 
-    /// All devices, in order of their numbers; of a worker that has just started, after its first scan.
+    /// All devices, in order of their numbers; a worker that has just started waits for its first scan.
     func devices() async -> [any DeviceBackend] {
         await loop.wait(within: Worker.hotplugPatience) { hasLooked || isDraining }
         return running.sorted { $0.key.index < $1.key.index }.map(\.value.backend)
@@ -114,8 +115,8 @@ actor Worker {
         }
     }
 
-    /// Whether what is listed under the domain's number is our domain's. The broker ends us as well when the number is
-    /// another's, and then removes our files; until then we must not begin to serve the other.
+    /// Whether what is listed under the domain's number belongs to our domain. If the number was reused the broker ends
+    /// us and removes our files; until then we must not begin to serve the other domain.
     private func isOurs() async throws(HypervisorFailure) -> Bool {
         guard let served = environment.identity else { return true }
         let (domains, domain) = (environment.hypervisor.domains, environment.domain)
@@ -126,7 +127,7 @@ actor Worker {
 
     private func apply(_ listing: DeviceListing) async throws(HypervisorFailure) {
         finished = finished.filter { path in
-            // A directory that is gone, or made anew by the toolstack, has a new life.
+            // A directory that is gone, or was recreated by the toolstack, is a new device.
             listing.devices[path].map { !$0.isNew } ?? false
         }
         let new = listing.devices(of: environment.domain).filter(canStart)
@@ -199,7 +200,7 @@ actor Worker {
         }
     }
 
-    /// No device, and none comes within the grace.
+    /// Whether there is no device, and none comes within the grace period.
     private func isIdleForGood() async -> Bool {
         guard running.isEmpty, finished.isEmpty else { return false }
         await loop.sleep(for: Worker.grace)

@@ -1,16 +1,16 @@
-// The command line of a worker: written by the broker, read by the program before all else.
+// The command line of a worker: written by the broker, read by the program before anything else.
 
 public import Logging
 public import XenWire
 
-/// A worker's options, all but `domain` handed on from the broker's own.
+/// A worker's options; all but `domain` are the broker's own.
 ///
-/// The program reads this line itself and leaves ArgumentParser to people: that takes 8 of the 13 million instructions of
-/// a worker's start, and at a takeover a guest waits for it.
+/// The program parses this line itself and leaves ArgumentParser to people, since that takes 8 of the 13 million
+/// instructions of a worker's start, and a guest waits for it at a takeover.
 public struct WorkerLine: Equatable, Sendable {
-    /// nil, written `spare`: standard input will tell, once somebody is to be served (`SpareWorker`).
+    /// nil, written `spare`: standard input will tell, once there is a domain to serve (`SpareWorker`).
     public var domain: DomainID?
-    /// What stands for the domain that is not known yet; as long as the longest number, which takes its place in ps(1).
+    /// The placeholder for a domain that is not known yet; as long as the longest number, which replaces it in ps(1).
     public static let spare = "spare"
     public var config: String?
     public var runDirectory: String?
@@ -33,7 +33,7 @@ public struct WorkerLine: Equatable, Sendable {
     }
 
     /// Reads what `words` wrote, in any order.
-    /// - Returns: nil for everything else, right or wrong: that is for a person's parser to tell.
+    /// - Returns: nil for everything else, right or wrong: ArgumentParser deals with that.
     public init?(_ words: [String]) {
         guard let at = words.firstIndex(of: "--domain"), words.count % 2 == 0, words.indices.contains(at + 1)
         else { return nil }

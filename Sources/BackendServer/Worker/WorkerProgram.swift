@@ -14,13 +14,13 @@ public import XenWire
 
 /// `xenbackd --domain N`.
 public enum WorkerProgram {
-    /// How ready the kernel is to end a worker when memory runs out: less than other programs, more than the broker, which
-    /// gives workers its own readiness (the unit's `OOMScoreAdjust`).
+    /// The OOM score adjustment of a worker: a less likely victim than other programs, but a likelier one than the
+    /// broker, whose own (the unit's `OOMScoreAdjust`) it would inherit.
     static let memoryPriority = -500
 
     /// Serves the devices of one domain until it has none or SIGTERM says drain; then exits with 0.
-    /// - Parameter domain: nil: standard input names it, once there is somebody to serve. All that can be done before
-    ///   has been done then. At the end of the input the program exits with 0.
+    /// - Parameter domain: nil: standard input names it, once there is a domain to serve; everything that can be done
+    ///   before is done then. At the end of the input the program exits with 0.
     public static func run(
         _ options: ServiceOptions,
         domain: DomainID?,
@@ -67,7 +67,8 @@ public enum WorkerProgram {
         )
         let worker = Worker(environment, classes: DeviceClasses(all: classes(configuration)), marks: marks)
         runService(loop) { signal in
-            // New settings are for new workers: a device keeps what it was attached with. Nobody sends SIGHUP here.
+            // New settings are for new workers: a device keeps what it was attached with. SIGHUP is not sent to
+            // workers.
             guard case .stop = signal else { return }
             Task(executorPreference: loop) { await worker.drain() }
         } body: {

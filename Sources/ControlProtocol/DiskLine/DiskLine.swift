@@ -7,7 +7,7 @@ public struct DiskLine: Equatable, Sendable {
     public enum Access: String, Sendable {
         case readOnly = "r"
         case readWrite = "w"
-        /// Written by others as well: the guests see to it themselves that they do not harm each other.
+        /// Others write it as well: the guests have to coordinate that themselves.
         case sharedWrite = "w!"
     }
 
@@ -23,7 +23,7 @@ public struct DiskLine: Equatable, Sendable {
     public var backendDomain: String?
     public var backendType: BackendType?
     public var directIOSafe: Bool
-    /// nil: what the daemon does without being told.
+    /// nil: the daemon's default.
     public var discard: Bool?
     public var trusted: Bool?
 
@@ -53,7 +53,7 @@ public struct DiskLine: Equatable, Sendable {
         self.trusted = trusted
     }
 
-    /// CD-ROM drives are the disks whose medium can be taken out (libxl writes `removable` for them only).
+    /// CD-ROM drives have removable media (libxl writes `removable` for them only).
     public var removable: Bool { cdrom }
 
     /// The words of a command line as one disk line: `target=`, which takes the rest of a line, goes last.

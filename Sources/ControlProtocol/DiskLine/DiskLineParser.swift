@@ -1,6 +1,6 @@
 // The disk line's grammar: xl's (tools/libs/util/libxlu_disk_l.l), in its own order of rules.
 
-/// Reads one line. Every rule looks at the start of what is left, takes its part off, and sets what it says.
+/// Reads one line. Every rule matches the start of what is left, removes it, and records its meaning.
 struct DiskLineParser {
     private let line: String
     private var rest: Substring
@@ -51,7 +51,7 @@ struct DiskLineParser {
 
     private mutating func parsePart() throws(DiskLineError) {
         if rest.hasPrefix("target=") {
-            // The one parameter that takes all that is left, commas included; one comma at the end is xl's.
+            // The one parameter that extends to the end of the line, commas included; xl drops one trailing comma.
             let value = rest.dropFirst("target=".count)
             rest = rest[rest.endIndex...]
             return try setTarget(value.last == "," ? value.dropLast() : value)
@@ -67,7 +67,7 @@ struct DiskLineParser {
     // MARK: Old prefixes
 
     private static let plainPrefixes: Set<Substring> = ["tapdisk", "tap", "tap2", "aio", "ioemu", "file", "phy"]
-    /// xl's, and the drivers that xm's blktap had besides.
+    /// xl's, and the further drivers of xm's blktap.
     private static let formatPrefixes: Set<Substring> = [
         "raw", "qcow", "qcow2", "vhd", "vmdk", "ram", "sync", "remus", "log",
     ]
@@ -168,7 +168,7 @@ struct DiskLineParser {
     // MARK: Values
 
     private mutating func setTarget(_ value: Substring) throws(DiskLineError) {
-        // As xl, which does not mind that an empty one is given again.
+        // As in xl, an empty target may be given again.
         if let target, !target.isEmpty { throw error("target given twice", at: value) }
         if value.utf8.contains(0) { throw error("a NUL character", at: value) }
         target = value
@@ -188,7 +188,7 @@ struct DiskLineParser {
     }
 
     private mutating func setDeviceAndType(_ value: Substring) throws(DiskLineError) {
-        // xm's `ioemu:hda`: emulated as well, which the toolstack decides today.
+        // xm's `ioemu:hda`: also emulated, which the toolstack decides today.
         let value = value.hasPrefix("ioemu:") ? value.dropFirst("ioemu:".count) : value
         guard let colon = value.lastIndex(of: ":") else { return try setDevice(value) }
         try setDevice(value[..<colon])
@@ -197,7 +197,7 @@ struct DiskLineParser {
 
     private mutating func setDevice(_ value: Substring) throws(DiskLineError) {
         if vdev != nil { throw error("vdev given twice", at: value) }
-        // xm's manual and its users write the guest's own node.
+        // xm's manual, and so its users, write the guest's device node.
         let name = value.hasPrefix("/dev/") ? value.dropFirst("/dev/".count) : value
         guard let device = VirtualDisk(name) else {
             throw error("no disk of a guest is called '\(value)' (xvda, sda1, hdc, d0p0, 51712)", at: value)

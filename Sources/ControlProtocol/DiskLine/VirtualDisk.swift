@@ -1,4 +1,4 @@
-// A disk's name in the guest and its number in XenStore, one from the other.
+// A disk's name in the guest and its number in XenStore, converted into each other.
 
 /// A virtual disk as xen-vbd-interface(7) names and numbers it: `xvda` is 51712.
 public struct VirtualDisk: Hashable, Sendable {
@@ -13,7 +13,7 @@ public struct VirtualDisk: Hashable, Sendable {
 
     /// Reads `xvda`, `xvda1`, `sdb3`, `hdc2`, `d0`, `d0p1`, or a number (decimal, 0x hexadecimal, 0 octal).
     ///
-    /// - Returns: nil if it is none, or of a disk or partition the numbering has no room for.
+    /// - Returns: nil if it is not a name, or the numbering has no room for that disk or partition.
     public init?(_ text: some StringProtocol) {
         if let number = Self.number(Substring(text)) {
             self.init(number: number)
@@ -30,7 +30,7 @@ public struct VirtualDisk: Hashable, Sendable {
     private static func number(_ text: Substring) -> UInt32? {
         guard let first = text.utf8.first, first >= 0x30, first <= 0x39 else { return nil }
         if text.hasPrefix("0x") || text.hasPrefix("0X") {
-            // `radix:` accepts a sign, a disk number has none.
+            // `radix:` accepts a sign, but a disk number has none.
             let digits = text.dropFirst(2)
             return digits.first == "+" || digits.first == "-" ? nil : UInt32(digits, radix: 16)
         }
@@ -38,7 +38,7 @@ public struct VirtualDisk: Hashable, Sendable {
     }
 }
 
-/// The name taken apart: the interface's disk and partition numbers.
+/// The parts of a name: disk and partition numbers.
 private struct Name {
     enum Bus: String { case xvd, sd, hd }
 
@@ -84,7 +84,7 @@ private struct Name {
         case 22: self.init(bus: .hd, disk: (number >> 6 & 3) + 2, partition: number & 63)
         default: return nil
         }
-        // Only what the encoding gives out: hd has two disks a major, and small xvd disks never use 1 << 28.
+        // Only numbers that the encoding produces: hd has two disks per major, and small xvd disks never use 1 << 28.
         guard self.number == number else { return nil }
     }
 

@@ -24,7 +24,7 @@ extension Report.Histogram {
         return text
     }
 
-    /// No more than this share took longer than the answer says.
+    /// At most this share took longer than the result says.
     private func upperBound(ofPercentile percentile: Int) -> String {
         // Of `count` sorted values, the one at this place, from 1.
         let rank = (Double(count) * Double(percentile) / 100).rounded(.up)
@@ -44,7 +44,7 @@ extension Report.Histogram {
         return "\(Self.time(index - 1)) … \(Self.time(index))"
     }
 
-    /// 2^exponent µs, as people say it: 1024 µs is 1 ms.
+    /// 2^exponent µs, rounded for people: 1024 µs is 1 ms.
     private static func time(_ exponent: Int) -> String {
         switch exponent {
         case ..<0: "0"

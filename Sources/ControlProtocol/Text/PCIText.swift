@@ -1,12 +1,12 @@
 // Cards as text: addresses alone in lists, as xm and xl print them, and a check as a table.
 
 extension PCIListAssignable.Reply {
-    /// One address a line, for scripts that read no more.
+    /// One address a line, for scripts.
     public var text: String { cards.map { "\($0.address.printable)\n" }.joined() }
 }
 
 extension PCICheck.Reply {
-    /// The card, one line for each point, and the line for xl if nothing stands in the way.
+    /// The card, a line for each finding, and the line for xl if there is no obstacle.
     public var text: String {
         var table = TextTable("verdict", "subject", "what and why")
         for finding in findings { table.add(finding.verdict, finding.subject, finding.text) }

@@ -40,7 +40,7 @@ extension BlockList.Reply {
         return table.text
     }
 
-    /// In the largest unit that leaves at least one whole: `1.5 GiB`, `512 B`.
+    /// In the largest unit in which it is at least 1: `1.5 GiB`, `512 B`.
     static func size(_ sectors: Int64) -> String {
         var value = Double(sectors) * 512
         for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
@@ -111,7 +111,7 @@ extension Report {
         lines += facts.map { ($0.name, $0.value) }
         lines.append(("last fault", lastFault ?? "none"))
         lines.append(("last failure", lastFailure ?? "none"))
-        // Counters stand two further in, and their values below the others'.
+        // Counters are indented by two, with their values aligned with the others.
         let width = (lines.map(\.0.count) + counters.map { $0.name.count + 2 }).max() ?? 0
         var text = device.shownName.printable + "\n"
         for (name, value) in lines { text += "  \(name.printable.padded(width))  \(value.printable)\n" }

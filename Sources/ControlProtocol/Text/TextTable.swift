@@ -1,4 +1,4 @@
-// Rows with columns that stand below each other.
+// Rows with aligned columns.
 
 /// A table for a terminal: a heading, rows, two blanks between columns.
 public struct TextTable: Sendable {
@@ -29,7 +29,7 @@ public struct TextTable: Sendable {
 }
 
 extension String {
-    /// Without characters that a terminal obeys.
+    /// Without control characters, which a terminal would interpret.
     public var printable: String {
         String(
             String.UnicodeScalarView(

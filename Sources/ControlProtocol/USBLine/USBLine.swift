@@ -3,13 +3,13 @@
 /// What `vusb=["usbver=2, numports=8, port_1=1-1"]` says (xm 4.0, `xmdomain.cfg`; ports up to 31 as usbif.h has them), or
 /// `usbctrl=['type=pv,version=2,ports=8']` (xl.cfg(5)). Keys of both may be mixed.
 public struct USBLine: Equatable, Sendable {
-    /// Of the controller that the guest sees: a `1` has full and low speed only.
+    /// The version of the controller that the guest sees: version 1 has full and low speed only.
     public enum Version: Int, Sendable, CaseIterable {
         case usb1 = 1
         case usb2 = 2
     }
 
-    /// What stands in one port.
+    /// The assignment of one port.
     public struct Port: Equatable, Sendable {
         /// From 1.
         public var number: Int
@@ -46,7 +46,7 @@ public struct USBLine: Equatable, Sendable {
         self = try parser.parse()
     }
 
-    /// The line again, without what is the default anyway.
+    /// The line, without defaults.
     public var text: String {
         (["usbver=\(version.rawValue)", "numports=\(portCount)"] + ports.map { "port_\($0.number)=\($0.device)" })
             .joined(separator: ", ")

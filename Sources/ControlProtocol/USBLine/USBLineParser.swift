@@ -12,7 +12,7 @@ struct USBLineParser {
     mutating func parse() throws(USBLineError) -> USBLine {
         for part in line.split(separator: ",", omittingEmptySubsequences: false) {
             let part = trimmed(part)
-            // xm's own lines end with a comma now and then.
+            // xm's own lines sometimes end with a comma.
             if !part.isEmpty { try parse(part) }
         }
         let count = portCount ?? USBLine().portCount
@@ -44,7 +44,7 @@ struct USBLineParser {
     private static let keys =
         "known are usbver, numports, port_1 … port_\(USBLine.portLimit), and xl's type, version, ports"
 
-    /// Words of other lines and commands are refused by name, with what to write.
+    /// Keywords of other lines and commands are refused by name, with what to write instead.
     private func unknown(_ key: Substring, _ part: Substring) -> USBLineError {
         switch key {
         case "usbctrl", "vusb":

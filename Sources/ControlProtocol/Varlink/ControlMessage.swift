@@ -74,7 +74,7 @@ public enum ControlMessage {
     private static func encode(_ value: some Encodable, _ format: JSONEncoder.OutputFormatting = []) -> [UInt8] {
         let encoder = JSONEncoder()
         encoder.outputFormatting = format.union([.withoutEscapingSlashes, .sortedKeys])
-        // Only a number that is no number (NaN) cannot be encoded, and no message has one.
+        // Only NaN and infinity cannot be encoded, and no message has them.
         guard let data = try? encoder.encode(value) else { preconditionFailure("a message that cannot be encoded") }
         return Array(data) + [0]
     }
@@ -101,7 +101,7 @@ public enum ControlMessage {
     }
 }
 
-/// The part of a call that says what is called.
+/// The part of a call that names the method.
 struct CallHead: Decodable, Equatable {
     var method: String
     var oneway: Bool?

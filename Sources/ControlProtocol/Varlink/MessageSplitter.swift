@@ -2,9 +2,9 @@
 
 /// Cuts a stream into Varlink messages: UTF-8 JSON objects, each closed by a NUL byte (varlink.org, "Message Format").
 ///
-/// Holds at most `limit` bytes that nobody took yet, whatever the other end sends.
+/// Holds at most `limit` bytes that were not taken yet, whatever the other end sends.
 public struct MessageSplitter: Sendable {
-    /// More bytes without a message being taken than this connection may have.
+    /// More bytes are waiting than this connection may have.
     public struct MessageTooLong: Error, Equatable, Sendable { public let limit: Int }
 
     public let limit: Int
@@ -20,7 +20,7 @@ public struct MessageSplitter: Sendable {
     /// How many bytes wait to be taken.
     public var waiting: Int { bytes.count - start }
 
-    /// Adds what arrived. The caller takes all complete messages before he adds more.
+    /// Adds what arrived. The caller takes all complete messages before adding more.
     public mutating func append(_ arrived: some Collection<UInt8>) throws(MessageTooLong) {
         guard arrived.count <= limit - waiting else { throw MessageTooLong(limit: limit) }
         if start > 0 {

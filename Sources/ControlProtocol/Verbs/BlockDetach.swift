@@ -1,6 +1,6 @@
 // The verb BlockDetach.
 
-/// Asks the frontend to give a disk up and waits until it did.
+/// Asks the frontend to release a disk and waits until it has.
 public struct BlockDetach: ControlVerb {
     public static let name = "BlockDetach"
     public typealias Reply = NoParameters
@@ -9,7 +9,7 @@ public struct BlockDetach: ControlVerb {
     public var domain: String
     /// Name or number.
     public var device: String
-    /// Take the disk away if the frontend does not let go in time.
+    /// Remove the disk if the frontend does not release it in time.
     public var force: Bool?
 
     public init(domain: String, device: String, force: Bool? = nil) {

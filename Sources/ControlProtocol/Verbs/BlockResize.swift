@@ -1,6 +1,6 @@
 // The verb BlockResize.
 
-/// Takes over the size the image has now.
+/// Adopts the image's present size.
 public struct BlockResize: ControlVerb {
     public static let name = "BlockResize"
 

@@ -1,6 +1,6 @@
 // The verb GetVersion.
 
-/// Which program answers.
+/// Which program is answering.
 public struct GetVersion: ControlVerb {
     public static let name = "GetVersion"
 

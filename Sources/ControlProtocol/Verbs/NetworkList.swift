@@ -27,7 +27,7 @@ public struct NetworkCard: Codable, Equatable, Sendable {
     public var mac: String?
     /// The interface at the host's end.
     public var interface: String?
-    /// What the toolstack wants it to be a port of.
+    /// The bridge that the toolstack asked for.
     public var bridge: String?
     public var mtu: Int?
     public var queues: Int?

@@ -11,7 +11,7 @@ public import SystemPackage
 public enum ProcessEnd: Hashable, Sendable, CustomStringConvertible {
     case exited(CInt)
     case signalled(CInt)
-    /// It was not our child, so nobody told us.
+    /// It was not our child, so its status is unknown.
     case unknown
 
     public var description: String {
@@ -64,8 +64,8 @@ public final class ChildProcess: Sendable {
         self.init(identifier: identifier, descriptor: descriptor)
     }
 
-    /// Takes hold of a process that runs already. The caller must make sure, *after* this call, that the number still
-    /// meant the process it wanted (the lock file that names it is still held).
+    /// Opens a pidfd for a running process. The caller must check, *after* this call, that the number still meant the
+    /// process it wanted (the lock file that names it is still held).
     /// - Throws: `ESRCH` if there is no such process.
     public convenience init(adopting identifier: CInt) throws(Errno) {
         let descriptor = pidfd_open(identifier, 0)

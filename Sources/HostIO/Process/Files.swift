@@ -1,4 +1,4 @@
-// Directory entries and small files: what the System library has no calls for.
+// Directory entries and small files: calls that the System library lacks.
 
 internal import CLinux
 public import SystemPackage
@@ -159,8 +159,8 @@ public enum Files {
         if status != 0 { throw Errno(rawValue: errno) }
     }
 
-    /// What tells this file from another under the same name, e.g. a program before and after its upgrade: inode and
-    /// time of change.
+    /// What distinguishes this file from another of the same name, such as a program before and after its upgrade:
+    /// inode and time of change.
     public static func edition(of path: FilePath) throws(Errno) -> String {
         var status = stat()
         // SAFETY: the text and `status` live for the call.

@@ -1,11 +1,11 @@
-// What the host is short of for the moment, and what the administrator can do about it.
+// Temporary shortages of the host, and what the administrator can do about them.
 
 internal import Glibc
 public import SystemPackage
 
-/// Errors that pass when somebody makes room.
+/// Errors that pass when resources become available.
 public enum HostShortage {
-    /// - Returns: nil if waiting is no cure.
+    /// - Returns: nil if waiting does not help.
     public static func cure(_ error: Errno) -> String? {
         switch error.rawValue {
         case ENOSPC, EDQUOT: "make room in the run directory's file system (df -h and df -i show how full it is)"

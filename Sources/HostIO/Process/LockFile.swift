@@ -21,7 +21,7 @@ public final class LockFile: Sendable {
             try? file.close()
             throw error
         }
-        // Somebody who only looks holds it for an instant.
+        // `look` holds the lock for an instant.
         var attempts = 40
         while flock(file.rawValue, LOCK_EX | LOCK_NB) != 0 {
             let failure = Errno(rawValue: errno)

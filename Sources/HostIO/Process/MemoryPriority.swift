@@ -1,4 +1,4 @@
-// How ready the kernel is to end this process when the host's memory runs out.
+// How likely a victim this process is when the host runs out of memory.
 
 public import SystemPackage
 
@@ -6,14 +6,13 @@ public import SystemPackage
 public enum MemoryPriority {
     private static let path: FilePath = "/proc/self/oom_score_adj"
 
-    /// The score as it is; nil if the kernel does not tell.
+    /// The score as it is; nil if it cannot be read.
     public static var score: Int? {
         guard let bytes = try? Files.contents(of: path, limit: 32) else { return nil }
         return Int(String(decoding: bytes.prefix { $0 != 0x0a }, as: UTF8.self))
     }
 
-    /// Makes the kernel at least as ready to end this process as `score` says. That needs no privilege; making it less
-    /// ready would.
+    /// Makes this process at least as likely a victim as `score` says. That needs no privilege; the opposite would.
     /// - Throws: the errors of open(2) and write(2).
     public static func raise(to score: Int) throws(Errno) {
         guard let now = self.score, now < score else { return }

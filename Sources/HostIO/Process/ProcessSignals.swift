@@ -7,7 +7,7 @@ public import SystemPackage
     internal import Glibc
 #endif
 
-/// The signals a service lives by.
+/// The signals a service handles.
 public enum ServiceSignal: Sendable {
     /// SIGTERM or SIGINT: stop.
     case stop
@@ -15,7 +15,7 @@ public enum ServiceSignal: Sendable {
     case reload
 }
 
-/// Takes the service's signals, whichever thread they come to, and hands them out one by one.
+/// Receives the service's signals, whichever thread they arrive on, and returns them one by one.
 public enum ProcessSignals {
     /// To be called once, early in `main`. Writing to a closed socket becomes EPIPE.
     /// - Throws: the errors of pipe(2).

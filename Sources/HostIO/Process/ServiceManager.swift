@@ -7,13 +7,13 @@ public import SystemPackage
     internal import Glibc
 #endif
 
-/// The service manager that started this process, if one did (sd_notify(3), sd_listen_fds(3)). Without one, telling
-/// does nothing.
+/// The service manager that started this process, if one did (sd_notify(3), sd_listen_fds(3)). Without one,
+/// notifications do nothing.
 public enum ServiceManager {
-    /// Tells that the service is ready; for units of `Type=notify`.
+    /// Reports that the service is ready; for units of `Type=notify`.
     public static func ready() throws(Errno) { try notify("READY=1") }
 
-    /// Tells that the service is about to end.
+    /// Reports that the service is about to end.
     public static func stopping() throws(Errno) { try notify("STOPPING=1") }
 
     /// Has the manager keep a copy of a descriptor while the service restarts, and while it runs, for the next process
@@ -41,8 +41,8 @@ public enum ServiceManager {
         }
     }
 
-    /// Takes over what the manager kept. Call it once, before anything else looks at descriptors: they are those from 3
-    /// on. The environment does not tell of them afterwards.
+    /// Takes over what the manager kept. Call it once, before anything else uses descriptors: these are numbered from
+    /// 3. It removes them from the environment.
     public static func takeStored() -> [Stored] {
         // SAFETY: nobody else changes the environment while the service starts; texts are copied at once.
         let stored = stored({ unsafe getenv($0).map { unsafe String(cString: $0) } }, process: getpid())
@@ -54,13 +54,13 @@ public enum ServiceManager {
     ///   - variable: the environment.
     ///   - first: the first descriptor (`SD_LISTEN_FDS_START`); others are for tests.
     static func stored(_ variable: (String) -> String?, process: CInt, first: CInt = 3) -> [Stored] {
-        // The variables of a parent tell of its descriptors, not of ours.
+        // Variables inherited from a parent are about its descriptors, not ours.
         guard variable("LISTEN_PID").flatMap({ CInt($0) }) == process,
             let count = variable("LISTEN_FDS").flatMap({ CInt($0) }), (1...65536).contains(count)
         else { return [] }
         let names = (variable("LISTEN_FDNAMES") ?? "").split(separator: ":", omittingEmptySubsequences: false)
         return (0..<count).compactMap { place in
-            // Ours alone, not the workers'. What is not open is not there.
+            // For us alone, not for workers. A descriptor that is not open is skipped.
             guard fcntl(first + place, F_SETFD, FD_CLOEXEC) == 0 else { return nil }
             let name = names.indices.contains(Int(place)) ? String(names[Int(place)]) : "unknown"
             return Stored(name: name, file: OpenFile(adopting: first + place))

@@ -1,4 +1,4 @@
-// One owner for each device of the host: a lock file with the owner's name in it.
+// One owner per host device: a lock file with the owner's name in it.
 
 internal import CLinux
 internal import Glibc
@@ -8,11 +8,12 @@ internal import SystemPackage
 
 /// The right to use a device, of one owner in all processes of the service, until it is released or its process dies.
 ///
-/// usbfs lets anybody open a node who may, and tells the second one only when it claims an interface, and not whose it is.
-/// The lock is the open file's (fcntl(2), F_OFD_SETLK), so that the kernel drops it with the process. Its file is named
-/// after the bus and device number: what is plugged in there next has another one. Files stay; there are few names.
+/// usbfs lets anybody with permission open a node; a second opener learns of the first only when claiming an interface,
+/// and not who it is. The lock is the open file's (fcntl(2), F_OFD_SETLK), so that the kernel drops it with the
+/// process. Its file is named after bus and device number, so the next device in the same place has another one. Files
+/// are kept; there are few names.
 ///
-/// Its two lines say who has the device, and which configuration the host had it in. An owner that gives the device back
+/// Its two lines say who has the device, and which configuration the host had it in. An owner that returns the device
 /// empties the file; one that dies, or leaves the device to a successor, does not.
 final class DeviceLock: Sendable {
     private let file: OpenFile
@@ -20,10 +21,10 @@ final class DeviceLock: Sendable {
     let hostConfiguration: UInt8?
     private let isLeft = Atomic(false)
 
-    /// - Throws: `.busy` with the holder's name, `.host` if there can be no such file.
+    /// - Throws: `.busy` with the holder's name, `.host` if the file cannot be made.
     init(_ facts: USBDeviceFacts, owner: String, in directory: FilePath) throws(HostFailure) {
         let path = directory.appending("\(facts.busNumber)-\(facts.deviceNumber)")
-        // Not `self.file` yet: whoever does not get the lock must not clear its holder's name in `deinit`.
+        // Not `self.file` yet: an owner that does not get the lock must not clear its holder's name in `deinit`.
         let file: OpenFile
         do throws(Errno) {
             try Files.makeDirectory(directory, permissions: [.ownerReadWriteExecute])
@@ -39,7 +40,7 @@ final class DeviceLock: Sendable {
         }
         if status != 0 { throw HostFailure(.host, "\(path) cannot be locked: \(Errno(rawValue: status))") }
         self.file = file
-        // A dead owner's guest may have chosen another one.
+        // A dead owner's guest may have chosen another configuration.
         let kind = "\(USBText.hexadecimal(facts.vendor)):\(USBText.hexadecimal(facts.product))"
         if let words = former.dropFirst().first?.split(separator: " "), words.count == 2, words[0] == kind {
             hostConfiguration = UInt8(words[1]).flatMap { $0 == 0 ? nil : $0 }
@@ -65,7 +66,7 @@ final class DeviceLock: Sendable {
 
     // MARK: dead owners
 
-    /// A device whose owner ended without giving it back.
+    /// A device whose owner ended without returning it.
     struct Abandoned: Hashable {
         var busNumber: UInt8
         var deviceNumber: UInt8
@@ -73,7 +74,7 @@ final class DeviceLock: Sendable {
         var owner: String
     }
 
-    /// Those that nobody has now.
+    /// Those that have no owner now.
     static func abandoned(in directory: FilePath) -> [Abandoned] {
         ((try? Files.names(in: directory)) ?? []).sorted().compactMap { name in
             let numbers = name.split(separator: "-").map { UInt8($0) }
@@ -86,7 +87,7 @@ final class DeviceLock: Sendable {
         }
     }
 
-    /// Its device is not plugged in any more.
+    /// Its device is gone.
     static func forget(_ abandoned: Abandoned, in directory: FilePath) {
         let path = directory.appending("\(abandoned.busNumber)-\(abandoned.deviceNumber)")
         guard let file = try? OpenFile(path: path.string, flags: O_RDWR), linux_lock_open_file(file.descriptor, 1) == 0

@@ -5,7 +5,7 @@ internal import SystemPackage
 
 /// What sysfs says (Linux, Documentation/ABI/testing/sysfs-bus-usb and stable/sysfs-bus-usb).
 ///
-/// Everything may go away while it is read: a device of which something is missing is no device.
+/// Anything may disappear while it is read: a device with something missing counts as absent.
 struct DeviceTree: Sendable {
     /// /sys/bus/usb/devices, or a copy of it.
     let root: FilePath
@@ -19,7 +19,7 @@ struct DeviceTree: Sendable {
         return names.compactMap { USBBusAddress($0) }.sorted().compactMap { facts(of: $0) }
     }
 
-    /// What is plugged in at a place, if anything is.
+    /// The device plugged in at a place, if any.
     func facts(of address: USBBusAddress) -> USBDeviceFacts? {
         guard let bus = number(address, "busnum"), let device = number(address, "devnum"),
             let vendor = hexadecimal(address, "idVendor", as: UInt16.self),
@@ -66,11 +66,11 @@ struct DeviceTree: Sendable {
 
     // MARK: authorization (Linux, Documentation/usb/authorization.rst)
 
-    /// Whether interfaces that are made on this bus are offered to drivers; true false where the
-    /// host's administrator does not want that, or the kernel has no such control.
+    /// Whether interfaces that are made on this bus are offered to drivers; false where the host's administrator does
+    /// not want that, or the kernel has no such control.
     func authorizesInterfaces(ofBus bus: UInt8) -> Bool { DeviceTree.text(defaultControl(bus)) == "1" }
 
-    /// The administrator's will is that no driver gets an interface by itself.
+    /// Whether the administrator has decided that no driver gets an interface by itself.
     func withholdsInterfaces(ofBus bus: UInt8) -> Bool { DeviceTree.text(defaultControl(bus)) == "0" }
 
     func authorizeInterfaces(ofBus bus: UInt8, _ isAuthorized: Bool) {
@@ -81,14 +81,14 @@ struct DeviceTree: Sendable {
         root.appending("usb\(bus)").appending("interface_authorized_default")
     }
 
-    /// Names of interfaces that no driver may have, of all devices of the bus.
+    /// Names of unauthorized interfaces of all devices of the bus.
     func unauthorizedInterfaces(ofBus bus: UInt8) -> [String] {
         addresses(ofBus: bus).flatMap { interfaceNames(of: $0) }.filter { name in
             interfaceDirectory(name).map { DeviceTree.text($0.appending("authorized")) == "0" } ?? false
         }
     }
 
-    /// Devices that the kernel is still giving their interfaces, or that have no configuration.
+    /// Devices whose interfaces the kernel is still making, or that have no configuration.
     func unsettledDevices(ofBus bus: UInt8) -> [String] {
         addresses(ofBus: bus).filter { address in
             guard isAuthorized(address), let count = number(address, "bNumInterfaces") else {
@@ -149,7 +149,7 @@ struct DeviceTree: Sendable {
         DeviceTree.text(directory(address).appending(name))
     }
 
-    /// A file's line, without blanks around it.
+    /// A file's line, trimmed.
     private static func text(_ path: FilePath) -> String? {
         guard let bytes = try? Files.contents(of: path, limit: 4096) else { return nil }
         let blanks: Set<UInt8> = [0x20, 0x0a]

@@ -1,4 +1,4 @@
-// An open device of the kernel's, on its owner's loop.
+// An open kernel device, on its owner's loop.
 
 internal import CLinux
 internal import CUSB
@@ -6,12 +6,13 @@ internal import Glibc
 internal import HostIO
 internal import SharedRing
 
-/// Transfers are libusb's, made once for each slot. The loop watches libusb's descriptors and lets it take what has ended; no
-/// thread waits for anything.
+/// Transfers are libusb's, allocated once per slot. The loop watches libusb's descriptors and lets it reap what has
+/// ended; no thread waits for anything.
 ///
-/// The kernel holds a device's lock while it resets it, or sets a configuration or an interface, for seconds if the device
-/// does not answer; submitting, discarding and reaping need the same lock (drivers/usb/core/devio.c, `usbdev_do_ioctl`).
-/// So those run on a helper thread, and until they have ended this device's transfers are neither started nor looked at.
+/// The kernel holds a device's lock while it resets it, or sets a configuration or an interface, for seconds if the
+/// device does not answer; submitting, discarding and reaping need the same lock (drivers/usb/core/devio.c,
+/// `usbdev_do_ioctl`). So those run on a helper thread, and until they have ended this device's transfers are neither
+/// started nor reaped.
 @safe
 final class KernelDevice: OpenUSBDevice, CompletionTarget, @unchecked Sendable {
     // SAFETY: everything that changes belongs to `loop`: its members are called there, as the protocol says, and libusb's
@@ -35,12 +36,12 @@ final class KernelDevice: OpenUSBDevice, CompletionTarget, @unchecked Sendable {
         var state = SlotState.free
         var transfer = USBTransfer(.control, endpoint: 0, offset: 0, byteCount: 0)
         var operation: USBOperation?
-        /// It was cancelled while that was not possible.
+        /// It was cancelled while it could not be.
         var isCancelled = false
     }
     private var slots: ContiguousArray<SlotUse> = []
     private var flying = 0
-    /// The slot whose operation runs, and those that were given to us meanwhile.
+    /// The slot whose operation is running, and those submitted meanwhile.
     private var operating: UInt32?
     private var waiting: ContiguousArray<UInt32> = []
     private var results: ContiguousArray<USBResult> = []
@@ -57,7 +58,7 @@ final class KernelDevice: OpenUSBDevice, CompletionTarget, @unchecked Sendable {
     private static let deliveryMark = UInt32.max
     private static let operationMark = UInt32.max - 1
     private static let closeMark = UInt32.max - 2
-    /// Reaping goes on until nothing is left, but other devices of the loop get their turns.
+    /// Rounds of reaping before the loop's other devices get their turns.
     private static let rounds = 8
 
     init(_ handle: USBHandle, _ loop: EventLoop) {
@@ -149,7 +150,7 @@ final class KernelDevice: OpenUSBDevice, CompletionTarget, @unchecked Sendable {
 
 // Transfers.
 extension KernelDevice {
-    /// Starts what a slot was given for.
+    /// Starts what was submitted in a slot.
     private func start(_ slot: UInt32) {
         if isGone || closing != .open { return end(slot, isGone ? .noDevice : .cancelled, 0) }
         if let operation = slots[Int(slot)].operation { return start(operation, slot) }
@@ -173,7 +174,7 @@ extension KernelDevice {
         return !setup.isForHost && Int(setup.length) <= transfer.byteCount - USBSetup.byteCount
     }
 
-    /// libusb has done with a transfer. Called from within `pump`.
+    /// libusb is done with a transfer. Called from within `pump`.
     func ended(_ slot: UInt32) {
         guard let transfers, slots[Int(slot)].state == .flying else { return }
         flying -= 1
@@ -184,7 +185,8 @@ extension KernelDevice {
         } else if status == .completed, transfer.refusesShort, count < asked(transfer) {
             status = .short
         }
-        // An endpoint that a new setting has no more says the same as a device that is gone (usb_hcd_flush_endpoint).
+        // An endpoint that a new setting no longer has reports the same as a device that is gone
+        // (usb_hcd_flush_endpoint).
         if status == .noDevice, !isDeparted { status = .cancelled }
         end(slot, status, count)
     }
@@ -204,7 +206,7 @@ extension KernelDevice {
             if events & Int16(POLLERR | POLLHUP) != 0 { lookForDeparture() }
             if events & Int16(POLLOUT) == 0 || flying == 0 { return }
         }
-        // Some are left, and nobody will tell again.
+        // Some are left, and there will be no other event for them.
         hasMore = true
         armDelivery()
     }
@@ -248,7 +250,7 @@ extension KernelDevice {
         hasMore = true
         let operation = slots[Int(slot)].operation
         if case .setConfiguration(let value) = operation, code == 0 { activeConfiguration = value == 0 ? nil : value }
-        // After a reset: the device came back as another one, and the kernel will take it off the bus.
+        // After a reset: the device came back as another one, and the kernel will disconnect it.
         let isOther = operation == .reset && code == CInt(LIBUSB_ERROR_NOT_FOUND.rawValue)
         let status = KernelDevice.status(ofOperation: code)
         end(slot, isOther || (status == .noDevice && isDeparted) ? .noDevice : status, 0)
@@ -259,7 +261,7 @@ extension KernelDevice {
         startWaiting()
     }
 
-    /// Starts what was given to us during an operation, up to the next one.
+    /// Starts what was submitted during an operation, up to the next one.
     private func startWaiting() {
         while operating == nil, !waiting.isEmpty { start(waiting.removeFirst()) }
     }
@@ -304,7 +306,7 @@ extension KernelDevice {
         if flying > 0 || operating != nil { return }
         if isGone, !hasToldVanished {
             hasToldVanished = true
-            // libusb looks at the node no more, and it would tell us of its error for ever.
+            // libusb no longer reads the node, which would report its error for ever.
             unwatch()
             client?.vanished(self)
         }
@@ -332,7 +334,7 @@ extension KernelDevice {
         let handle = handle
         let isGone = isGone
         let configuration = activeConfiguration
-        // They have all ended, and libusb looks at their handle when they are freed.
+        // They have all ended; libusb uses their handle when they are freed.
         transfers = nil
         loop.offload(
             {

@@ -6,13 +6,13 @@ public import SystemPackage
 
 /// The host's own USB.
 ///
-/// Needs sysfs, /dev/bus/usb and the right to write to nodes there, which root has. `Kernel/` says how it is done.
+/// Needs sysfs, /dev/bus/usb and the right to write to nodes there, which root has. `Kernel/` has the implementation.
 public final class KernelUSB: USBHost {
-    /// Where the kernel and the service keep things; another root for tests.
+    /// Where the kernel and the service keep things; tests use another root.
     public struct Places: Sendable {
         public var devices: FilePath = "/sys/bus/usb/devices"
         public var nodes: FilePath = "/dev/bus/usb"
-        /// Where udevd listens; it is there while udevd runs.
+        /// Where udevd listens; it exists while udevd runs.
         public var udev: FilePath = "/run/udev/control"
         /// Where an interface's name is written to be offered to the drivers.
         public var probe: FilePath = "/sys/bus/usb/drivers_probe"
@@ -25,7 +25,7 @@ public final class KernelUSB: USBHost {
     private let places: Places
     private let tree: DeviceTree
     private let probeGuard: ProbeGuard
-    /// How long to wait for what the kernel or a driver does meanwhile.
+    /// How long to wait for what the kernel or a driver is doing.
     private static let patience = Duration.seconds(2)
 
     public init(_ places: Places) {
@@ -48,12 +48,12 @@ public final class KernelUSB: USBHost {
     }
 
     private func handle(_ facts: USBDeviceFacts, owner: String) throws(HostFailure) -> USBHandle {
-        // A former owner may have died with the bus's drivers held off.
+        // A former owner may have died while the bus's drivers were held off.
         probeGuard.restore(bus: facts.busNumber)
         let facts = try configured(facts)
         let lock = try DeviceLock(facts, owner: owner, in: places.locks)
         let file = try node(of: facts)
-        // The number could have become another device's before the node was opened. It cannot any more.
+        // The number could have been reused before the node was opened. From now on it cannot.
         guard let now = tree.facts(of: facts.address), now.isSame(as: facts),
             let descriptors = tree.descriptors(of: facts.address)
         else { throw KernelUSB.gone(facts) }
@@ -89,8 +89,8 @@ public final class KernelUSB: USBHost {
         return done
     }
 
-    /// Waits for the configuration that the kernel chooses for a device that has just arrived, and checks that it is one
-    /// that can be given away.
+    /// Waits until the kernel has chosen a configuration for a device that has just arrived, and checks that the device
+    /// can be given away.
     private func configured(_ facts: USBDeviceFacts) throws(HostFailure) -> USBDeviceFacts {
         if facts.isHub { throw .hub(facts) }
         let end = ContinuousClock.now + KernelUSB.patience
@@ -121,7 +121,8 @@ public final class KernelUSB: USBHost {
         }
     }
 
-    /// Claims all interfaces; what another program holds for a moment only, or the kernel changes just now, is tried again.
+    /// Claims all interfaces; one that another program holds for a moment, or that the kernel is just changing, is
+    /// tried again.
     private func claim(_ handle: USBHandle) throws(HostFailure) {
         let end = ContinuousClock.now + KernelUSB.patience
         let address = handle.facts.address
@@ -147,7 +148,7 @@ public final class KernelUSB: USBHost {
 }
 
 extension USBDeviceFacts {
-    /// Whether both are of one device, from its arrival to its departure.
+    /// Whether both describe the same device, between its arrival and its departure.
     func isSame(as other: USBDeviceFacts) -> Bool {
         busNumber == other.busNumber && deviceNumber == other.deviceNumber && vendor == other.vendor
             && product == other.product

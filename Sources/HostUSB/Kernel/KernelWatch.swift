@@ -1,15 +1,15 @@
-// Arrivals and departures, told by the kernel and by udev.
+// Arrivals and departures, reported by the kernel and by udev.
 
 internal import CLinux
 internal import Glibc
 internal import HostIO
 internal import SystemPackage
 
-/// A netlink socket in a loop, and at most one call for all the messages of a moment.
+/// A netlink socket on a loop, and at most one call for a burst of messages.
 ///
-/// A message only says that something has changed: what is there is looked up in sysfs by whoever is told. So a lost message
-/// (ENOBUFS: the socket's buffer overflowed) is answered by a call too, and one from a stranger could do no more than cause
-/// a look. Messages are read up to a number each turn, then others get theirs.
+/// A message only says that something has changed: the receiver looks up the present state in sysfs. So a lost message
+/// (ENOBUFS: the socket's buffer overflowed) causes a call, too, and a forged one could cause no more than that. Each
+/// turn reads a limited number of messages.
 @safe
 final class KernelWatch: USBWatch, CompletionTarget, @unchecked Sendable {
     // SAFETY: `target`, `isPending` and `isEnded` belong to `loop`.
@@ -22,12 +22,12 @@ final class KernelWatch: USBWatch, CompletionTarget, @unchecked Sendable {
     private var isEnded = false
     private var buffer = [UInt8](repeating: 0, count: KernelWatch.bufferBytes)
 
-    /// The kernel's messages have 2048 bytes at most (UEVENT_BUFFER_SIZE), udev's some more.
+    /// The kernel's messages have at most 2048 bytes (UEVENT_BUFFER_SIZE), udev's a little more.
     private static let bufferBytes = 8192
     private static let readMark: UInt32 = 0
     private static let tellMark: UInt32 = 1
     private static let againMark: UInt32 = 2
-    /// A device has many messages, one for each interface and driver too.
+    /// A device causes many messages, also one for each interface and driver.
     private static let patience = Duration.milliseconds(20)
     private static let messagesPerTurn = 64
 
@@ -75,7 +75,7 @@ final class KernelWatch: USBWatch, CompletionTarget, @unchecked Sendable {
     }
 
     private func read() {
-        // Looked at each time: udevd may be started after us.
+        // Checked each time: udevd may be started after us.
         let hasUdev = unsafe access(udev.string, F_OK) == 0
         for _ in 0..<KernelWatch.messagesPerTurn {
             // SAFETY: the call writes no more than the buffer holds, and keeps no pointer to it.
@@ -83,7 +83,7 @@ final class KernelWatch: USBWatch, CompletionTarget, @unchecked Sendable {
             if count == -EAGAIN { return }
             if count == -EINTR { continue }
             if count < 0 { return note() }
-            // Nothing: a message that was cut short or came from somebody who may not tell us.
+            // Ignored: a message that was truncated or came from an untrusted sender.
             if let event = Uevent(buffer[..<count]), event.isChange(hasUdev: hasUdev) { note() }
         }
         if let target { loop.soon(target: target, slot: KernelWatch.againMark) }

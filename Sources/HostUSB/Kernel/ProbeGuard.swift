@@ -7,26 +7,27 @@ internal import SystemPackage
 
 /// A hold on `interface_authorized_default` of one host controller (Linux, Documentation/usb/authorization.rst).
 ///
-/// When a configuration is set the kernel makes its interfaces anew and offers each to all drivers before it returns
-/// (drivers/usb/core/message.c, `usb_set_configuration`): usbhid or usb-storage would probe what a guest has made of the
-/// device. Interfaces that are made while the default is 0 are offered to nobody. It is the narrowest control there is: the
-/// others are of all buses together, or of interfaces that exist already.
+/// When a configuration is set the kernel creates its interfaces and offers each to all drivers before it returns
+/// (drivers/usb/core/message.c, `usb_set_configuration`): usbhid or usb-storage would probe a device that a guest may
+/// have manipulated. Interfaces that are created while the default is 0 are offered to no driver. It is the narrowest
+/// control there is: the others affect all buses, or interfaces that exist already.
 ///
-/// Other devices of the controller must not miss their drivers: what became unauthorized meanwhile, and was not meant, is
-/// authorized and offered afterwards. The hold is a lock file for each bus (`<run>/usb/bus-3`), which holds, while the
-/// default is changed, what is to be put back. A holder that dies leaves it written and unlocked, and whoever comes next
-/// puts it back: the next holder, a successor that opens the device, or the broker.
+/// Other devices of the controller must not miss their drivers: interfaces that became unauthorized by accident
+/// meanwhile are authorized and offered afterwards. The hold is a lock file per bus (`<run>/usb/bus-3`), which says,
+/// while the default is changed, what is to be restored. A holder that dies leaves it written and unlocked, and the
+/// next to come restores it: the next holder, a successor that opens the device, or the broker.
 struct ProbeGuard: Sendable {
     let tree: DeviceTree
     /// Where a name is written to be offered to drivers: /sys/bus/usb/drivers_probe.
     let probe: FilePath
     let locks: FilePath
-    /// How long a device that has arrived meanwhile may take to have all its interfaces.
+    /// How long a device that has arrived meanwhile may take to get all its interfaces.
     private static let settleTime = Duration.seconds(2)
 
-    /// Runs `body`, which may make interfaces of `facts`' device, with no offer to drivers.
+    /// Runs `body`, which may create interfaces of `facts`' device, without offering them to drivers.
     ///
-    /// Where the host does so anyway (the default is 0) or the kernel cannot (before Linux 4.4), it just runs.
+    /// Where that is the host's policy anyway (the default is 0) or the kernel cannot do it (before Linux 4.4), it just
+    /// runs.
     func withoutDrivers<Result>(_ facts: USBDeviceFacts, _ body: () -> Result) -> Result {
         guard let file = lock(bus: facts.busNumber) else { return body() }
         restore(file, bus: facts.busNumber)
@@ -44,7 +45,7 @@ struct ProbeGuard: Sendable {
         return result
     }
 
-    /// Puts back what a holder that died has changed. Nothing happens while one is alive: it will do so itself.
+    /// Restores what a dead holder has changed. Does nothing while a holder is alive: it will do so itself.
     func restore(bus: UInt8) {
         guard let file = try? OpenFile(path: path(bus: bus), flags: O_RDWR),
             linux_lock_open_file(file.descriptor, 1) == 0
@@ -66,10 +67,10 @@ struct ProbeGuard: Sendable {
         ProbeGuard.write("", to: file)
     }
 
-    /// Authorizes what was caught in the hold by accident, and offers it to drivers.
+    /// Authorizes the interfaces that were caught in the hold by accident, and offers them to drivers.
     private func offerOthers(bus: UInt8, _ hold: Hold) {
         for name in tree.unauthorizedInterfaces(ofBus: bus) where !hold.unauthorized.contains(name) {
-            // Its own are its owner's, or its successor's.
+            // Its own interfaces are for its owner, or that one's successor.
             if name.hasPrefix("\(hold.device):") { continue }
             offer(name)
         }
@@ -81,7 +82,7 @@ struct ProbeGuard: Sendable {
         Sysfs.append(interface, to: probe)
     }
 
-    /// A device that came while the default was 0 may get its interfaces a moment later.
+    /// A device that arrived while the default was 0 may get its interfaces a moment later.
     private func waitForArrivals(_ facts: USBDeviceFacts, but before: Set<String>) {
         let end = ContinuousClock.now + ProbeGuard.settleTime
         func arriving() -> [String] {
@@ -94,7 +95,7 @@ struct ProbeGuard: Sendable {
 
     private func path(bus: UInt8) -> String { locks.appending("bus-\(bus)").string }
 
-    /// Waits for its turn: a holder is in a call that ends, or dies.
+    /// Waits for the lock: its holder is in a call that ends, or dies.
     private func lock(bus: UInt8) -> OpenFile? {
         do throws(Errno) {
             try Files.makeDirectory(locks, permissions: [.ownerReadWriteExecute])
@@ -121,7 +122,7 @@ struct ProbeGuard: Sendable {
 private struct Hold {
     /// The device whose configuration is set.
     var device: String
-    /// Interfaces that were unauthorized before, by the administrator's will.
+    /// Interfaces that were unauthorized before, by the administrator's decision.
     var unauthorized: Set<String>
 
     init(device: String, unauthorized: [String]) {
@@ -129,7 +130,7 @@ private struct Hold {
         self.unauthorized = Set(unauthorized)
     }
 
-    /// Nil for an empty file, and for one that was not written to its end: then nothing was changed yet.
+    /// Nil for an empty file, and for one that is incomplete: then nothing was changed yet.
     init?(_ text: String) {
         let words = text.split(separator: " ", omittingEmptySubsequences: false)
         guard words.count >= 2, words.last == "\n" else { return nil }

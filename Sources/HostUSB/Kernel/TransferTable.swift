@@ -1,10 +1,10 @@
-// libusb's transfers, one for each slot, made once.
+// libusb's transfers, one per slot, allocated once.
 
 internal import CUSB
 internal import HostIO
 internal import SharedRing
 
-/// The transfers of one open device. Used on its loop. They must go before the handle does, which they name.
+/// The transfers of one open device. Used on its loop. They must be freed before the handle, which they refer to.
 ///
 /// libusb itself allocates the kernel's view of a transfer (struct usbfs_urb) each time it is submitted.
 @safe
@@ -52,11 +52,11 @@ final class TransferTable {
     /// - Returns: 0 or libusb's code; then there will be no callback.
     func submit(_ transfer: USBTransfer, _ slot: UInt32, _ pages: PrivatePages, _ packets: USBPacketTable) -> CInt {
         let target = unsafe self.transfer(slot)
-        // The kernel knows each as a number of its own (USB 2.0, 9.6.6), as libusb does.
+        // The values are those of USB 2.0, 9.6.6, as the kernel and libusb use them.
         unsafe target.pointee.type = transfer.kind.rawValue
         unsafe target.pointee.endpoint = transfer.kind == .control ? 0 : transfer.endpoint
         unsafe target.pointee.flags = 0
-        // Whoever waits for a transfer cancels it when it takes too long.
+        // No timeout: the owner cancels a transfer that takes too long.
         unsafe target.pointee.timeout = 0
         unsafe target.pointee.length = CInt(clamping: transfer.byteCount)
         // SAFETY: the device holds the pages until all transfers have ended.

@@ -60,25 +60,26 @@ final class USBHandle: @unchecked Sendable {
         unsafe self.handle = handle
     }
 
-    /// Of a device that is left as it is: to a successor.
+    /// For a device that is left as it is, to a successor.
     deinit {
         guard isOpen else { return }
         lock?.leave()
         close()
     }
 
-    /// Takes all interfaces of a configuration from the drivers that have them.
+    /// Claims all interfaces of a configuration, detaching the drivers that have them.
     ///
-    /// A driver may come back in between, since the kernel probes them when the device arrives and udev loads them later:
-    /// letting go and claiming are one call for the kernel (`USBDEVFS_DISCONNECT_CLAIM`).
+    /// A driver could bind again in between, since the kernel probes when the device arrives and udev loads drivers
+    /// later: so detaching and claiming are one call (`USBDEVFS_DISCONNECT_CLAIM`).
     /// - Returns: 0 or libusb's code.
     func claim(_ configuration: UInt8?) -> CInt {
         self.configuration = configuration
         let interfaces = configuration.flatMap { descriptors.configuration($0) }?.interfaces ?? []
         unsafe libusb_set_auto_detach_kernel_driver(handle, 1)
-        // With this on, a release would give the interface to the kernel's drivers again.
+        // With this on, a release would give the interface back to the kernel's drivers.
         defer { unsafe libusb_set_auto_detach_kernel_driver(handle, 0) }
-        // New ones may not be, see `setConfiguration`; and a former owner may have died before it came to this.
+        // New interfaces may be unauthorized, see `setConfiguration`; and a former owner may have died before
+        // authorizing them.
         authorize()
         for interface in interfaces where !claimed.contains(interface) {
             let code = unsafe libusb_claim_interface(handle, CInt(interface))
@@ -88,8 +89,7 @@ final class USBHandle: @unchecked Sendable {
         return 0
     }
 
-    /// An interface that is not authorized cannot be claimed either (drivers/usb/core/driver.c,
-    /// `usb_driver_claim_interface`).
+    /// An unauthorized interface cannot be claimed either (drivers/usb/core/driver.c, `usb_driver_claim_interface`).
     private func authorize(_ isAuthorized: Bool = true) {
         for name in probeGuard.tree.interfaceNames(of: facts.address) {
             probeGuard.tree.authorize(interface: name, isAuthorized)
@@ -102,9 +102,9 @@ final class USBHandle: @unchecked Sendable {
     }
 
     /// SET_CONFIGURATION. The kernel refuses it while an interface is claimed (drivers/usb/core/devio.c,
-    /// `proc_setconfig`). Interfaces of another configuration than before are new, and no driver of the host's is to see
-    /// them; those of the same one stay (`usb_reset_configuration`), and nobody is offered any. If the device has no such
-    /// configuration it keeps the one it has.
+    /// `proc_setconfig`). Interfaces of another configuration are new, and the host's drivers must not see them;
+    /// setting the same configuration keeps them (`usb_reset_configuration`), and none is offered. If the device has no
+    /// such configuration it keeps its present one.
     /// - Returns: 0 or libusb's code.
     func setConfiguration(_ value: UInt8) -> CInt {
         let makesInterfaces = value != 0 && value != configuration
@@ -128,10 +128,11 @@ final class USBHandle: @unchecked Sendable {
 
     func clearHalt(_ endpoint: UInt8) -> CInt { unsafe libusb_clear_halt(handle, endpoint) }
 
-    /// libusb lets go of the interfaces before and claims them afterwards, since the kernel would give them to its drivers.
+    /// libusb releases the interfaces before and claims them afterwards, since the kernel would give them to its
+    /// drivers.
     func reset() -> CInt { unsafe libusb_reset_device(handle) }
 
-    /// Undoes a claim that came to nothing half way. The last call.
+    /// Undoes a claim that failed halfway. The last call.
     func abandon() {
         let interfaces = claimed
         release()
@@ -140,9 +141,10 @@ final class USBHandle: @unchecked Sendable {
         close()
     }
 
-    /// Gives the device back as it was found: reset, in the configuration it had, to the kernel's drivers. The last call.
+    /// Returns the device to the kernel's drivers as it was found: reset, and in the configuration it had. The last
+    /// call.
     ///
-    /// It is reset before any driver is offered an interface: what a guest has made of it, its drivers may not like.
+    /// It is reset before any driver is offered an interface: a guest may have left it in any state.
     func giveBack(isGone: Bool, configuration: UInt8?) {
         if !isGone {
             unsafe libusb_reset_device(handle)
@@ -175,7 +177,7 @@ final class USBHandle: @unchecked Sendable {
         lock = nil
     }
 
-    /// Says what went wrong, with libusb's own name of it.
+    /// A failure with libusb's name for the error.
     static func failure(_ what: String, _ code: CInt) -> HostFailure {
         // SAFETY: libusb returns constant, NUL-terminated strings for any number.
         let name = unsafe String(cString: libusb_error_name(code))
@@ -207,14 +209,14 @@ extension USBHandle {
         return sources
     }
 
-    /// Lets libusb take what has ended, and call the transfers' callbacks from within.
+    /// Lets libusb reap what has ended; it calls the transfers' callbacks from within.
     func pump() {
         var none = timeval()
         // SAFETY: a local of this call.
         _ = unsafe libusb_handle_events_timeout_completed(context, &none, nil)
     }
 
-    /// Makes a transfer this device's.
+    /// Assigns a transfer to this device.
     @unsafe
     func adopt(_ transfer: UnsafeMutablePointer<libusb_transfer>) { unsafe transfer.pointee.dev_handle = handle }
 }

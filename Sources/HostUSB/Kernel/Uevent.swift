@@ -1,6 +1,6 @@
 // One message about a device: the kernel's own, or udev's after its rules were applied.
 
-/// What a uevent says, as far as it is looked at.
+/// The fields of a uevent that are used.
 ///
 /// The kernel sends `add@/devices/…` and then `KEY=value` texts, each ended by a NUL (lib/kobject_uevent.c,
 /// `alloc_uevent_skb`). udev sends a header and the same texts (systemd, src/libsystemd/sd-device/device-monitor.c,
@@ -19,7 +19,7 @@ struct Uevent: Hashable, Sendable {
     private static let headerBytes = 40
     private static let magic: UInt32 = 0xfeed_cafe
 
-    /// Nil for what cannot be understood.
+    /// Nil for a malformed message.
     init?(_ bytes: ArraySlice<UInt8>) {
         let texts: ArraySlice<UInt8>
         if bytes.starts(with: Array("libudev\0".utf8)) {
@@ -31,7 +31,7 @@ struct Uevent: Hashable, Sendable {
             sender = .kernel
             texts = bytes[(end + 1)...]
         }
-        // A text without its end was cut off.
+        // A text without its NUL was truncated.
         guard texts.last == 0 else { return nil }
         var values: [Substring: String] = [:]
         for text in texts.split(separator: 0) {
@@ -67,10 +67,10 @@ struct Uevent: Hashable, Sendable {
         return bytes.startIndex + offset..<bytes.startIndex + offset + length
     }
 
-    /// Whether the list of devices may have changed by what this message tells of.
+    /// Whether the list of devices may have changed.
     ///
-    /// Where udevd runs its word is awaited: then the rules' permissions and drivers are there, and who is told of a device
-    /// can open it. That a device is gone is the kernel's to say, at once.
+    /// Where udevd runs, an arrival counts once udevd reports it: by then its rules have been applied, and the receiver
+    /// can open the device. A departure counts as soon as the kernel reports it.
     func isChange(hasUdev: Bool) -> Bool {
         guard subsystem == "usb", deviceType == "usb_device" else { return false }
         return sender == .udev || !hasUdev || action == "remove"

@@ -6,18 +6,19 @@ internal import Glibc
 internal import HostIO
 internal import SystemPackage
 
-/// Why a request got no answer that counts.
+/// Why a request failed.
 enum StoreFault: Error, Equatable {
     /// xenstored answered with an error.
     case refused(Errno)
-    /// The connection broke, or was silent for too long, or is given up: nothing more can be said over it.
+    /// The connection broke, was silent for too long, or was given up: it cannot be used any more.
     case lost(Errno)
 }
 
 /// A connection, used by the store's thread only.
 ///
-/// Spoken without libxenstore, because that library closes a broken descriptor from two threads at once, tells nobody
-/// who sleeps on its pipe, queues watch events without limit, and switches SIGPIPE for the whole process at each call.
+/// Spoken without libxenstore, because that library closes a broken descriptor from two threads at once, does not wake
+/// those that sleep on its pipe, queues watch events without limit, and switches SIGPIPE for the whole process at each
+/// call.
 final class StoreConnection {
     let descriptor: CInt
     private let isSocket: Bool

@@ -1,4 +1,4 @@
-// What runs on the store's thread: connect, ask, try again, keep the watches.
+// What runs on the store's thread: connecting, requests, retries, watches.
 
 internal import Hypervisor
 internal import SystemPackage
@@ -6,11 +6,11 @@ internal import SystemPackage
 /// The store's state, confined to its thread.
 final class StoreCore {
     /// Where xenstored may be reached, best first; after the first connection only the place that it was made to: in
-    /// domain 0 the kernel's device opens although xenstored is away, and then says nothing.
+    /// domain 0 the kernel's device can be opened although xenstored is not running, and then stays silent.
     private var paths: [String]
     /// How long one call may wait for an unreachable or silent xenstored.
     private let patience: Duration
-    /// Since when xenstored has not answered: what waits behind a call that ran out of patience need not wait as long.
+    /// Since when xenstored has not answered: calls queued behind one that timed out need not wait as long.
     private var troubleSince: ContinuousClock.Instant?
     private let mailbox: StoreMailbox
     private var connection: StoreConnection?
@@ -35,7 +35,7 @@ final class StoreCore {
     /// Sends a request until it is answered: over a new connection if the old one breaks, and a few times more if
     /// xenstored is short of something for the moment.
     ///
-    /// Everything we ask may be asked twice. In a transaction a broken connection is EAGAIN: the body must run again.
+    /// All requests are idempotent. In a transaction a broken connection is EAGAIN: the body must run again.
     func call(_ message: StoreMessage, _ attempt: @autoclosure () -> String) throws(HypervisorFailure) -> [UInt8] {
         guard message.payload.count <= StoreMessage.maximumPayload else {
             throw HypervisorFailure(attempt(), .argListTooLong)
@@ -64,7 +64,7 @@ final class StoreCore {
                     throw HypervisorFailure(attempt(), .resourceTemporarilyUnavailable)
                 }
                 guard error != .timedOut, ContinuousClock.now + pause < deadline else {
-                    // Never ENOENT or EACCES, which would be taken for what xenstored says of the node.
+                    // Never ENOENT or EACCES, which would be mistaken for xenstored's answer about the node.
                     let reason = error == .timedOut ? error : .socketNotConnected
                     throw HypervisorFailure("\(attempt()): xenstored does not answer (\(error))", reason)
                 }
@@ -73,14 +73,14 @@ final class StoreCore {
         }
     }
 
-    /// Puts a watch in force.
+    /// Sets a watch.
     /// - Returns: its token.
     func watch(_ path: String, raising signal: WatchSignal) throws(HypervisorFailure) -> String {
         let token = watches.add(path, signal)
         do throws(HypervisorFailure) {
             _ = try call(StoreCore.message(StoreMessage.Kind.watch, path, token), "watch \(path)")
         } catch  where error.errno == .fileExists {
-            // The connection was made anew meanwhile, and told of all watches.
+            // The connection was remade meanwhile, with all watches.
         } catch {
             _ = watches.remove(token)
             throw error
@@ -89,13 +89,13 @@ final class StoreCore {
         return token
     }
 
-    /// Ends a watch. What xenstored says to that does not matter: its events have nobody to raise any more.
+    /// Ends a watch. xenstored's answer does not matter: there is no signal for its events any more.
     func unwatch(_ token: String) {
         guard let path = watches.remove(token), connection != nil else { return }
         _ = try? call(StoreCore.message(StoreMessage.Kind.unwatch, path, token), "unwatch \(path)")
     }
 
-    /// One connection, without retries, for the start: what is wrong then stays wrong.
+    /// One attempt to connect, without retries, for the start: what is wrong then will stay wrong.
     func connectOnce() throws(Errno) {
         if case .failure(.lost(let error)) = connected(until: .now + patience) { throw error }
     }
@@ -111,7 +111,7 @@ final class StoreCore {
         }
     }
 
-    /// The connection, made anew if need be, and then told of all watches.
+    /// The connection, remade if necessary, with all watches set again.
     private func connected(until deadline: ContinuousClock.Instant) -> Result<StoreConnection, StoreFault> {
         if let connection { return .success(connection) }
         var failure = Errno.noSuchFileOrDirectory
@@ -122,7 +122,7 @@ final class StoreCore {
                 paths = [path]
                 break
             } catch {
-                // A socket that refuses says more than a device that is not there.
+                // A socket that refuses is a better error than a missing device.
                 if error != .noSuchFileOrDirectory { failure = error }
             }
         }
@@ -142,7 +142,7 @@ final class StoreCore {
                 )
                 watches.registered(token)
             } catch {
-                // Refused (a quota): `idle` tries again each second; meanwhile the watcher looks once by itself.
+                // Refused (a quota): `idle` retries every second; the watcher reads once by itself meanwhile.
                 guard case .refused = error else { return .failure(error) }
                 watches.raise(token: token)
             }

@@ -30,7 +30,7 @@ final class StoreMailbox: Sendable {
         eventfd_write(wake, 1)
     }
 
-    /// Any thread: no wait lasts from here on, and the thread ends when the jobs are done.
+    /// Any thread: ends all waits from now on; the thread ends when the jobs are done.
     func stop() {
         state.withLock { $0.isStopping = true }
         eventfd_write(wake, 1)
@@ -47,7 +47,7 @@ final class StoreMailbox: Sendable {
         }
     }
 
-    /// Sleeps until `descriptor` is ready, a job comes, or the time is over; the caller looks which.
+    /// Sleeps until `descriptor` is ready, a job comes, or the time is over; the caller checks which.
     /// - Returns: false if the store is stopping.
     func wait(for descriptor: CInt = -1, events: CInt = POLLIN, until deadline: ContinuousClock.Instant?) -> Bool {
         if isStopping { return false }

@@ -48,7 +48,7 @@ struct StoreMessage: Equatable {
         return parts
     }
 
-    /// What an `XS_ERROR` payload says; a word that we do not know is EINVAL, as in libxenstore.
+    /// The error in an `XS_ERROR` payload; an unknown word is EINVAL, as in libxenstore.
     static func errno(_ payload: [UInt8]) -> Errno {
         errors.first { payload.elementsEqual($0.0.utf8) || payload.elementsEqual($0.0.utf8 + [0]) }?.1
             ?? .invalidArgument

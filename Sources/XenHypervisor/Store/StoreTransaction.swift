@@ -1,4 +1,4 @@
-// Transactions: run, commit, and run again when somebody else was faster.
+// Transactions: run, commit, and retry on a conflict.
 
 internal import Hypervisor
 internal import SystemPackage
@@ -6,7 +6,7 @@ internal import XenWire
 
 extension StoreCore {
     /// See `XenStore.transaction`. If the connection breaks exactly at the commit, the body runs again although its
-    /// first run may have counted: nobody can know.
+    /// first run may have been committed: that cannot be known.
     func transaction<R>(
         _ body: (any XenStoreOperations) throws(HypervisorFailure) -> R
     ) throws(HypervisorFailure) -> R {

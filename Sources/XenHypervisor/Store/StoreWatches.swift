@@ -1,8 +1,8 @@
-// The watches in force, by token, so that a new connection can be told all of them again.
+// The active watches, by token, so that they can be set again on a new connection.
 
 internal import Hypervisor
 
-/// Used by the store's thread only. An event leaves nothing behind but a raised signal, whatever their number (XSA-349).
+/// Used by the store's thread only. Events only raise a signal, whatever their number (XSA-349).
 final class StoreWatches {
     private struct Entry {
         let path: String
@@ -37,7 +37,7 @@ final class StoreWatches {
         entries.compactMap { $0.value.isRegistered ? nil : ($0.key, $0.value.path) }
     }
 
-    /// The connection is gone. What changes until the next one is there is told by each watch's initial event.
+    /// The connection is gone. Changes until the next one are covered by each watch's initial event.
     func forgetConnection() {
         for token in entries.keys { entries[token]?.isRegistered = false }
     }

@@ -1,4 +1,4 @@
-// XenStore for everybody else: async calls that become jobs of the store's thread.
+// The public face of XenStore: async calls that become jobs of the store's thread.
 
 internal import CLinux
 internal import Glibc
@@ -7,15 +7,15 @@ internal import Synchronization
 internal import SystemPackage
 internal import XenWire
 
-/// A connection to xenstored that mends itself.
+/// A connection to xenstored that reconnects by itself.
 final class XenStoreClient: XenStore, Sendable {
     private let mailbox: StoreMailbox
     private let thread: pthread_t
     /// The domain we run in, as xenstored sees the connection.
     let own: DomainID
 
-    /// Connects, or says at once why it cannot.
-    /// - Parameter patience: how long a call may wait for a xenstored that went away or says nothing.
+    /// Connects, or fails at once with the reason.
+    /// - Parameter patience: how long a call may wait for a xenstored that is gone or silent.
     init(
         paths: [String] = XenStoreClient.defaultPaths,
         patience: Duration = .seconds(60)
@@ -42,7 +42,7 @@ final class XenStoreClient: XenStore, Sendable {
 
     deinit {
         mailbox.stop()
-        // The last reference may go in a job, on the thread itself.
+        // The last reference may be released in a job, on the thread itself.
         if pthread_equal(thread, pthread_self()) != 0 {
             pthread_detach(thread)
         } else {
@@ -109,8 +109,8 @@ final class XenStoreClient: XenStore, Sendable {
         return try outcome.wait().get()
     }
 
-    /// The places libxenstore looks at, with its environment variables: xenstored's socket in its own domain, the
-    /// kernel's device elsewhere.
+    /// The places libxenstore uses, with its environment variables: xenstored's socket in its own domain, the kernel's
+    /// device elsewhere.
     static var defaultPaths: [String] {
         if let path = environment("XENSTORED_PATH") { return [path] }
         return [

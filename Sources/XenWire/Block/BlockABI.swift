@@ -37,10 +37,10 @@ public enum BlockABI: String, Sendable, CaseIterable {
 
     /// Reads the frontend's `protocol` key.
     ///
-    /// A missing key means the native ABI: blkif.h says so and Linux's blkback does it. QEMU and tapback take x86-32
+    /// A missing key means the native ABI, according to blkif.h and in Linux's blkback. QEMU and tapback take x86-32
     /// instead, for frontends older than the key; today libxl writes it for every PV guest and blkfront in HVM and PVH
     /// guests writes it itself, so only 64-bit frontends written to the header's letter are without.
-    /// - Returns: nil for a name that is none of the three.
+    /// - Returns: nil for a name that is not one of the three.
     public init?(protocolKey: String?) {
         guard let protocolKey else {
             self = .native

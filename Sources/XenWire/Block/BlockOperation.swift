@@ -13,7 +13,7 @@ public struct BlockOperation: RawRepresentable, Hashable, Sendable, CustomString
     @inlinable public static var writeBarrier: BlockOperation { BlockOperation(rawValue: 2) }
     /// `BLKIF_OP_FLUSH_DISKCACHE`.
     @inlinable public static var flushDiskCache: BlockOperation { BlockOperation(rawValue: 3) }
-    /// `BLKIF_OP_RESERVED_1`: packets of old SLES; nobody implements it.
+    /// `BLKIF_OP_RESERVED_1`: packet commands of old SLES; not implemented by anybody.
     @inlinable public static var reserved1: BlockOperation { BlockOperation(rawValue: 4) }
     /// `BLKIF_OP_DISCARD`.
     @inlinable public static var discard: BlockOperation { BlockOperation(rawValue: 5) }

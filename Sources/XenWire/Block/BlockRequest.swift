@@ -102,7 +102,7 @@ extension BlockRequest {
     /// Validates an indirect request with its segments.
     /// - Parameters:
     ///   - pages: what `raw` was checked into before.
-    ///   - segments: a private copy of the indirect pages, one behind the other.
+    ///   - segments: a private copy of the indirect pages, consecutively.
     @inlinable
     public init<Bytes: WireBytes>(
         validating raw: RawBlockRequest<Bytes>,
@@ -222,7 +222,7 @@ extension BlockRequest {
 }
 
 extension BlockRequest {
-    /// An empty flush that nobody sent: what a table of requests is filled with at birth.
+    /// An empty flush as a placeholder: the initial value in tables of requests.
     public static let unused = BlockRequest(
         kind: .flush,
         operation: .flushDiskCache,

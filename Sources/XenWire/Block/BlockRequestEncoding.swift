@@ -71,7 +71,7 @@ extension BlockABI {
         }
     }
 
-    /// Writes segments one behind the other, as they stand in a request and in an indirect page.
+    /// Writes consecutive segments, as in a request and in an indirect page.
     public static func encode(_ segments: [BlockSegment], into bytes: some WritableWireBytes, at offset: Int) {
         for (index, segment) in segments.enumerated() {
             let place = offset + index * BlockWire.segmentSize

@@ -1,6 +1,6 @@
 // What can be wrong with a block request, and the answer each wrong becomes.
 
-/// A frontend's request that will not be carried out. It is answered; the device goes on.
+/// A frontend's request that is refused. It is answered; the device continues.
 public enum BlockRequestFault: Error, Hashable, Sendable, CustomStringConvertible {
     /// No operation of blkif.h, or the reserved one.
     case unknownOperation(BlockOperation)

@@ -19,7 +19,7 @@ public struct BlockResponse: Hashable, Sendable {
         self.init(id: request.id, operation: request.operation, status: status)
     }
 
-    /// The answer to a request that is none.
+    /// The answer to a malformed request.
     @inlinable
     public init<Bytes: WireBytes>(to raw: RawBlockRequest<Bytes>, _ status: BlockStatus) {
         self.init(id: raw.id, operation: raw.answeredOperation, status: status)
@@ -40,7 +40,7 @@ public struct BlockResponse: Hashable, Sendable {
     }
 
     /// Reads a response, as the frontend does.
-    /// - Returns: nil if the status is none of the header's.
+    /// - Returns: nil if the status is not one of the header's.
     public init?(decoding bytes: some WireBytes) {
         guard let status = BlockStatus(rawValue: Int16(bitPattern: bytes.u16(10))) else { return nil }
         self.init(id: bytes.u64(0), operation: BlockOperation(rawValue: bytes.u8(8)), status: status)

@@ -7,11 +7,11 @@ public struct DiskTarget: Hashable, Sendable {
     public let path: String
     /// The path as it was written.
     public let name: String
-    /// `shared:`: other guests may write the image too, and somebody says that it is all right. It is what xm's mode
-    /// `w!` says, which xl refuses.
+    /// `shared:`: other guests may write the image too, and the administrator takes responsibility. It means the same
+    /// as xm's mode `w!`, which xl refuses.
     public let isShared: Bool
 
-    /// Words that say "raw, and through whatever serves it": libxl writes `aio` and `raw`, xm's lines have the others.
+    /// Prefixes for raw images, whatever serves them: libxl writes `aio` and `raw`, xm's lines have the others.
     private static let plainWords: Set<Substring> = ["aio", "raw", "file", "phy", "tap", "tap2", "tapdisk", "ioemu"]
     private static let formats: Set<Substring> = ["vhd", "vpc", "qcow", "qcow2", "qed", "vmdk", "vdi"]
 

@@ -62,7 +62,7 @@ public struct RawBlockRequest<Bytes: WireBytes> {
 
     /// `nr_segments` as it came: 0 … 255.
     @inlinable public var segmentCount: Int { Int(bytes.u8(1)) }
-    /// `handle`: the virtual device, which nobody looks at.
+    /// `handle`: the virtual device, which is not used.
     @inlinable public var handle: UInt16 { bytes.u16(operation == .indirect ? abi.indirectHandleOffset : 2) }
 
     /// Segment `index` (0 … 10, ours) as it came.

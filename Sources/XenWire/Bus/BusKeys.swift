@@ -27,7 +27,7 @@ public enum BusKeys {
     /// Frontend: how many queues it has; 1 … the backend's maximum.
     public static let multiQueueNumQueues = "multi-queue-num-queues"
 
-    /// What `online` says: nil is a missing node and means 0, as in Linux (xenbus_read_unsigned(…, "online", 0)).
+    /// The meaning of `online`: nil is a missing node and means 0, as in Linux (xenbus_read_unsigned(…, "online", 0)).
     public static func isOnline(_ text: String?) -> Bool { text.flatMap { UInt32(decimal: $0) } ?? 0 != 0 }
 
     /// Frontend: the folder of queue `index`, where there is more than one.

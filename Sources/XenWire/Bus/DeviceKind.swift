@@ -1,4 +1,4 @@
-// The kinds of devices, and what a kind says of a device to its guest.
+// The kinds of devices, and what each is to the guest.
 
 /// A kind of backend, as the name of its folder under `backend/`.
 public enum DeviceKind: String, Sendable, CaseIterable, CustomStringConvertible {

@@ -40,7 +40,7 @@ public struct DevicePath: Hashable, Comparable, Sendable, CustomStringConvertibl
     /// Where the frontend's half is expected: `/local/domain/7/device/vbd/51712`.
     public var frontend: String { "\(domain.home)/device/\(kind.frontendKind)/\(index)" }
 
-    /// The node that says what went wrong, as Linux's `xenbus_dev_error` names it: `error/backend/vbd/7/51712/error`.
+    /// The node for the error, as named by Linux's `xenbus_dev_error`: `error/backend/vbd/7/51712/error`.
     public var errorNode: String { "error/\(relative)/error" }
 
     /// A key of the backend's half, relative to its home: `backend/vbd/7/51712/state`.

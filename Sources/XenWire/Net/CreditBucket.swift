@@ -60,7 +60,7 @@ public struct CreditBucket: Hashable, Sendable {
             credit -= wanted
             return nil
         }
-        // A packet larger than all that can be saved would wait for ever; there is none on the wire.
+        // A packet larger than the burst would wait for ever; there is none on the wire.
         let missing = wanted - credit
         let intervals = missing / rate.bytes + (missing % rate.bytes == 0 ? 0 : 1)
         return saturating(windowStart, plus: intervals, times: interval)

@@ -118,7 +118,7 @@ extension HashSettings {
     /// Whether packets are hashed at all.
     public var isActive: Bool { algorithm != .none && !types.isEmpty }
 
-    /// The most specific hash that was asked for, of a packet; nil if there is none, and its queue is ours to choose.
+    /// The most specific hash that was asked for, of a packet; nil if there is none, so that we may choose the queue.
     public func hash(of packet: some WireBytes, headers: PacketHeaders) -> PacketHash? {
         guard algorithm == .toeplitz else { return nil }
         let ports = headers.transport == .tcp ? headers.transportOffset : nil

@@ -31,7 +31,7 @@ public enum NetRingFault: Error, Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// A packet that is not carried: every one of its slots is answered with an error, and the ring goes on.
+/// A packet that is dropped: every one of its slots is answered with an error, and the ring continues.
 public enum TransmitFault: Error, Hashable, Sendable, CustomStringConvertible {
     /// More slots after the first than `NetWire.maxFurtherSlots` (XSA-432), but not enough to be malicious.
     case tooManySlots

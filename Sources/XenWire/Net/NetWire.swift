@@ -43,7 +43,7 @@ public struct TransmitFlags: OptionSet, Hashable, Sendable {
     @inlinable public static var checksumBlank: TransmitFlags { TransmitFlags(rawValue: 1) }
     /// The data were checked already, or never left the machine.
     @inlinable public static var dataValidated: TransmitFlags { TransmitFlags(rawValue: 2) }
-    /// The packet goes on in the next request (after the extras).
+    /// The packet continues in the next request (after the extras).
     @inlinable public static var moreData: TransmitFlags { TransmitFlags(rawValue: 4) }
     /// The next slot is an extra. Looked at in a packet's first request only.
     @inlinable public static var extraInfo: TransmitFlags { TransmitFlags(rawValue: 8) }
@@ -57,7 +57,7 @@ public struct ReceiveFlags: OptionSet, Hashable, Sendable {
     @inlinable public static var dataValidated: ReceiveFlags { ReceiveFlags(rawValue: 1) }
     /// The checksum field of TCP or UDP holds only the sum of the pseudo header.
     @inlinable public static var checksumBlank: ReceiveFlags { ReceiveFlags(rawValue: 2) }
-    /// The packet goes on in the next response (after the extras).
+    /// The packet continues in the next response (after the extras).
     @inlinable public static var moreData: ReceiveFlags { ReceiveFlags(rawValue: 4) }
     /// The next response is an extra.
     @inlinable public static var extraInfo: ReceiveFlags { ReceiveFlags(rawValue: 8) }

@@ -3,7 +3,7 @@
 /// Why the headers of a packet were not followed to their end. Such a packet is carried as it is, but nothing that needs
 /// its headers can be done with it.
 public enum PacketHeaderFault: Error, Hashable, Sendable {
-    /// A header goes on behind the packet's end.
+    /// A header extends beyond the packet's end.
     case truncated
     /// A version or length that contradicts the header it stands in.
     case malformed

@@ -1,6 +1,6 @@
 // Blank checksums and segmentation, from netif.h's words to those of a TAP device and back.
 
-/// What was said of a packet does not fit the packet. It is dropped; the device goes on.
+/// A packet does not match its metadata. It is dropped; the device continues.
 public enum OffloadFault: Error, Hashable, Sendable, CustomStringConvertible {
     /// A blank checksum in a packet that has no whole TCP or UDP in it.
     case nothingToSum
@@ -10,7 +10,7 @@ public enum OffloadFault: Error, Hashable, Sendable, CustomStringConvertible {
     case unknownSegmentation(UInt8)
     /// Segmentation without a blank checksum, or a checksum outside the packet.
     case contradiction
-    /// The frontend did not say that it takes such packets.
+    /// The frontend did not announce that it accepts such packets.
     case notNegotiated
 
     public var description: String {
@@ -98,7 +98,7 @@ public struct ReceiveFeatures: OptionSet, Hashable, Sendable {
     }
 }
 
-/// A checksum that must be completed before the packet goes on (`InternetChecksum.complete`).
+/// A checksum that must be completed before the packet is forwarded (`InternetChecksum.complete`).
 public struct BlankChecksum: Hashable, Sendable {
     /// The first byte that is summed.
     public let start: Int

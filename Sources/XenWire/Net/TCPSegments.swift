@@ -1,4 +1,4 @@
-// TCP packets that a host left whole, cut into segments for those who do not do it themselves (Linux's tcp_gso_segment).
+// Segmentation of TCP packets for receivers that do not accept large ones (Linux's tcp_gso_segment).
 
 /// How one packet becomes several: each has the headers of the whole, changed, and a part of its data.
 public struct TCPSegments: Hashable, Sendable {

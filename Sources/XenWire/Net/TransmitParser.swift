@@ -38,7 +38,7 @@ public enum MulticastRequest: Hashable, Sendable {
 public struct TransmitParser: ~Copyable {
     /// What a slot made of the packet.
     public enum Step: Hashable, Sendable {
-        /// The packet goes on in the next slot. If there is none, `ended()` says what to think of that.
+        /// The packet continues in the next slot. If there is none, `ended()` says what that means.
         case needsMore
         case packet
         case multicast(MulticastRequest)
@@ -76,7 +76,7 @@ public struct TransmitParser: ~Copyable {
         firstFlags = []
     }
 
-    /// Fragments of the packet: 1 … 19. Slots without bytes are none (XSA-448).
+    /// Fragments of the packet: 1 … 19. Slots without bytes do not count (XSA-448).
     @inlinable public var fragmentCount: Int { fragments }
     /// Slots of extras behind the first.
     @inlinable public var extraCount: Int { extras }
@@ -165,7 +165,7 @@ public struct TransmitParser: ~Copyable {
         }
         let hasExtra = ExtraInfo.hasMore(word: word)
         if !hasExtra, let multicast {
-            // A request of its own kind: no data, whatever its flags say.
+            // A special request: without data, whatever its flags say.
             place = .between
             return .multicast(multicast)
         }

@@ -1,4 +1,4 @@
-// What a TAP device says of a packet in front of it (linux/virtio_net.h, `struct virtio_net_hdr`).
+// The header in front of each packet of a TAP device (linux/virtio_net.h, `struct virtio_net_hdr`).
 
 /// The 10 bytes before each frame.
 public struct VirtioNetHeader: Hashable, Sendable {
@@ -27,7 +27,7 @@ public struct VirtioNetHeader: Hashable, Sendable {
 
     public var flags: Flags
     public var segmentKind: Kind
-    /// Bytes that are put into one piece of memory by who takes the packet.
+    /// Bytes that the receiver makes contiguous.
     public var headerLength: UInt16
     public var segmentSize: UInt16
     public var checksumStart: UInt16

@@ -10,8 +10,8 @@ public protocol WireBytes: ~Copyable {
     func u16(_ offset: Int) -> UInt16
     func u32(_ offset: Int) -> UInt32
     func u64(_ offset: Int) -> UInt64
-    /// Calls `body` with `count` 64-bit numbers one behind the other. Checks the range once, where `u64` in a loop would
-    /// check it each time.
+    /// Calls `body` with `count` consecutive 64-bit numbers. Checks the range once, where `u64` in a loop would check
+    /// it each time.
     func forEachU64(_ offset: Int, count: Int, _ body: (UInt64) -> Void)
 }
 
@@ -23,8 +23,8 @@ public protocol WritableWireBytes: WireBytes, ~Copyable {
     func set64(_ value: UInt64, at offset: Int)
 }
 
-/// Sixteen bytes as two numbers in little-endian order: a response on its way to a ring, without a detour through memory.
-/// Bytes that nobody set are 0, so that nothing of ours leaks in padding (XSA-216).
+/// Sixteen bytes as two numbers in little-endian order: a response on its way to a ring, without a detour through
+/// memory. Bytes that were not set are 0, so that padding leaks nothing (XSA-216).
 public struct WireWords: Hashable, Sendable {
     public var low: UInt64
     public var high: UInt64

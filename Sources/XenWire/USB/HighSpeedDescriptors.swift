@@ -23,7 +23,7 @@ public enum USBDescriptorFault: Error, Hashable, Sendable, CustomStringConvertib
     }
 }
 
-/// All that a SuperSpeed device says of itself, rewritten to what a USB 2.0 device may say (USB 2.0, 9.6; USB 3.2, 9.6):
+/// A SuperSpeed device's descriptors, rewritten to those of a USB 2.0 device (USB 2.0, 9.6; USB 3.2, 9.6):
 ///
 /// | SuperSpeed | high speed |
 /// | --- | --- |
@@ -38,8 +38,8 @@ public enum USBDescriptorFault: Error, Hashable, Sendable, CustomStringConvertib
 /// that the guest takes the one of mass storage; of a camera the fastest ones. If none is left that can do anything, the
 /// device is refused.
 ///
-/// What remains is the bus itself: the device goes on in packets of 1024, and whoever carries its bulk transfers must make
-/// two of each.
+/// What remains is the bus itself: the device still uses packets of 1024, and whoever carries its bulk transfers must
+/// make two of each.
 public struct HighSpeedDescriptors: Sendable {
     /// The device descriptor, 18 bytes.
     public let device: [UInt8]
@@ -196,7 +196,7 @@ private struct Setting {
         self.bytes += bytes
     }
 
-    /// What the endpoint moves in a microframe, by the most exact of the descriptors that say so.
+    /// The bytes that the endpoint transfers in a microframe, according to the most specific descriptor.
     private static func bytesPerInterval(
         _ endpoint: USBDescriptor,
         _ companion: USBDescriptor?,

@@ -14,7 +14,7 @@ public struct IsochronousPacket: Hashable, Sendable {
 }
 
 /// What became of one packet: a Linux errno, as the guest's driver reads it from its own `iso_frame_desc[i].status`.
-/// xen-hcd does not translate it. Before a packet was tried usbcore has it say -EXDEV.
+/// xen-hcd does not translate it. usbcore initialises a packet's status to -EXDEV.
 public struct PacketStatus: RawRepresentable, Hashable, Sendable {
     public let rawValue: Int32
     @inlinable public init(rawValue: Int32) { self.rawValue = rawValue }
@@ -78,7 +78,7 @@ public struct IsochronousPackets<Bytes: WireBytes> {
         )
     }
 
-    /// What the descriptor says of packet `index` (below `count`, ours), as a frontend reads it.
+    /// Packet `index` (below `count`, ours) in the descriptor, as a frontend reads it.
     @inlinable
     public func outcome(_ index: Int) -> (byteCount: UInt32, status: PacketStatus) {
         precondition(UInt(bitPattern: index) < UInt(bitPattern: count))

@@ -1,6 +1,6 @@
 // What can be wrong with an URB, and the answer each wrong becomes.
 
-/// A frontend's URB that will not be carried out. It is answered; the controller goes on.
+/// A frontend's URB that is refused. It is answered; the controller continues.
 public enum URBFault: Error, Hashable, Sendable, CustomStringConvertible {
     /// Port 0, or one that the controller does not have.
     case port(UInt8, count: Int)

@@ -12,19 +12,21 @@
 ///   order, each exactly once; the URB is done for the guest when *its* answer comes, the unlink's own answer only
 ///   frees its id. Ids are used again as soon as their answer is out, so an unlink concerns requests before it in the
 ///   ring only.
-/// - The driver gives each port's reset, suspend and resume 10 to 20 ms and tells nobody; see `USBPipe.device`.
-/// - A backend must have let go of all grants of an URB when its answer becomes visible ("backend didn't release
-///   grant" is the end of the controller).
+/// - The driver gives each port's reset, suspend and resume 10 to 20 ms without telling the backend; see
+///   `USBPipe.device`.
+/// - A backend must have released all grants of an URB when its answer becomes visible ("backend didn't release grant"
+///   is the end of the controller).
 public struct URBRequest: Hashable, Sendable {
     public enum Kind: Hashable, Sendable {
-        /// usbcore makes control pipes to endpoint 0 only, but for the rare device that has another control endpoint.
+        /// usbcore makes control pipes to endpoint 0 only, except for the rare device that has another control
+        /// endpoint.
         case control(SetupPacket)
         case bulk
         /// - Parameter interval: milliseconds, at high speed microframes: advice.
         case interrupt(interval: UInt16)
         /// - Parameters:
         ///   - interval: as above.
-        ///   - startFrame: advice; Linux's drivers say 0 (as soon as possible).
+        ///   - startFrame: a hint; Linux's drivers pass 0 (as soon as possible).
         ///   - packetCount: 1 … `USBWire.maxPackets`.
         case isochronous(interval: UInt16, startFrame: UInt16, packetCount: Int)
         /// Takes the URB of this id back.
@@ -53,7 +55,7 @@ public struct URBRequest: Hashable, Sendable {
     @inlinable public var direction: USBDirection { pipe.direction }
     @inlinable public var endpoint: USBEndpointAddress { pipe.address }
 
-    /// Bytes to move: of a control request what its setup packet says, of others the whole buffer.
+    /// Bytes to transfer: wLength of a control request's setup packet, otherwise the whole buffer.
     @inlinable public var transferByteCount: Int {
         if case .control(let setup) = kind { Int(setup.length) } else { byteCount }
     }
@@ -100,7 +102,7 @@ public struct URBRequest: Hashable, Sendable {
         return count &* USBWire.packetDescriptorSize
     }
 
-    /// An unlink of nothing that nobody sent: what a table of requests is filled with at birth.
+    /// An unlink of nothing as a placeholder: the initial value in tables of requests.
     public static let unused = URBRequest(kind: .unlink(0), pipe: USBPipe(rawValue: 0x21), id: 0)
 }
 
@@ -147,7 +149,7 @@ extension URBRequest {
         case .control:
             let setup = raw.setup
             guard Int(setup.length) <= byteCount else { throw .setupLength(setup.length, buffer: byteCount) }
-            // Without data the direction means nothing, and drivers say either.
+            // Without data the direction is meaningless, and drivers use either.
             guard setup.length == 0 || setup.direction == raw.pipe.direction else { throw .setupDirection }
             return .control(setup)
         case .isochronous:

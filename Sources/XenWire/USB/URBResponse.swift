@@ -24,13 +24,13 @@ public struct URBStatus: RawRepresentable, Hashable, Sendable, CustomStringConve
     @inlinable public static var babble: URBStatus { URBStatus(rawValue: -75) }
     /// `USBIF_STATUS_SHUTDOWN`, -ESHUTDOWN: the device or the port is gone.
     @inlinable public static var shutdown: URBStatus { URBStatus(rawValue: -108) }
-    /// -ECONNRESET: taken back by an unlink. Not in the header: a frontend that unlinked has its own word for it
+    /// -ECONNRESET: cancelled by an unlink. Not in the header: a frontend that unlinked has its own word for it
     /// (xen-hcd's `urbp->status`) and does not look; older ones want the errno.
     @inlinable public static var unlinked: URBStatus { URBStatus(rawValue: -104) }
     /// -ENOENT: the answer to an unlink of an id that is not in flight. xen-hcd does not look at answers to unlinks.
     @inlinable public static var notFound: URBStatus { URBStatus(rawValue: -2) }
 
-    /// The status that says the same as this Linux errno (negative) and survives xen-hcd.
+    /// The status with the meaning of this Linux errno (negative) that survives xen-hcd.
     @inlinable
     public init(errno: Int32) {
         switch errno {

@@ -1,4 +1,4 @@
-// What a device says of itself: descriptors walked, and configurations read into values.
+// A device's descriptors: iteration, and configurations read into values.
 
 /// One descriptor: `bLength` bytes, the second of which is its type.
 public struct USBDescriptor: Hashable, Sendable {
@@ -17,8 +17,8 @@ public struct USBDescriptor: Hashable, Sendable {
     public func u16(_ offset: Int) -> UInt16 { UInt16(u8(offset)) | UInt16(u8(offset &+ 1)) &<< 8 }
 }
 
-/// The descriptors that lie one behind the other in `bytes`. Ends at the first that is no descriptor: one that does not
-/// even have its head, or is longer than what is left. So it ends, whatever a device says.
+/// The consecutive descriptors in `bytes`. Ends at the first malformed one, which lacks its head or is longer than what
+/// is left. So it always ends, whatever a device sends.
 public struct USBDescriptorSequence: Sequence, IteratorProtocol, Sendable {
     private let bytes: [UInt8]
     private var place = 0
@@ -78,7 +78,7 @@ public struct USBDeviceDescriptor: Hashable, Sendable {
 
 /// A configuration with all of its interfaces (USB 2.0, 9.6.3 and on).
 public struct USBConfiguration: Hashable, Sendable {
-    /// `bConfigurationValue`: what SET_CONFIGURATION says.
+    /// `bConfigurationValue`: the value for SET_CONFIGURATION.
     public let value: UInt8
     public let attributes: UInt8
     /// As the descriptors list them: alternate settings one by one.

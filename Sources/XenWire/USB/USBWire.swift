@@ -26,7 +26,7 @@ public enum USBWire {
     @inlinable static var segmentsOffset: Int { 20 }
     /// Bytes of a granted page.
     @inlinable public static var pageSize: Int { 4096 }
-    /// Bytes of the largest URB: 16 whole pages. `buffer_length` has 16 bits and says 0 then; see `URBRequest`.
+    /// Bytes of the largest URB: 16 whole pages. `buffer_length` has 16 bits and is 0 then; see `URBRequest`.
     @inlinable public static var maxBytes: Int { 65536 }
     /// Linux's `struct usb_iso_packet_descriptor`, which usbif.h does not describe but xen-hcd grants as it stands.
     @inlinable public static var packetDescriptorSize: Int { 16 }
@@ -96,7 +96,7 @@ public struct USBEndpointAddress: RawRepresentable, Hashable, Sendable, CustomSt
     public var description: String { "endpoint \(number) \(direction)" }
 }
 
-/// `USBIF_SPEED_*`: what a connection event says of a port. The header has nothing faster.
+/// `USBIF_SPEED_*`: a port's speed in a connection event. The header has nothing faster.
 public enum USBIFSpeed: UInt8, Sendable, CaseIterable {
     /// Nothing is plugged in.
     case none = 0
