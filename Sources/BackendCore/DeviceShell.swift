@@ -222,10 +222,10 @@ extension DeviceShell {
             return try await marked { () async throws(BackendFailure) in try await connect(isTakeover: isTakeover) }
         } catch {
             await disconnect()
-            // A new frontend's fault is permanent. A takeover cannot tell: a port that is still the dead predecessor's
-            // looks like a wrong one.
+            // A new frontend's fault is permanent, and who has what it asks for is named, for somebody to decide. A
+            // takeover cannot tell: a port that is still the dead predecessor's looks like a wrong one.
             guard !isTakeover, error.mayPass else { throw error }
-            guard error.kind != .frontend else { throw BackendFailure(error.kind, error.text, mayPass: false) }
+            guard error.kind == .host else { throw BackendFailure(error.kind, error.text, mayPass: false) }
             life.log.failure(error.text)
             throw error
         }
