@@ -20,6 +20,10 @@ private final class FolderOfCards: Sendable {
     let root: URL
     /// Whether cards do not come back from a reset.
     let failsResets = Mutex(false)
+    /// As long as there is one, drivers do not let go: the writer waits for it.
+    let holdsDrivers = Mutex<DispatchSemaphore?>(nil)
+    /// Writers that wait.
+    let waiting = Mutex(0)
 
     init() throws {
         root = FileManager.default.temporaryDirectory.appendingPathComponent("broker-pci-\(UUID().uuidString)")
@@ -60,7 +64,12 @@ private final class FolderOfCards: Sendable {
             switch path.lastComponent?.string {
             case "driver_override": try? Data(text.utf8).write(to: URL(fileURLWithPath: path.string))
             case "reset": if failsResets.withLock({ $0 }) { throw .ioError }
-            case "unbind": try? FileManager.default.removeItem(at: file("devices/\(text)/driver"))
+            case "unbind":
+                if let gate = holdsDrivers.withLock({ $0 }) {
+                    waiting.withLock { $0 += 1 }
+                    gate.wait()
+                }
+                try? FileManager.default.removeItem(at: file("devices/\(text)/driver"))
             case "bind": bind(text, path.removingLastComponent().lastComponent?.string ?? "")
             default:
                 let override = try? String(contentsOf: file("devices/\(text)/driver_override"), encoding: .utf8)
@@ -134,6 +143,52 @@ struct PCITests {
         #expect(try stub.tree.device(card).driver == "pciback")
         cards.failsResets.withLock { $0 = false }
         #expect(try await call(PCIAssignableRemove(card: "08:05.0", rebind: true)).card.driver == "e1000e")
+    }
+
+    /// A driver that does not let go is the caller's to wait for, and nobody else's.
+    @Test func aKernelThatHangsHoldsNobodyElseUp() async throws {
+        let gate = DispatchSemaphore(value: 0)
+        cards.holdsDrivers.withLock { $0 = gate }
+        let hiding = Task { try await call(PCIAssignableAdd(card: "08:05.0")).card.driver }
+        try await eventually("the driver is asked to let go") { cards.waiting.withLock { $0 } == 1 }
+        #expect(try await call(PCIList(domain: "7")).cards.isEmpty)
+        #expect(try await call(PCICheck(card: "08:06.0")).card.address == "0000:08:06.0")
+        cards.holdsDrivers.withLock { $0 = nil }
+        gate.signal()
+        #expect(try await hiding.value == "pciback")
+    }
+
+    /// `[kernel] autoprobe = "off"` and `bind = ["pci"]`.
+    @Test func cardsThatAreTheKernelsToServe() async throws {
+        let bus = FileManager.default.temporaryDirectory.appendingPathComponent("bus-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: bus) }
+        let driver = bus.appendingPathComponent("drivers/xen-pciback")
+        try FileManager.default.createDirectory(at: driver, withIntermediateDirectories: true)
+        let (bind, autoprobe) = (driver.appendingPathComponent("bind"), bus.appendingPathComponent("drivers_autoprobe"))
+        try Data().write(to: bind)
+        try Data("1\n".utf8).write(to: autoprobe)
+        var setting = broker.setting
+        setting.kernelBackends = KernelBackends(bus: FilePath(bus.path))
+        let kernels = Broker(
+            loop: host.loop,
+            hypervisor: host.dom0,
+            setting: setting,
+            classes: DeviceClasses(all: []),
+            kernelKinds: [.pci],
+            log: host.log
+        )
+        var configuration = Configuration()
+        configuration.kernel.autoprobe = .off
+        await kernels.settleHost(configuration)
+        #expect(try String(contentsOf: autoprobe, encoding: .utf8).first == "0")
+        try await give("0000:08:05.0", to: 7)
+        try await host.dom0.store.write("backend/pci/7/0/frontend", "/local/domain/7/device/pci/0")
+        let run = Task(executorPreference: host.loop) { await kernels.run() }
+        try await eventually("the kernel's driver is given the guest's bus") {
+            try String(contentsOf: bind, encoding: .utf8) == "pci-7-0"
+        }
+        await kernels.stop()
+        await run.value
     }
 
     @Test func theIOMMUIsSeenInTheFirmwaresTables() throws {
