@@ -156,7 +156,7 @@ private func usbClasses(_ configuration: Configuration) -> [any DeviceClass] {
 private func pciClasses(_ configuration: Configuration) -> [any DeviceClass] {
     guard configuration.pci.pci else { return [] }
     let run = RunDirectory(configuration.runDirectory ?? "/run/xenbackd")
-    return [PCIClass(host: KernelPCIHost(.ofThisHost, locks: run.pciLocks))]
+    return [PCIClass(host: KernelPCIHost(.ofThisHost, locks: run.pciLocks), settings: configuration.pci.settings)]
 }
 
 extension PCIStub {

@@ -146,14 +146,22 @@ public actor PCIFrontend: PVFrontend {
     /// Puts an operation into the page, whatever it is, and waits for its answer, however long that takes.
     /// - Throws: `pci` if it is answered with an error, `closed` if the page goes away first.
     public func operate(_ operation: PCIFrontOperation) async throws(FrontendFailure) -> PCIAnswer {
-        if isOperating { await withCheckedContinuation { queue.append($0) } }
+        // The bodies look again: other jobs of this actor, and events, may come before them.
+        while isOperating {
+            await withCheckedContinuation { next in if isOperating { queue.append(next) } else { next.resume() } }
+        }
         isOperating = true
-        defer { if queue.isEmpty { isOperating = false } else { queue.removeFirst().resume() } }
+        defer {
+            isOperating = false
+            if !queue.isEmpty { queue.removeFirst().resume() }
+        }
         guard let page, let port else { throw .closed }
         page.put(operation)
         link.events?.notify(port)
         while page.isActive {
-            await withCheckedContinuation { answered = $0 }
+            await withCheckedContinuation { waiting in
+                if page.isActive, self.page === page { answered = waiting } else { waiting.resume() }
+            }
             guard self.page === page else { throw .closed }
         }
         let answer = page.answer(to: operation)

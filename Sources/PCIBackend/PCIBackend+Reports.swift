@@ -1,6 +1,8 @@
 // What a guest's PCI buses tell about themselves.
 
 internal import BackendCore
+internal import HostIO
+internal import Synchronization
 internal import XenWire
 
 extension PCIBackend {
@@ -15,12 +17,10 @@ extension PCIBackend {
         functions.functions = failed
         report.body = .functions(functions)
         guard let queue else { return report }
-        // While its loop waits for a card, the queue cannot be asked.
-        if let late = queue.facts.activity.late {
-            report.phase = "waiting for \(late)"
+        guard let account = await account(of: queue) else {
+            if let late = queue.facts.activity.late { report.phase = "waiting for \(late)" }
             return report
         }
-        let account = await queue.account()
         report.lastFault = account.lastFault ?? report.lastFault
         report.lastFailure = account.lastFailure ?? report.lastFailure
         report.latency = account.metrics.latency
@@ -29,4 +29,19 @@ extension PCIBackend {
         report.body = .functions(functions)
         return report
     }
+
+    /// What the queue tells; nil while its loop stands still with a card, where nobody who asks must wait.
+    private func account(of queue: PCIQueue) async -> PCIQueue.Account? {
+        let answer = LateAnswer()
+        Task(executorPreference: environment.controlLoop) { answer.put(await queue.account()) }
+        await environment.controlLoop.wait { answer.account != nil || queue.facts.activity.late != nil }
+        return answer.account
+    }
+}
+
+/// What a queue told, when it did.
+private final class LateAnswer: Sendable {
+    private let told = Mutex<PCIQueue.Account?>(nil)
+    var account: PCIQueue.Account? { told.withLock { $0 } }
+    func put(_ account: PCIQueue.Account) { told.withLock { $0 = account } }
 }

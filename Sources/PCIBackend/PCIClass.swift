@@ -67,4 +67,15 @@ public struct PCIQuirkRule: Hashable, Sendable {
         self.product = product
         self.quirk = quirk
     }
+
+    /// Parses `8086:10d3 e0:2:ff`: vendor and product, then register, bytes and bits, all of it hexadecimal.
+    public init?(_ text: String) {
+        let words = text.split(separator: " ")
+        guard words.count == 2, let quirk = try? PCIQuirk(parsing: String(words[1])) else { return nil }
+        let halves = words[0].split(separator: ":", omittingEmptySubsequences: false)
+        guard halves.count == 2, halves.allSatisfy({ $0.utf8.count == 4 && $0.allSatisfy(\.isHexDigit) }),
+            let vendor = UInt16(halves[0], radix: 16), let product = UInt16(halves[1], radix: 16)
+        else { return nil }
+        self.init(vendor: vendor, product: product, quirk)
+    }
 }

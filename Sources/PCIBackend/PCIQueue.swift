@@ -12,7 +12,7 @@ internal import XenWire
 /// A configuration access is a system call that usually takes microseconds and that may hang with the card. It is made where
 /// the event arrives, without a detour over another thread, and so the loop is nobody else's. Cards are there before a
 /// frontend is, and stay when it goes.
-actor PCIQueue {
+final actor PCIQueue {
     nonisolated let facts: PCIQueueFacts
     var cards: [PCIGuestCard] = []
     var bus: PCIVirtualBus

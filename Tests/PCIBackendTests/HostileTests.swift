@@ -257,6 +257,41 @@ internal import XenWire
         _ = try host.take(address, owner: "backend/pci/8/0", isTakeover: false)
     }
 
+    /// sysfs's files fail, or read short: the guest is told, the log once.
+    @Test func aHostThatFailsIsAnErrorOfTheOperation() async throws {
+        let scene = try await PCIScene()
+        let card = try scene.card()
+        card.failAccesses(true)
+        for _ in 0..<5 {
+            await scene.refuses(.operationFailed) { _ = try await scene.frontend.read(Cards.first, 0, 4) }
+            await scene.refuses(.operationFailed) { try await scene.frontend.write(6, to: Cards.first, 4, 2) }
+            await scene.refuses(.operationFailed) { _ = try await scene.frontend.enableMSI(Cards.first) }
+        }
+        #expect(scene.log.count("configuration space cannot be read") == 1)
+        #expect(scene.interrupts.isEmpty)
+        card.failAccesses(false)
+        _ = try await scene.frontend.enableMSI(Cards.first)
+        #expect(try await scene.backendKey("state") == "4")
+        try await scene.end()
+    }
+
+    /// Virtual functions share their device's number with others that they have nothing to do with.
+    @Test func aVirtualFunctionWhoseParentGoes() async throws {
+        let parent = Cards.host(PCIAddress(bus: 8, device: 0, function: 0)!)
+        let scene = try await PCIScene([Cards.network, Cards.second]) {
+            SimulatedPCICard($0, virtualFunctionOf: parent)
+        }
+        #expect(try await scene.backendKey("vdev-0") == "0000:00:00.00")
+        #expect(try await scene.backendKey("vdev-1") == "0000:00:01.00")
+        _ = try await scene.frontend.enableMSI(Cards.first)
+        for address in [Cards.network, Cards.second] { scene.cards.unplug(Cards.host(address)) }
+        await scene.refuses(.deviceNotFound) { _ = try await scene.frontend.read(Cards.first, 0, 4) }
+        await scene.refuses(.deviceNotFound) { try await scene.frontend.write(6, to: Cards.first, 4, 2) }
+        #expect(try await scene.backendKey("state") == "4")
+        try await scene.remove()
+        #expect(scene.interrupts.isEmpty)
+    }
+
     @Test func aHostThatHangsIsWaitedFor() async throws {
         let scene = try await PCIScene()
         let card = try scene.card()

@@ -1,6 +1,7 @@
 // Settings about PCI cards and about the kernel's own backends.
 
-internal import XenWire
+public import PCIBackend
+public import XenWire
 
 extension Configuration {
     /// `[pci]`
@@ -10,8 +11,20 @@ extension Configuration {
         /// Cards that no driver of the host gets: `08:05.0`, `0000:08:05.*`, `08:*.*`. Read when they are hidden: what
         /// makes no sense is a warning then, and keeps nothing from starting.
         public var hide: [String] = []
+        /// How cards are laid out in guests.
+        public var layout = PCIBusMode.virtual
+        /// Registers that guests may write beside the policy's: `8086:10d3 e0:2:ff` (vendor, product; register, bytes,
+        /// bits).
+        public var quirks: [PCIQuirkRule] = []
+        /// Whether a card that failed for good is told to whoever ends guests for it (`aerState`).
+        public var failGuestOnError = false
 
         public init() {}
+
+        /// As the device class takes them.
+        var settings: PCISettings {
+            PCISettings(mode: layout, quirks: quirks, failsGuestOnError: failGuestOnError)
+        }
     }
 
     /// `[kernel]`
@@ -46,6 +59,17 @@ extension Configuration.PCI {
         self.init()
         pci = try table.boolean("pci") ?? pci
         hide = try table.strings("hide") ?? hide
+        layout = try table.choice("layout", PCIBusMode.allCases) ?? layout
+        failGuestOnError = try table.boolean("fail-guest-on-error") ?? failGuestOnError
+        for text in try table.strings("quirks") ?? [] {
+            guard let quirk = PCIQuirkRule(text) else {
+                throw table.error(
+                    "'\(text)' is no quirk; one looks like 8086:10d3 e0:2:ff (vendor:product register:bytes:bits)",
+                    at: "quirks"
+                )
+            }
+            quirks.append(quirk)
+        }
     }
 }
 

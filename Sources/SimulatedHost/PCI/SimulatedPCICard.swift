@@ -47,6 +47,7 @@ public final class SimulatedPCICard: Sendable {
         var isPlugged = true
         var isHanging = false
         var resetFails = false
+        var accessFails = false
         var ledger = Ledger()
     }
 
@@ -61,6 +62,7 @@ public final class SimulatedPCICard: Sendable {
     /// - Parameters:
     ///   - windows: from BAR 0 on; one of 64 bits takes two.
     ///   - rows: of the MSI-X table, which is in BAR 0.
+    ///   - parent: the card that it is a virtual function of.
     public init(
         _ address: PCIBusAddress,
         vendor: UInt16 = 0x8086,
@@ -72,7 +74,8 @@ public final class SimulatedPCICard: Sendable {
         ],
         hasMSI: Bool = true,
         rows: Int = 5,
-        interrupt: UInt32 = 17
+        interrupt: UInt32 = 17,
+        virtualFunctionOf parent: PCIBusAddress? = nil
     ) {
         var space = SimulatedSpace(vendor, product, classCode)
         space.addWindows(windows)
@@ -80,6 +83,7 @@ public final class SimulatedPCICard: Sendable {
         var facts = PCIDeviceFacts(address: address, vendor: vendor, product: product, classCode: classCode)
         facts.interrupt = interrupt
         facts.driver = "pciback"
+        facts.physicalFunction = parent
         facts.windows = space.resources
         self.facts = facts
         initial = space.bytes
@@ -98,6 +102,8 @@ public final class SimulatedPCICard: Sendable {
     public func goOn() { state.withLock { $0.isHanging = false } }
     /// Whether resets fail from now on.
     public func failResets(_ fails: Bool) { state.withLock { $0.resetFails = fails } }
+    /// Whether the host refuses accesses from now on.
+    public func failAccesses(_ fails: Bool) { state.withLock { $0.accessFails = fails } }
     public var ledger: Ledger { state.withLock { $0.ledger } }
     /// The whole space, as the card itself has it.
     public var bytes: [UInt8] { state.withLock { $0.bytes } }
@@ -161,14 +167,15 @@ public final class SimulatedPCICard: Sendable {
             throw HostFailure(.invalid, "\(facts.address) has no \(count) bytes at \(offset)")
         }
         while true {
-            let result: Result?? = state.withLock { state in
-                if state.isHanging { return .none }
-                return .some(state.isPlugged ? body(&state) : nil)
+            let outcome: Swift.Result<Result, HostFailure>? = state.withLock { state in
+                if state.isHanging { return nil }
+                guard state.isPlugged else { return .failure(HostFailure(.notFound, "\(facts.address) is gone")) }
+                guard !state.accessFails else {
+                    return .failure(HostFailure(.host, "\(facts.address)'s configuration space cannot be read: EIO"))
+                }
+                return .success(body(&state))
             }
-            if let result {
-                guard let result else { throw HostFailure(.notFound, "\(facts.address) is gone") }
-                return result
-            }
+            if let outcome { return try outcome.get() }
             pauseForHost()
         }
     }
