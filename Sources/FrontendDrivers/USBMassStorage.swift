@@ -135,10 +135,17 @@ public actor USBMassStorage {
     }
 
     private func begin() async {
-        if isBusy {
-            await withCheckedContinuation { waiting.append($0) }
-        } else {
+        if !isBusy {
             isBusy = true
+            return
+        }
+        await withCheckedContinuation { continuation in
+            if isBusy {
+                waiting.append(continuation)
+            } else {
+                isBusy = true
+                continuation.resume()
+            }
         }
     }
 
