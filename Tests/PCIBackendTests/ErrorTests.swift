@@ -34,7 +34,7 @@ internal import XenWire
         if isConfigured {
             #expect(try await eventually { try await scene.backendKey("aerState") == "aerfail" })
         } else {
-            #expect(scene.log.count("FAILED_RECOVERY") == 1)
+            #expect(await eventually { scene.log.count("FAILED_RECOVERY") == 1 })
             #expect(try await scene.backendKey("aerState") == nil)
         }
         #expect(try await scene.backendKey("state") == "4")
