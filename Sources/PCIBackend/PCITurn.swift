@@ -86,7 +86,9 @@ extension PCIQueue {
             return PCIAnswer(value: value)
         case .enableMSI: return try enableMSI(index)
         case .disableMSI:
-            if cards[index].interrupts.isMSI { disableInterrupts(index) }
+            // Linux says this when it ends MSI-X, too: `msix_enabled` is cleared before its Xen code asks which kind it was
+            // (arch/x86/pci/xen.c, xen_pv_teardown_msi_irqs). Refused to end, the next enabling would be a second one.
+            if cards[index].interrupts != .line { disableInterrupts(index) }
             return PCIAnswer()
         case .enableMSIX(let entries): return try enableMSIX(index, entries)
         case .disableMSIX:
