@@ -44,8 +44,8 @@ extension BlockBackend {
     /// `physical-device`.
     private func refuseKernelsBackend() async throws(BackendFailure) {
         guard path.kind == .vbd else { return }
-        let name = "vbd-\(path.domain)-\(path.index)"
-        guard await environment.controlLoop.blocking({ DiskSite.isServedByKernel(name) }) else { return }
+        let path = path
+        guard await environment.controlLoop.blocking({ KernelBackends().has(path) }) else { return }
         throw BackendFailure(
             .busy,
             "\(path): the kernel's xen-blkback has taken this disk; rmmod xen-blkback, or keep it from probing by itself"

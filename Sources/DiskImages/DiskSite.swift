@@ -52,9 +52,6 @@ public struct DiskSite: Sendable {
         return linux_device(major, minor)
     }
 
-    /// Whether the kernel's own block backend serves a device, by its name on the xen-backend bus: `vbd-7-51712`.
-    public static func isServedByKernel(_ busName: String) -> Bool { KernelStorage().hasDriver(busName) }
-
     /// Refuses an image that another guest or the host itself uses in an incompatible way.
     func refuse(_ options: ImageOptions, _ storage: some HostStorage) throws(ImageFailure) {
         if options.access == .shared { return }

@@ -68,11 +68,6 @@ struct KernelStorage: HostStorage {
         return parts.count == 2 ? linux_device(parts[0], parts[1]) : nil
     }
 
-    /// Whether a driver of the kernel has a device of the xen-backend bus, such as `vbd-7-51712`.
-    func hasDriver(_ busName: String) -> Bool {
-        !KernelText.names(in: "\(system)/bus/xen-backend/devices/\(busName)/driver").isEmpty
-    }
-
     /// mountinfo: `36 35 98:0 /root /mount/point options [optional]… - type source options` (proc_pid_mountinfo(5)).
     func mounts() -> [StorageMount] {
         KernelText.lines(of: mountTable).compactMap { line in

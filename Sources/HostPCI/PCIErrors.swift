@@ -39,7 +39,7 @@ public struct PCIErrorEvent: Hashable, Sendable {
 
 /// A watch of cards' errors, on until it is ended.
 public protocol PCIErrorWatch: AnyObject, Sendable {
-    /// Called on the watch's loop; `changed` is not called any more.
+    /// Called on the watch's loop; `reported` is not called after it.
     func end()
 }
 

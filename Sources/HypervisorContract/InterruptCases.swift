@@ -28,7 +28,7 @@ extension HypervisorContract {
                     try interrupts.map(MessageInterrupt(nowhere, row: row), for: domain)
                 }
                 // ENODEV
-                try expectEqual(failure.errno, Errno(rawValue: 19), "the error")
+                try expectEqual(failure.errno, .operationNotSupportedByDevice, "the error")
             }
         },
         ContractCase("interrupts: what is not mapped cannot be unmapped") { subject in

@@ -5,7 +5,6 @@ internal import HostIO
 internal import HostPCI
 internal import Hypervisor
 internal import Logging
-internal import SystemPackage
 internal import XenWire
 
 extension PCIBackend {
@@ -34,12 +33,9 @@ extension PCIBackend {
     /// Two backends on one page answer each other's operations, and our 5 would close the kernel's device: nothing is written
     /// while it has the guest's buses.
     private func awaitKernel() async throws(BackendFailure) {
-        let directory = FilePath("/sys/bus/xen-backend/devices/pci-\(path.domain)-\(path.index)")
+        let path = path
         try await wait(for: "the kernel's xen-pciback to let go") { () async throws(BackendFailure) in
-            let isTaken = await environment.controlLoop.blocking {
-                (try? Files.names(in: directory))?.contains("driver") ?? false
-            }
-            guard isTaken else { return }
+            guard await environment.controlLoop.blocking({ KernelBackends().has(path) }) else { return }
             throw BackendFailure(
                 .busy,
                 "\(path): the kernel's xen-pciback has taken the guest's buses; keep it from probing by itself"

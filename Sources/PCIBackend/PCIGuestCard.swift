@@ -107,7 +107,9 @@ struct PCIInterruptLayout: Hashable, Sendable {
     init(_ space: PCIConfigurationBytes, _ windows: [PCIResource]) {
         let capabilities = space.capabilities.filter { !$0.isExtended }
         msi = capabilities.first { $0.id == PCICapability.msi }?.offset
-        guard let table = capabilities.first(where: { $0.id == PCICapability.msix }), table.offset + 12 <= 256 else {
+        guard let table = capabilities.first(where: { $0.id == PCICapability.msix }),
+            table.offset + 12 <= min(256, space.bytes.count)
+        else {
             (msix, rows, tableBase) = (nil, nil, nil)
             return
         }

@@ -132,9 +132,9 @@ extension PCIQueue {
     }
 
     private static func advice(_ error: Errno) -> String {
-        switch error.rawValue {
-        case 19: "; is the card assigned to the domain (xl pci-list), and does Xen know it?"
-        case 61: "; the card must be hidden by xen-pciback, which prepares its MSI-X"
+        switch error {
+        case .operationNotSupportedByDevice: "; is the card assigned to the domain (xl pci-list), and does Xen know it?"
+        case .noData: "; the card must be hidden by xen-pciback, which prepares its MSI-X"
         default: ""
         }
     }

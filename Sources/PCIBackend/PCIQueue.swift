@@ -152,18 +152,23 @@ final actor PCIQueue {
     /// Gives back port and page. The cards stay.
     func close() {
         port.take()?.close()
-        page = nil
-        memory = nil
         errors.forget()
+        release()
     }
 
     /// Drops everything as it is, for tests: what the death of the process does.
     func abandon() {
         isTaking = false
         port.take()?.abandon()
+        release()
+        leaveCards()
+    }
+
+    private func release() {
+        if let target { facts.data.loop.detach(target) }
+        target = nil
         page = nil
         memory = nil
-        leaveCards()
     }
 
     func notifyFrontend() {

@@ -6,13 +6,9 @@ internal import XenWire
 
 extension MachineState {
     /// Pirqs of a domain that are not lines of the host's interrupt controllers.
-    static let usualInterruptLimit = 200
+    static let defaultInterruptLimit = 200
     /// Numbers are given from the top (xen/arch/x86/irq.c, `get_free_pirq`).
     private static let highestInterrupt: UInt32 = 1023
-
-    static let noDevice = Errno(rawValue: 19)
-    /// ENODATA
-    static let noData = Errno(rawValue: 61)
 
     /// A card as Xen knows it.
     struct Card: Sendable {
@@ -55,13 +51,13 @@ extension MachineState {
         else {
             throw .noSpace
         }
-        guard let card = cards[message.card], card.owner == serial else { throw MachineState.noDevice }
+        guard let card = cards[message.card], card.owner == serial else { throw .operationNotSupportedByDevice }
         if let row = message.row {
-            guard card.rows > 0 else { throw MachineState.noDevice }
+            guard card.rows > 0 else { throw .operationNotSupportedByDevice }
             guard Int(row.entry) < card.rows else { throw .invalidArgument }
-            guard card.isPrepared else { throw MachineState.noData }
+            guard card.isPrepared else { throw .noData }
         } else {
-            guard card.hasMSI else { throw MachineState.noDevice }
+            guard card.hasMSI else { throw .operationNotSupportedByDevice }
         }
         // Xen would let a row be mapped twice, and switch MSI off for MSI-X with a warning: no backend of ours asks for it.
         let others = domain.interrupts.values.filter { $0.card == message.card }

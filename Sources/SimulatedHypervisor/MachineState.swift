@@ -56,7 +56,7 @@ struct MachineState: Sendable {
     var portReleaseDelay = SimulatedMachine.defaultPortReleaseDelay
     var cards: [PCIAddress: Card] = [:]
     /// Interrupts that a domain may have.
-    var interruptLimit = MachineState.usualInterruptLimit
+    var interruptLimit = MachineState.defaultInterruptLimit
     /// Ports of dead connections that are still bound, and until when.
     var boundByTheDead: [DeadPort] = []
     private var lastSerial: UInt64 = 0

@@ -52,7 +52,7 @@ extension SimulatedMachine {
     /// - Throws: `ENODEV` without such a card, `EBUSY` if another domain has it, `ESRCH` without such a domain.
     public func assignCard(_ address: PCIAddress, to domain: DomainID?) throws(HypervisorFailure) {
         let error: Errno? = change { state in
-            guard let card = state.cards[address] else { return MachineState.noDevice }
+            guard let card = state.cards[address] else { return .operationNotSupportedByDevice }
             guard let domain else {
                 state.cards[address]?.owner = nil
                 return nil

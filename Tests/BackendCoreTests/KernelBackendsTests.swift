@@ -45,6 +45,15 @@ import XenWire
         #expect(!bus.kernel.own(card, isNew: false))
         try bus.bind("pci-7-0", "xen-pciback")
         #expect(bus.kernel.has(card) && bus.kernel.own(card, isNew: false))
+        // Of two disks of the same guest the one that is bound, and no other guest's.
+        let disks = [51712, 51728].map { DevicePath(kind: .vbd, domain: DomainID(7)!, index: $0) }
+        for disk in disks {
+            let folder = bus.folder.appendingPathComponent("devices/\(KernelBackends.name(of: disk))")
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        }
+        try bus.bind("vbd-7-51712", "vbd")
+        #expect(bus.kernel.has(disks[0]) && !bus.kernel.has(disks[1]))
+        #expect(!bus.kernel.has(DevicePath(kind: .vbd, domain: DomainID(8)!, index: 1)))
     }
 
     @Test func aBusThatDoesNotProbe() throws {
