@@ -64,6 +64,7 @@ let package = Package(
         floor("SimulatedHypervisor", ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CLinux", system]),
         floor("HypervisorContract", ["Hypervisor", "SharedRing", "XenWire", "CLinux", system]),
         // 3
+        floor("ImageFormats", ["SharedRing", system]),
         floor("DiskImages", ["HostIO", "SharedRing", "CLinux", system]),
         floor("HostNetwork", ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", system]),
         floor("HostUSB", ["HostIO", "SharedRing", "CUSB", "CLinux", system]),
@@ -160,6 +161,7 @@ let package = Package(
                 "SharedRing", "XenWire", system,
             ]
         ),
+        tests("ImageFormats", ["ImageFormats", "SharedRing", system]),
         tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", "CLinux", system]),
         tests(
             "BackendCore",

@@ -12,6 +12,7 @@ private let plan: [String: Set<String>] = [
     "XenHypervisor": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CXen", "CLinux", "SystemPackage"],
     "SimulatedHypervisor": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CLinux", "SystemPackage"],
     "HypervisorContract": ["Hypervisor", "SharedRing", "XenWire", "CLinux", "SystemPackage"],
+    "ImageFormats": ["SharedRing", "SystemPackage"],
     "DiskImages": ["HostIO", "SharedRing", "CLinux", "SystemPackage"],
     "HostNetwork": ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", "SystemPackage"],
     "HostUSB": ["HostIO", "SharedRing", "CUSB", "CLinux", "SystemPackage"],
