@@ -248,11 +248,15 @@ set_ours() {
 nic_key() { xenstore-read "/local/domain/0/backend/vif/$(guest_id "$1")/$2/$3"; }
 nic_says() { [[ $(nic_key "$1" "$2" state) == "$3" ]]; }
 
-# replies HOST ADDRESS [OPTION…]: ping from there; each request must be answered.
+# replies HOST ADDRESS [OPTION…]: ping from there; each of five requests must be answered. As in the guest's `pings`, one goes before that
+# is not judged, and two behind.
 replies() {
-    local host=$1 address=$2
+    local host=$1 address=$2 answers
     shift 2
-    in_host "$host" ping -q -c 5 -i 0.1 -W 5 "$@" "$address"
+    in_host "$host" ping -q -c 1 -W 10 "$address" >/dev/null
+    answers=$(in_host "$host" ping -c 7 -i 0.1 -W 5 "$@" "$address") || true
+    echo "$answers"
+    [[ $(grep -v DUP <<<"$answers" | grep -c 'icmp_seq=[1-5] .*time=') == 5 ]]
 }
 
 # make_data FILE MIB: bytes that are nowhere the same, from one random MiB: an emulated CPU makes few of them in a second.
