@@ -58,6 +58,7 @@ let package = Package(
         // 1
         floor("SharedRing", ["XenWire", "CRing", system]),
         // 2
+        floor("NetChannel2", ["SharedRing", "XenWire", system]),
         floor("Hypervisor", ["SharedRing", "XenWire", system]),
         floor("HostIO", ["SharedRing", "CURing", "CLinux", system]),
         floor("XenHypervisor", ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CXen", "CLinux", system]),
@@ -144,6 +145,7 @@ let package = Package(
         ),
         tests("XenWire", ["XenWire"]),
         tests("SharedRing", ["SharedRing", "XenWire", system]),
+        tests("NetChannel2", ["NetChannel2", "SharedRing", "XenWire"]),
         tests("HostIO", ["TestSupport", "HostIO", "SharedRing", "CLinux", system]),
         tests(
             "SimulatedHypervisor",

@@ -7,6 +7,7 @@ import Testing
 private let plan: [String: Set<String>] = [
     "XenWire": [],
     "SharedRing": ["XenWire", "CRing", "SystemPackage"],
+    "NetChannel2": ["SharedRing", "XenWire", "SystemPackage"],
     "Hypervisor": ["SharedRing", "XenWire", "SystemPackage"],
     "HostIO": ["SharedRing", "CURing", "CLinux", "SystemPackage"],
     "XenHypervisor": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CXen", "CLinux", "SystemPackage"],
