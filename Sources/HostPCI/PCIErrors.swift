@@ -1,9 +1,6 @@
 // Errors that cards report (PCI Express, advanced error reporting), told by the kernel when it recovers from them.
 
-internal import CLinux
-internal import Glibc
 internal import HostIO
-internal import SystemPackage
 
 /// A step of the kernel's recovery of a card (Linux, drivers/pci/pci-driver.c, `pci_uevent_ers`).
 public struct PCIErrorEvent: Hashable, Sendable {
@@ -43,60 +40,15 @@ public protocol PCIErrorWatch: AnyObject, Sendable {
     func end()
 }
 
-/// A netlink socket in a loop. A message that is lost was about an error that is past.
-final class KernelErrorWatch: PCIErrorWatch, CompletionTarget, @unchecked Sendable {
-    // SAFETY: everything that changes belongs to `loop`.
-    private let loop: EventLoop
-    private let socket: OpenFile
-    private let reported: @Sendable (PCIErrorEvent) -> Void
-    private var target: TargetID?
-    private var isEnded = false
-    private var buffer = [UInt8](repeating: 0, count: KernelErrorWatch.bufferBytes)
+/// The kernel's messages on a loop. One that is lost was about an error that is past.
+final class KernelErrorWatch: PCIErrorWatch {
+    private let socket: DeviceEventSocket
 
-    /// The kernel's messages have 2048 bytes at most (UEVENT_BUFFER_SIZE).
-    private static let bufferBytes = 8192
-    private static let messagesPerTurn = 64
-
-    convenience init(
-        loop: EventLoop,
-        _ reported: @escaping @Sendable (PCIErrorEvent) -> Void
-    ) throws(HostFailure) {
-        let descriptor = HostDoor.enter(.deviceEvents) { uevent_socket() }
-        if descriptor < 0 {
-            throw HostFailure(.host, "no messages about cards' errors (netlink): \(Errno(rawValue: -descriptor))")
+    init(loop: EventLoop, _ reported: @escaping @Sendable (PCIErrorEvent) -> Void) throws(HostFailure) {
+        socket = try DeviceEventSocket(on: loop) { arrival in
+            if case .message(let bytes) = arrival, let event = PCIErrorEvent(bytes) { reported(event) }
         }
-        self.init(loop: loop, socket: OpenFile(adopting: descriptor), reported)
     }
 
-    init(loop: EventLoop, socket: OpenFile, _ reported: @escaping @Sendable (PCIErrorEvent) -> Void) {
-        self.loop = loop
-        self.socket = socket
-        self.reported = reported
-        if loop.isOnLoop { begin() } else { loop.perform { self.begin() } }
-    }
-
-    private func begin() {
-        if isEnded { return }
-        let target = loop.attach(self)
-        self.target = target
-        loop.watchReadable(socket.descriptor, target: target, slot: 0)
-    }
-
-    func end() {
-        precondition(loop.isOnLoop)
-        isEnded = true
-        if let target { loop.detach(target) }
-        target = nil
-    }
-
-    func completed(_ completions: borrowing CompletionBatch) {
-        for _ in 0..<KernelErrorWatch.messagesPerTurn {
-            // SAFETY: the call writes no more than the buffer holds, and keeps no pointer to it.
-            let count = unsafe uevent_receive(socket.descriptor, &buffer, UInt(KernelErrorWatch.bufferBytes))
-            if count == -EINTR { continue }
-            if count < 0 { return }
-            if let event = PCIErrorEvent(buffer[..<count]) { reported(event) }
-        }
-        if let target { loop.soon(target: target, slot: 1) }
-    }
+    func end() { socket.end() }
 }

@@ -71,8 +71,8 @@ struct Uevent: Hashable, Sendable {
     ///
     /// Where udevd runs, an arrival counts once udevd reports it: by then its rules have been applied, and the receiver
     /// can open the device. A departure counts as soon as the kernel reports it.
-    func isChange(hasUdev: Bool) -> Bool {
+    func isChange(hasUdev: @autoclosure () -> Bool) -> Bool {
         guard subsystem == "usb", deviceType == "usb_device" else { return false }
-        return sender == .udev || !hasUdev || action == "remove"
+        return sender == .udev || action == "remove" || !hasUdev()
     }
 }
