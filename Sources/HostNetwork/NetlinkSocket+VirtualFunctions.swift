@@ -46,28 +46,31 @@ extension NetlinkSocket {
     /// Sets what `change` names; nil is left as it is.
     func change(virtualFunction index: UInt32, of link: Link, _ change: VirtualFunction) throws(HostFailure) {
         var current: OpaquePointer?
-        // SAFETY: objects of libnl's, each put back or freed below; it copies what it is given.
+        // SAFETY: objects of libnl's, each put back where it was made; it copies what it is given.
         let found = unsafe rtnl_link_get_kernel(socket, link.index, nil, &current)
-        guard found == 0, let current = unsafe current, let wanted = unsafe rtnl_link_alloc(),
-            let function = unsafe rtnl_link_vf_alloc()
-        else { throw HostFailure(.notFound, "interface \(link.name): \(NetlinkSocket.text(found))") }
-        defer {
-            unsafe rtnl_link_vf_put(function)
-            unsafe rtnl_link_put(wanted)
-            unsafe rtnl_link_put(current)
+        guard found == 0, let current = unsafe current else {
+            throw HostFailure(.notFound, "interface \(link.name): \(NetlinkSocket.text(found))")
         }
+        defer { unsafe rtnl_link_put(current) }
+        let noMemory = HostFailure(.host, "virtual function \(index) of \(link.name): no memory")
+        guard let wanted = unsafe rtnl_link_alloc() else { throw noMemory }
+        defer { unsafe rtnl_link_put(wanted) }
+        guard let function = unsafe rtnl_link_vf_alloc() else { throw noMemory }
+        defer { unsafe rtnl_link_vf_put(function) }
         unsafe rtnl_link_vf_set_index(function, index)
-        if let address = change.address, let object = unsafe nl_addr_build(AF_LLC, address, address.count) {
+        if let address = change.address {
+            guard let object = unsafe nl_addr_build(AF_LLC, address, address.count) else { throw noMemory }
             unsafe rtnl_link_vf_set_addr(function, object)
             unsafe nl_addr_put(object)
         }
         var vlans: UnsafeMutablePointer<nl_vf_vlans_t>?
-        if let vlan = change.vlan, unsafe rtnl_link_vf_vlan_alloc(&vlans, 1) == 0, let list = unsafe vlans {
+        defer { if let list = unsafe vlans { unsafe rtnl_link_vf_vlan_put(list) } }
+        if let vlan = change.vlan {
+            guard unsafe rtnl_link_vf_vlan_alloc(&vlans, 1) == 0, let list = unsafe vlans else { throw noMemory }
             unsafe list.pointee.vlans.pointee.vf_vlan = UInt32(vlan)
             unsafe list.pointee.vlans.pointee.vf_vlan_proto = UInt16(ETH_P_8021Q)
             unsafe rtnl_link_vf_set_vlans(function, list)
         }
-        defer { if let list = unsafe vlans { unsafe rtnl_link_vf_vlan_put(list) } }
         if let isOn = change.spoofCheck { unsafe rtnl_link_vf_set_spoofchk(function, isOn ? 1 : 0) }
         if let isOn = change.trust { unsafe rtnl_link_vf_set_trust(function, isOn ? 1 : 0) }
         unsafe rtnl_link_vf_add(wanted, function)
