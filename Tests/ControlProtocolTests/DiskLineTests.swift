@@ -93,7 +93,7 @@ import Testing
         ("/ü/a.img,qcow,xvda", "format qcow is not served", 9),
     ])
     func refuses(_ line: String, _ reason: String, _ position: Int) {
-        do throws(DiskLineError) {
+        do throws(DeviceLineError) {
             let parsed = try DiskLine(parsing: line)
             Issue.record("read as \(parsed)")
         } catch {
@@ -113,7 +113,7 @@ import Testing
         for _ in 0..<5000 {
             let count = Int.random(in: 0...8, using: &generator)
             let line = (0..<count).map { _ in parts[Int.random(in: 0..<parts.count, using: &generator)] }.joined()
-            do throws(DiskLineError) {
+            do throws(DeviceLineError) {
                 let disk = try DiskLine(parsing: line)
                 if !disk.cdrom, disk.target.isEmpty { Issue.record("\(line)") }
             } catch {

@@ -111,7 +111,7 @@ import Testing
         ("/a.img,raw,xvda,w,colo,colo-host=a,colo-port=1,colo-export=b", "COLO"),
     ])
     func refusedByName(_ line: String, _ name: String) {
-        let error = #expect(throws: DiskLineError.self) { try DiskLine(parsing: line) }
+        let error = #expect(throws: DeviceLineError.self) { try DiskLine(parsing: line) }
         #expect(error?.reason.contains(name) ?? false, "\(String(describing: error))")
     }
 }

@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct USBLineTests {
     /// Without the places, which `placesAreThoseOfTheDevices` looks at.
-    private static func read(_ line: String) throws(USBLineError) -> USBLine {
+    private static func read(_ line: String) throws(DeviceLineError) -> USBLine {
         var read = try USBLine(parsing: line)
         read.ports = read.ports.map { .init(number: $0.number, device: $0.device) }
         return read
@@ -83,7 +83,7 @@ import Testing
         ("ports=32", "ports is a number from 1 to 31, not '32'", 6), ("version=2.0", "version is 1 (USB 1.1) or 2", 8),
     ])
     func refuses(_ line: String, _ reason: String, _ position: Int) {
-        do throws(USBLineError) {
+        do throws(DeviceLineError) {
             let parsed = try USBLine(parsing: line)
             Issue.record("read as \(parsed)")
         } catch {
@@ -103,7 +103,7 @@ import Testing
         for _ in 0..<5000 {
             let count = Int.random(in: 0...8, using: &generator)
             let line = (0..<count).map { _ in parts[Int.random(in: 0..<parts.count, using: &generator)] }.joined()
-            do throws(USBLineError) {
+            do throws(DeviceLineError) {
                 let read = try USBLine(parsing: line)
                 if !(1...31).contains(read.portCount) || read.ports.contains(where: { $0.number > read.portCount }) {
                     Issue.record("\(line)")

@@ -51,7 +51,7 @@ extension BrokerVerbs {
     /// - Throws: `.badDiskLine`; `.notSupported` for disks that are not ours to serve.
     private func specification(_ call: BlockAttach) async throws(ControlError) -> DiskSpecification {
         let line: DiskLine
-        do throws(DiskLineError) {
+        do throws(DeviceLineError) {
             line = try DiskLine(parsing: call.disk)
         } catch {
             throw .badDiskLine(reason: error.reason, position: error.position)

@@ -51,7 +51,7 @@ extension BrokerVerbs {
 
     private func create(_ call: USBControllerCreate) async throws(ControlError) -> USBControllerCreate.Reply {
         let line: USBLine
-        do throws(USBLineError) {
+        do throws(DeviceLineError) {
             line = try USBLine(parsing: call.controller)
         } catch {
             throw .badUSBLine(reason: error.reason, position: error.position)

@@ -63,27 +63,8 @@ public struct DiskLine: Equatable, Sendable {
     }
 
     /// Reads a line as xl does, old and new syntax, and the lines of xm: `tap2:tapdisk:aio:/a.img,xvda,w`.
-    public init(parsing line: String) throws(DiskLineError) {
+    public init(parsing line: String) throws(DeviceLineError) {
         var parser = DiskLineParser(line)
         self = try parser.parse()
-    }
-}
-
-/// What is wrong with a disk line, and where.
-public struct DiskLineError: Error, Equatable, Sendable, CustomStringConvertible {
-    public let line: String
-    public let reason: String
-    /// Characters before the part that is wrong.
-    public let position: Int
-
-    public init(line: String, reason: String, position: Int) {
-        self.line = line
-        self.reason = reason
-        self.position = position
-    }
-
-    /// Three lines: the reason, the disk line, and a caret below the place.
-    public var description: String {
-        "disk line, character \(position + 1): \(reason)\n  \(line)\n  " + String(repeating: " ", count: position) + "^"
     }
 }

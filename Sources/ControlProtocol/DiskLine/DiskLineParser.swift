@@ -24,7 +24,7 @@ struct DiskLineParser {
         self.rest = line[...]
     }
 
-    mutating func parse() throws(DiskLineError) -> DiskLine {
+    mutating func parse() throws(DeviceLineError) -> DiskLine {
         while true {
             rest = rest.drop { $0 == " " || $0 == "\t" || $0 == "\n" }
             guard !rest.isEmpty else { break }
@@ -49,7 +49,7 @@ struct DiskLineParser {
         )
     }
 
-    private mutating func parsePart() throws(DiskLineError) {
+    private mutating func parsePart() throws(DeviceLineError) {
         if rest.hasPrefix("target=") {
             // The one parameter that extends to the end of the line, commas included; xl drops one trailing comma.
             let value = rest.dropFirst("target=".count)
@@ -74,7 +74,7 @@ struct DiskLineParser {
     private static let scriptPrefixes: Set<Substring> = ["iscsi", "nbd", "enbd", "drbd"]
 
     /// `tap2:tapdisk:aio:/a.img`: prefixes come one after the other, before the target.
-    private mutating func takePrefix() throws(DiskLineError) -> Bool {
+    private mutating func takePrefix() throws(DeviceLineError) -> Bool {
         guard target == nil, let colon = rest.firstIndex(of: ":") else { return false }
         let name = rest[..<colon]
         guard let first = name.first, first.isASCII, first.isLowercase,
@@ -98,7 +98,7 @@ struct DiskLineParser {
 
     // MARK: Parts
 
-    private mutating func setFlag(_ part: Substring) throws(DiskLineError) -> Bool {
+    private mutating func setFlag(_ part: Substring) throws(DeviceLineError) -> Bool {
         switch part {
         case "cdrom": cdrom = true
         case "direct-io-safe": directIOSafe = true
@@ -113,7 +113,7 @@ struct DiskLineParser {
         return true
     }
 
-    private mutating func setPositional(_ part: Substring) throws(DiskLineError) {
+    private mutating func setPositional(_ part: Substring) throws(DeviceLineError) {
         if target == nil {
             try setTarget(part)
         } else if !hadPrefix, format == nil {
@@ -139,7 +139,7 @@ struct DiskLineParser {
         _ name: String,
         _ value: Substring,
         _ part: Substring
-    ) throws(DiskLineError) {
+    ) throws(DeviceLineError) {
         switch name {
         case "format": try setFormat(value)
         case "vdev": try setDevice(value)
@@ -167,14 +167,14 @@ struct DiskLineParser {
 
     // MARK: Values
 
-    private mutating func setTarget(_ value: Substring) throws(DiskLineError) {
+    private mutating func setTarget(_ value: Substring) throws(DeviceLineError) {
         // As in xl, an empty target may be given again.
         if let target, !target.isEmpty { throw error("target given twice", at: value) }
         if value.utf8.contains(0) { throw error("a NUL character", at: value) }
         target = value
     }
 
-    private mutating func setFormat(_ value: Substring) throws(DiskLineError) {
+    private mutating func setFormat(_ value: Substring) throws(DeviceLineError) {
         let new: DiskLine.Format
         switch value {
         case "", "raw": new = .raw
@@ -187,7 +187,7 @@ struct DiskLineParser {
         format = new
     }
 
-    private mutating func setDeviceAndType(_ value: Substring) throws(DiskLineError) {
+    private mutating func setDeviceAndType(_ value: Substring) throws(DeviceLineError) {
         // xm's `ioemu:hda`: also emulated, which the toolstack decides today.
         let value = value.hasPrefix("ioemu:") ? value.dropFirst("ioemu:".count) : value
         guard let colon = value.lastIndex(of: ":") else { return try setDevice(value) }
@@ -195,7 +195,7 @@ struct DiskLineParser {
         try setDeviceType(value[value.index(after: colon)...])
     }
 
-    private mutating func setDevice(_ value: Substring) throws(DiskLineError) {
+    private mutating func setDevice(_ value: Substring) throws(DeviceLineError) {
         if vdev != nil { throw error("vdev given twice", at: value) }
         // xm's manual, and so its users, write the guest's device node.
         let name = value.hasPrefix("/dev/") ? value.dropFirst("/dev/".count) : value
@@ -205,7 +205,7 @@ struct DiskLineParser {
         vdev = device
     }
 
-    private mutating func setDeviceType(_ value: Substring) throws(DiskLineError) {
+    private mutating func setDeviceType(_ value: Substring) throws(DeviceLineError) {
         switch value {
         case "cdrom": cdrom = true
         case "disk": cdrom = false
@@ -213,7 +213,7 @@ struct DiskLineParser {
         }
     }
 
-    private mutating func setAccess(_ value: Substring) throws(DiskLineError) {
+    private mutating func setAccess(_ value: Substring) throws(DeviceLineError) {
         switch value {
         case "r", "ro": access = .readOnly
         case "w", "rw", "": access = .readWrite
@@ -222,7 +222,7 @@ struct DiskLineParser {
         }
     }
 
-    private mutating func setBackendType(_ value: Substring) throws(DiskLineError) {
+    private mutating func setBackendType(_ value: Substring) throws(DeviceLineError) {
         guard value != "standalone" else { throw error("a standalone disk has no backend of Xen's", at: value) }
         guard let new = DiskLine.BackendType(rawValue: String(value)) else {
             throw error("backendtype is phy, tap or qdisk, not '\(value)'", at: value)
@@ -231,13 +231,14 @@ struct DiskLineParser {
         backendType = new
     }
 
-    private func once(_ old: Substring?, _ new: Substring, _ name: String) throws(DiskLineError) -> Substring? {
+    private func once(_ old: Substring?, _ new: Substring, _ name: String) throws(DeviceLineError) -> Substring? {
         if old != nil { throw error("\(name) given twice", at: new) }
         return new.isEmpty ? nil : new
     }
 
-    private func error(_ reason: String, at part: Substring) -> DiskLineError {
-        DiskLineError(
+    private func error(_ reason: String, at part: Substring) -> DeviceLineError {
+        DeviceLineError(
+            "disk",
             line: line,
             reason: reason,
             position: line.distance(from: line.startIndex, to: part.startIndex)

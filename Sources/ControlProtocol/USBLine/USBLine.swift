@@ -41,7 +41,7 @@ public struct USBLine: Equatable, Sendable {
     }
 
     /// Reads a line. Keys come in any order; blanks mean nothing.
-    public init(parsing line: String) throws(USBLineError) {
+    public init(parsing line: String) throws(DeviceLineError) {
         var parser = USBLineParser(line)
         self = try parser.parse()
     }
@@ -50,24 +50,5 @@ public struct USBLine: Equatable, Sendable {
     public var text: String {
         (["usbver=\(version.rawValue)", "numports=\(portCount)"] + ports.map { "port_\($0.number)=\($0.device)" })
             .joined(separator: ", ")
-    }
-}
-
-/// What is wrong with a line, and where.
-public struct USBLineError: Error, Equatable, Sendable, CustomStringConvertible {
-    public let line: String
-    public let reason: String
-    /// Characters before the part that is wrong.
-    public let position: Int
-
-    public init(line: String, reason: String, position: Int) {
-        self.line = line
-        self.reason = reason
-        self.position = position
-    }
-
-    /// Three lines: the reason, the line, and a caret below the place.
-    public var description: String {
-        "USB line, character \(position + 1): \(reason)\n  \(line)\n  " + String(repeating: " ", count: position) + "^"
     }
 }

@@ -9,7 +9,7 @@ struct USBLineParser {
 
     init(_ line: String) { self.line = line }
 
-    mutating func parse() throws(USBLineError) -> USBLine {
+    mutating func parse() throws(DeviceLineError) -> USBLine {
         for part in line.split(separator: ",", omittingEmptySubsequences: false) {
             let part = trimmed(part)
             // xm's own lines sometimes end with a comma.
@@ -26,7 +26,7 @@ struct USBLineParser {
         )
     }
 
-    private mutating func parse(_ part: Substring) throws(USBLineError) {
+    private mutating func parse(_ part: Substring) throws(DeviceLineError) {
         guard let equals = part.firstIndex(of: "=") else {
             throw error("'\(part)' is no key=value; \(Self.keys)", at: part)
         }
@@ -45,7 +45,7 @@ struct USBLineParser {
         "known are usbver, numports, port_1 … port_\(USBLine.portLimit), and xl's type, version, ports"
 
     /// Keywords of other lines and commands are refused by name, with what to write instead.
-    private func unknown(_ key: Substring, _ part: Substring) -> USBLineError {
+    private func unknown(_ key: Substring, _ part: Substring) -> DeviceLineError {
         switch key {
         case "usbctrl", "vusb":
             error("\(key)=[…] belongs in a configuration file; write only what is between its quotes", at: part)
@@ -66,7 +66,7 @@ struct USBLineParser {
     }
 
     /// xl's `type=` (xl.cfg(5), `usbctrl`).
-    private func checkType(_ value: Substring) throws(USBLineError) {
+    private func checkType(_ value: Substring) throws(DeviceLineError) {
         switch value {
         case "pv", "auto": return
         case "qusb", "devicemodel":
@@ -80,7 +80,7 @@ struct USBLineParser {
         }
     }
 
-    private mutating func setVersion(_ value: Substring, _ key: Substring) throws(USBLineError) {
+    private mutating func setVersion(_ value: Substring, _ key: Substring) throws(DeviceLineError) {
         if version != nil { throw error("\(key) given twice", at: value) }
         if value == "3" { throw error("\(key)=3: PV controllers are of USB 1.1 or 2.0 (usbif.h)", at: value) }
         guard let number = decimal(value), let new = USBLine.Version(rawValue: number) else {
@@ -89,7 +89,7 @@ struct USBLineParser {
         version = new
     }
 
-    private mutating func setPortCount(_ value: Substring, _ key: Substring) throws(USBLineError) {
+    private mutating func setPortCount(_ value: Substring, _ key: Substring) throws(DeviceLineError) {
         if portCount != nil { throw error("\(key) given twice", at: value) }
         guard let number = decimal(value), (1...USBLine.portLimit).contains(number) else {
             throw error("\(key) is a number from 1 to \(USBLine.portLimit), not '\(value)'", at: value)
@@ -101,7 +101,7 @@ struct USBLineParser {
         _ digits: Substring,
         _ value: Substring,
         _ part: Substring
-    ) throws(USBLineError) {
+    ) throws(DeviceLineError) {
         guard let number = decimal(digits), (1...USBLine.portLimit).contains(number) else {
             throw error("ports are port_1 … port_\(USBLine.portLimit), not 'port_\(digits)'", at: part)
         }
@@ -135,11 +135,11 @@ struct USBLineParser {
         line.distance(from: line.startIndex, to: part.startIndex)
     }
 
-    private func error(_ reason: String, at part: Substring) -> USBLineError {
+    private func error(_ reason: String, at part: Substring) -> DeviceLineError {
         error(reason, at: position(of: part))
     }
 
-    private func error(_ reason: String, at position: Int) -> USBLineError {
-        USBLineError(line: line, reason: reason, position: position)
+    private func error(_ reason: String, at position: Int) -> DeviceLineError {
+        DeviceLineError("USB", line: line, reason: reason, position: position)
     }
 }

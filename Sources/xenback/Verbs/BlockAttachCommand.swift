@@ -22,7 +22,7 @@ struct BlockAttachCommand: ParsableCommand {
 
     func run() throws {
         let line = DiskLine.joined(line)
-        do throws(DiskLineError) {
+        do throws(DeviceLineError) {
             _ = try DiskLine(parsing: line)
         } catch {
             throw Terminal.failure("xenback: \(error)")

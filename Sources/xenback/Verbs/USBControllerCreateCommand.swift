@@ -37,7 +37,7 @@ struct USBControllerCreateCommand: ParsableCommand {
     }
 
     func run() throws {
-        do throws(USBLineError) {
+        do throws(DeviceLineError) {
             _ = try USBLine(parsing: line)
         } catch {
             throw Terminal.failure("xenback: \(error)")
