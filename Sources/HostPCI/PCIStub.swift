@@ -42,8 +42,8 @@ public struct PCIStub: Sendable {
     ///
     /// `driver_override` is written first: between two drivers nobody else gets the card.
     /// - Returns: the driver that had it.
-    /// - Throws: `.notFound`; `.denied` for a bridge; `.busy` for a card with virtual functions; `.host` without the stub, or if a driver does not let go. The
-    ///   card is as it was then, as far as the kernel lets it.
+    /// - Throws: `.notFound`; `.denied` for a bridge; `.busy` for a card with virtual functions; `.host` without the
+    ///   stub, or if a driver does not let go: then the card is put back as it was, as far as the kernel lets us.
     @discardableResult
     public func hide(_ address: PCIBusAddress) throws(HostFailure) -> String? {
         let facts = try tree.device(address)
@@ -81,13 +81,14 @@ public struct PCIStub: Sendable {
     }
 
     /// Gives a hidden card back to the driver that had it, or to whichever wants it if that is not known. Nothing
-    /// happens to a card that is not hidden.
+    /// happens to a card that a driver of the host has.
     /// - Parameter rebinds: false leaves it without a driver; the next probe may give it one.
     /// - Returns: the driver that has it now; nil if none has, which is no error.
     @discardableResult
     public func unhide(_ address: PCIBusAddress, rebinds: Bool = true) throws(HostFailure) -> String? {
         let facts = try tree.device(address)
-        guard facts.driver == name || facts.driverOverride == name else { return facts.driver }
+        // One that the toolstack has taken from the stub has no driver, and is given back all the same.
+        guard facts.driver == nil || facts.driver == name || facts.driverOverride == name else { return facts.driver }
         let directory = tree.directory(address)
         let driver = remembered(address)
         do throws(Errno) {
@@ -97,6 +98,9 @@ public struct PCIStub: Sendable {
         } catch {
             throw HostFailure(.host, "\(name) does not let go of \(address): \(error); is a guest using it?")
         }
+        // xen-pciback takes what was in its own list at the boot (its parameter `hide`) again, whoever asks for a probe. A card that is
+        // not in it is no error, and other stubs have no such list.
+        try? write("\(address)", tree.root.appending("drivers/\(name)/remove_slot"))
         defer { try? Files.remove(memory.appending("\(address)")) }
         guard rebinds else { return nil }
         // A driver that is gone, or does not want the card any more, is not worth an error: the card is not hidden now.
@@ -154,7 +158,7 @@ extension PCIStub {
     }
 
     /// Makes or removes virtual functions. No driver of the host takes them.
-    /// - Parameter count: 0 removes them all. The kernel changes no other number than 0.
+    /// - Parameter count: 0 removes them all. The kernel changes the number only from or to 0.
     public func makeVirtualFunctions(_ count: UInt16, of address: PCIBusAddress) throws(HostFailure) {
         let facts = try tree.device(address)
         guard facts.virtualFunctionLimit > 0 else {

@@ -17,19 +17,28 @@ enum Toolstack {
         guard let program = find("xl") else {
             throw Terminal.failure("xenback: there is no xl in $PATH; install Xen's toolstack (xen-utils)")
         }
-        let child: ChildProcess
-        do throws(Errno) { child = try ChildProcess(spawning: [program] + words) } catch {
+        let end: ProcessEnd
+        do throws(Errno) { end = try self.end(of: [program] + words) } catch {
             throw Terminal.failure("xenback: \(program): \(error)")
         }
+        switch end {
+        case .exited(0): return
+        case .exited(let status): throw ExitCode(status)
+        default: throw Terminal.failure("xenback: xl \(end)")
+        }
+    }
+
+    /// Runs xl with these words, and waits for it. What it says is dropped, and whether it succeeds is nothing to the caller.
+    static func attempt(_ words: [String]) {
+        guard let program = find("xl") else { return }
+        _ = try? end(of: ["/bin/sh", "-c", #"exec "$0" "$@" >/dev/null 2>&1"#, program] + words)
+    }
+
+    private static func end(of command: [String]) throws(Errno) -> ProcessEnd {
+        let child = try ChildProcess(spawning: command)
         var event = pollfd(fd: child.descriptor, events: Int16(POLLIN), revents: 0)
         while true {
-            if let end = child.takeEnd() {
-                switch end {
-                case .exited(0): return
-                case .exited(let status): throw ExitCode(status)
-                default: throw Terminal.failure("xenback: xl \(end)")
-                }
-            }
+            if let end = child.takeEnd() { return end }
             // SAFETY: one structure, a local, for the call.
             _ = unsafe poll(&event, 1, -1)
         }

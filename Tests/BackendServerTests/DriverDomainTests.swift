@@ -138,6 +138,7 @@ extension ServiceTests {
         for refusal in [
             try await scene.refusal(PCIListAssignable()), try await scene.refusal(PCIAssignableAdd(card: "08:05.0")),
             try await scene.refusal(PCIAssignableRemove(card: "08:05.0")),
+            try await scene.refusal(PCIReset(card: "08:05.0")),
             try await scene.refusal(PCICheck(card: "08:05.0")), try await scene.refusal(PCIList(domain: "7")),
             try await scene.refusal(PCIPrepare(domain: "7", line: "08:05.0")),
             try await scene.refusal(PCIVirtualFunctions(card: "08:05.0")),

@@ -22,6 +22,7 @@ private final class FolderOfCards: Sendable {
     let failsResets = Mutex(false)
     /// As long as there is one, drivers do not let go: the writer waits for it.
     let holdsDrivers = Mutex<DispatchSemaphore?>(nil)
+    let resets = Mutex(0)
     /// Writers that wait.
     let waiting = Mutex(0)
 
@@ -54,6 +55,9 @@ private final class FolderOfCards: Sendable {
         }
     }
 
+    /// As the toolstack does it, without a word to us.
+    func unbind(_ card: String) throws { try FileManager.default.removeItem(at: file("devices/\(card)/driver")) }
+
     func makeBridge(_ card: String) throws {
         try Data("0x060400\n".utf8).write(to: file("devices/\(card)/class"))
     }
@@ -63,7 +67,9 @@ private final class FolderOfCards: Sendable {
             [self] text, path throws(Errno) in
             switch path.lastComponent?.string {
             case "driver_override": try? Data(text.utf8).write(to: URL(fileURLWithPath: path.string))
-            case "reset": if failsResets.withLock({ $0 }) { throw .ioError }
+            case "reset":
+                if failsResets.withLock({ $0 }) { throw .ioError }
+                resets.withLock { $0 += 1 }
             case "unbind":
                 if let gate = holdsDrivers.withLock({ $0 }) {
                     waiting.withLock { $0 += 1 }
@@ -143,6 +149,26 @@ struct PCITests {
         #expect(try stub.tree.device(card).driver == "pciback")
         cards.failsResets.withLock { $0 = false }
         #expect(try await call(PCIAssignableRemove(card: "08:05.0", rebind: true)).card.driver == "e1000e")
+    }
+
+    /// The toolstack takes a card from the stub when it ends the hypervisor's quarantine: before that it is reset, and afterwards the
+    /// driver that had it gets it.
+    @Test func aCardIsResetThenTheToolstackLetsGoOfIt() async throws {
+        _ = try await call(PCIAssignableAdd(card: "08:05.0"))
+        let (stub, card) = (cards.stub, try #require(PCIBusAddress("0000:08:05.0")))
+        let kernel = KernelPCIHost(stub, locks: host.run.pciLocks)
+        _ = try kernel.take(card, owner: "backend/pci/9/0", isTakeover: false)
+        let resets = cards.resets.withLock { $0 }
+        #expect(try await call(PCIReset(card: "08:05.0")).card.driver == "pciback")
+        #expect(cards.resets.withLock { $0 } > resets)
+        try cards.unbind("0000:08:05.0")
+        let done = cards.resets.withLock { $0 }
+        #expect(try await call(PCIAssignableRemove(card: "08:05.0", rebind: true)).card.driver == "e1000e")
+        // It is nobody's to reset then.
+        #expect(cards.resets.withLock { $0 } == done)
+        _ = try await call(PCIAssignableAdd(card: "08:05.0"))
+        try await give("0000:08:05.0", to: 7)
+        try await refused(PCIReset(card: "08:05.0"), "belongs to domain 7")
     }
 
     /// A driver that does not let go is the caller's to wait for, and nobody else's.

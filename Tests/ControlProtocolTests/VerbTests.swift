@@ -73,6 +73,7 @@ import XenWire
         let finding = PCIFinding(verdict: "good", subject: "reset", text: "flr\n")
         try await Self.roundTrip(PCIListAssignable(), .init(cards: [pci]))
         try await Self.roundTrip(PCIAssignableAdd(card: "08:05.0"), .init(card: pci))
+        try await Self.roundTrip(PCIReset(card: "08:05.0"), .init(card: pci))
         try await Self.roundTrip(PCIAssignableRemove(card: "08:05.0", rebind: true), .init(card: pci))
         try await Self.roundTrip(
             PCICheck(card: "08:05.0", domain: "7"),
@@ -125,6 +126,7 @@ import XenWire
             NetworkList.self, BlockResize.self, MediaInsert.self, MediaEject.self, Hotplug.self,
             USBListAssignable.self, USBList.self, USBControllerCreate.self, USBControllerDestroy.self, USBAttach.self,
             USBDetach.self, PCIListAssignable.self, PCIAssignableAdd.self, PCIAssignableRemove.self, PCICheck.self,
+            PCIReset.self,
             PCIList.self, PCIPrepare.self, PCIVirtualFunctions.self, PCIVirtualFunctionSet.self,
         ]
         #expect(text.contains("\ninterface org.xenback.control\n"))

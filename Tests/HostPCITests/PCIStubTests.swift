@@ -40,6 +40,23 @@ import Testing
         #expect(try kernel.stub().unhide(card) == nil && kernel.tree.device(card).driver == nil)
     }
 
+    /// By xen-pciback's own parameter: it would take it again at the next probe.
+    @Test func aCardThatWasHiddenAtTheBoot() throws {
+        let kernel = try FakeKernel()
+        try kernel.plug("0000:08:05.0")
+        try kernel.hideAtBoot("0000:08:05.0")
+        try kernel.load("e1000e", for: nil)
+        kernel.want("0000:08:05.0", "e1000e")
+        let card = try address("0000:08:05.0")
+        #expect(try kernel.stub().hidden().map(\.address) == [card])
+        #expect(try kernel.stub().unhide(card) == "e1000e")
+        #expect(try kernel.tree.device(card).driver == "e1000e")
+        // Taken from the stub by the toolstack, when it ended the hypervisor's quarantine.
+        kernel.release("0000:08:05.0")
+        #expect(try kernel.tree.device(card).driver == nil)
+        #expect(try kernel.stub().unhide(card) == "e1000e")
+    }
+
     /// As `xl pci-assignable-remove` without -r leaves it.
     @Test func aCardThatIsLeftAlone() throws {
         let (kernel, card) = try host()

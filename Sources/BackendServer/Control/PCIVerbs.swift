@@ -19,20 +19,16 @@ extension BrokerVerbs {
             broker.log.notice("\(card) is hidden from the host\(driver.map { "; it was \($0)'s" } ?? "")")
             return PCIAssignableAdd.Reply(card: try await shown(name, stub))
         }
+        dispatch.on(PCIReset.self) { call throws(ControlError) in
+            let (stub, card, name) = try self.card(call.card)
+            try await reset(card, name, stub)
+            return PCIReset.Reply(card: try await shown(name, stub))
+        }
         dispatch.on(PCIAssignableRemove.self) { call throws(ControlError) in
             let (stub, card, name) = try self.card(call.card)
-            if let objection = try await cardAssignments().objection(to: card) {
-                throw .deviceFailed(reason: objection)
-            }
-            let (rebinds, locks) = (call.rebind ?? false, broker.setting.run.pciLocks)
-            let driver = try await self.blocking { () throws(HostFailure) in
-                // As nobody's, and after a reset: what a guest left in it is not the host's to find.
-                if try stub.tree.device(name).driver == stub.name {
-                    let host = KernelPCIHost(stub, locks: locks)
-                    _ = try host.take(name, owner: "the host", isTakeover: false).finish()
-                }
-                return try stub.unhide(name, rebinds: rebinds)
-            }
+            try await reset(card, name, stub)
+            let rebinds = call.rebind ?? false
+            let driver = try await self.blocking { () throws(HostFailure) in try stub.unhide(name, rebinds: rebinds) }
             broker.log.notice("\(card) is the host's again\(driver.map { ", with \($0)" } ?? ", without a driver")")
             return PCIAssignableRemove.Reply(card: try await shown(name, stub))
         }
@@ -41,6 +37,17 @@ extension BrokerVerbs {
             return try await check(call.card, for: guest)
         }
         addPCIGuestVerbs(to: &dispatch)
+    }
+
+    /// Makes a card nobody's: what a guest left in it is not the host's to find. Nothing happens to one that the stub does not have.
+    private func reset(_ card: PCIAddress, _ name: PCIBusAddress, _ stub: PCIStub) async throws(ControlError) {
+        if let objection = try await cardAssignments().objection(to: card) { throw .deviceFailed(reason: objection) }
+        let locks = broker.setting.run.pciLocks
+        try await blocking { () throws(HostFailure) in
+            guard try stub.tree.device(name).driver == stub.name else { return }
+            let host = KernelPCIHost(stub, locks: locks)
+            _ = try host.take(name, owner: "the host", isTakeover: false).finish()
+        }
     }
 
     /// The stub, and a card in the words of both sides.

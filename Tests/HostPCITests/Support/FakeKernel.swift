@@ -15,6 +15,8 @@ final class FakeKernel: Sendable {
     private let log = Mutex<[String]>([])
     /// Paths (their ends) that cannot be written.
     private let broken = Mutex<[String: Errno]>([:])
+    /// Cards that xen-pciback was told to take when it was loaded.
+    private let slots = Mutex<Set<String>>([])
     /// Which driver takes a card that nobody is told to take.
     private let wanting = Mutex<[String: String]>([:])
 
@@ -92,6 +94,21 @@ final class FakeKernel: Sendable {
         }
     }
 
+    func want(_ card: String, _ driver: String) { wanting.withLock { $0[card] = driver } }
+
+    /// As `xl pci-assignable-remove` without -r does it.
+    func release(_ card: String) {
+        _ = unbind(card)
+        slots.withLock { _ = $0.remove(card) }
+    }
+
+    /// xen-pciback has the card from its own parameter, without an override.
+    func hideAtBoot(_ card: String) throws {
+        try load("pciback")
+        slots.withLock { _ = $0.insert(card) }
+        bind(card, "pciback")
+    }
+
     func unload(_ driver: String) throws { try FileManager.default.removeItem(at: url("bus/pci/drivers/\(driver)")) }
     func fail(_ suffix: String, _ error: Errno) { broken.withLock { $0[suffix] = error } }
 
@@ -115,6 +132,8 @@ final class FakeKernel: Sendable {
                 throw .operationNotSupportedByDevice
             }
             bind(text, parts[1])
+        case "remove_slot":
+            guard slots.withLock({ $0.remove(text) }) != nil else { throw .noSuchFileOrDirectory }
         case "sriov_numvfs": try makeFunctions(text, of: parts[1])
         case "drivers_probe": probe(text)
         default:
@@ -163,6 +182,7 @@ final class FakeKernel: Sendable {
     }
 
     private func probe(_ card: String) {
+        if slots.withLock({ $0.contains(card) }) { return bind(card, "pciback") }
         guard let driver = override(card) ?? wanting.withLock({ $0[card] }) else { return }
         guard FileManager.default.fileExists(atPath: url("bus/pci/drivers/\(driver)").path) else { return }
         bind(card, driver)
