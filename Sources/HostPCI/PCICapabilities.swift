@@ -34,6 +34,8 @@ public struct PCIConfigurationBytes: Hashable, Sendable {
     public var isPresent: Bool { u32(4) != nil && u32(4) != .max }
     /// Bits 0 … 6 of the header's type: 0 is a card, 1 a bridge.
     public var headerType: UInt8? { bytes.count > 0x0E ? bytes[0x0E] & 0x7F : nil }
+    /// COMMAND's bit for memory (PCI 3.0, 6.2.2).
+    public var decodesMemory: Bool { bytes.count > 4 && bytes[4] & 2 != 0 }
     /// 0 without an interrupt, 1 … 4 for A … D.
     public var interruptPin: UInt8? { bytes.count > 0x3D ? bytes[0x3D] : nil }
 

@@ -7,8 +7,8 @@ public import SystemPackage
 public protocol PCIHost: AnyObject, Sendable {
     /// Takes a card for one owner. May block for a while, if the card must be reset first: off the loops.
     ///
-    /// From now on the card counts as used until `OpenPCICard.finish` has reset it, whoever dies meanwhile: somebody
-    /// else gets it only after a reset.
+    /// From then on the card counts as used until `OpenPCICard.finish` has reset it, whichever process dies meanwhile:
+    /// nobody else gets it without a reset.
     /// - Parameters:
     ///   - owner: who has it, for the message that others get: `backend/pci/7/0`.
     ///   - isTakeover: a guest that has the card goes on using it; the owner's name is the same, and the card is left as
@@ -36,6 +36,10 @@ public protocol OpenPCICard: AnyObject, Sendable {
     func read(_ count: Int, at offset: Int) throws(HostFailure) -> UInt32
     /// Writes 1, 2 or 4 bytes, as one access.
     func write(_ value: UInt32, _ count: Int, at offset: Int) throws(HostFailure)
+    /// Whether the card answers to its memory addresses. COMMAND of a virtual function does not say so: its parent's does (SR-IOV
+    /// 1.1, 3.4.1.3), which is where Xen and xen-pciback look.
+    /// - Throws: `.notFound` if the card, or its parent, is gone, `.host` for what the kernel says.
+    func decodesMemory() throws(HostFailure) -> Bool
     /// Puts the card into a power state (0 … 3) and waits until it is there.
     func enter(powerState: UInt8) throws(HostFailure)
     /// Makes addresses, cache line, latency and COMMAND what they were in `header`, without bus mastering.
@@ -76,7 +80,7 @@ public final class KernelPCIHost: PCIHost {
                     )
                 }
             }
-            // What it was is what it is after the reset. The lock must be free for the second taking.
+            // Taken once more: what is restored later is what it is after the reset. The lock must be free for that.
             card = nil
             card = try PCICard(address, in: stub.tree, owner: owner, locks: locks)
         }
@@ -125,6 +129,10 @@ private final class KernelPCICard: OpenPCICard {
     func write(_ value: UInt32, _ count: Int, at offset: Int) throws(HostFailure) {
         try card.write(value, count, at: offset)
     }
+    func decodesMemory() throws(HostFailure) -> Bool {
+        guard let parent = card.facts.physicalFunction else { return try card.read(2, at: 4) & 2 != 0 }
+        return try stub.tree.configuration(of: parent).decodesMemory
+    }
     func enter(powerState: UInt8) throws(HostFailure) { try card.enter(powerState: powerState) }
     func restore(to header: PCIConfigurationBytes) throws(HostFailure) { try card.restore(to: header) }
 
@@ -145,7 +153,7 @@ private final class KernelPCICard: OpenPCICard {
     }
 }
 
-/// Whose a card is, or was when it was last used without a reset afterwards: a file, which outlives all processes.
+/// Who has a card, or had it last and left it without a reset: a file, which outlives all processes.
 private struct UsedMark: Sendable {
     private let path: FilePath
 

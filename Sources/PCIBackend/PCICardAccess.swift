@@ -7,7 +7,7 @@ internal import XenWire
 
 /// One operation's accesses to one card.
 ///
-/// What the host did not do the guest is told as a number; the words are kept for the log.
+/// When the host fails, the guest is told a number; the words are kept for the log.
 final class PCICardAccess: PCIConfigurationDevice {
     private let card: any OpenPCICard
     /// What went wrong on the host's side, if anything did.
@@ -25,6 +25,11 @@ final class PCICardAccess: PCIConfigurationDevice {
 
     func enter(_ state: PCIPowerState) throws(PCIError) {
         try attempt(nil) { () throws(HostFailure) in try card.enter(powerState: state.rawValue) }
+    }
+
+    /// Whether the card answers to its memory addresses.
+    func decodesMemory() throws(PCIError) -> Bool {
+        try attempt(nil) { () throws(HostFailure) in try card.decodesMemory() }
     }
 
     private func attempt<Result>(

@@ -9,7 +9,6 @@ internal import XenWire
 /// Bits of the registers that are ours to switch (PCI 3.0, 6.2.2 and 6.8).
 private enum InterruptBits {
     static let command = PCIRegister(offset: 4, size: 2)!
-    static let memory: UInt32 = 0x0002
     static let busMaster: UInt32 = 0x0004
     /// Of COMMAND: the pin is off.
     static let lineOff: UInt32 = 0x0400
@@ -42,16 +41,18 @@ extension PCIQueue {
 
     func enableMSIX(_ index: Int, _ entries: [UInt16]) throws(PCIError) -> PCIAnswer {
         let layout = cards[index].layout
-        let command = try access(index) { (_, device) throws(PCIError) in try device.read(InterruptBits.command) }
+        // The guest's COMMAND switches its memory on; nobody does it behind the guest's back (XSA-120, XSA-157).
+        let decodesMemory = try access(index) { (_, device) throws(PCIError) in try device.decodesMemory() }
         try cards[index].interrupts.enableMSIX(
             entries,
             tableSize: layout.tableBase == nil ? nil : layout.rows,
-            decodesMemory: command & InterruptBits.memory != 0
+            decodesMemory: decodesMemory
         )
         guard let msix = layout.msix, let base = layout.tableBase else { throw .notPossible }
         remember(.enabling, of: index)
         do throws(PCIError) {
-            // Some cards let nobody write their table unless MSI-X is on; with everything masked nothing comes of it.
+            // Some cards accept writes to their table only while MSI-X is on; with everything masked, no interrupt
+            // comes of it.
             try change(index, PCIQueue.control(of: msix), set: InterruptBits.msix | InterruptBits.maskAll)
             for entry in entries {
                 _ = try map(index, entry: entry, row: .init(entry: entry, tableBase: base))
@@ -97,7 +98,7 @@ extension PCIQueue {
         remember()
     }
 
-    /// Nothing of the card reaches memory or a processor any more.
+    /// Cuts the card off: it reaches neither memory nor a processor any more.
     func quiet(_ index: Int) {
         attempt(index, InterruptBits.command, clear: InterruptBits.busMaster)
         disableInterrupts(index)
@@ -123,7 +124,7 @@ extension PCIQueue {
         }
     }
 
-    /// What the domain does not have any more is unmapped.
+    /// An interrupt that the domain has lost already counts as unmapped.
     private func unmap(_ mapping: PCIVectorMapping, of card: PCIAddress) {
         do throws(HypervisorFailure) { try facts.interrupts.unmap(mapping.interrupt, of: facts.path.domain) } catch {
             guard error.errno != .noSuchProcess, error.errno != .invalidArgument else { return }
@@ -164,7 +165,7 @@ extension PCIQueue {
         }
     }
 
-    /// Whether a card's own registers say that it uses messages; for a successor that nobody told.
+    /// How a card interrupts according to its own registers, for a successor that has nothing else to go by.
     func usesMessages(_ index: Int) -> PCIInterruptMode {
         let layout = cards[index].layout
         func isSet(_ capability: Int?, _ bit: UInt32) -> Bool {

@@ -12,11 +12,8 @@ extension MachineState {
 
     /// A card as Xen knows it.
     struct Card: Sendable {
-        var hasMSI = true
-        /// Of its MSI-X table; 0 without one.
-        var rows = 0
-        /// The stub asked for it when it took the card (`PHYSDEVOP_prepare_msix`).
-        var isPrepared = true
+        /// What dom0 said of it. It is prepared if the stub asked for that when it took the card (`PHYSDEVOP_prepare_msix`).
+        var facts: SimulatedCardFacts
         /// The living domain that it is assigned to, by serial.
         var owner: UInt64?
     }
@@ -53,11 +50,13 @@ extension MachineState {
         }
         guard let card = cards[message.card], card.owner == serial else { throw .operationNotSupportedByDevice }
         if let row = message.row {
-            guard card.rows > 0 else { throw .operationNotSupportedByDevice }
-            guard Int(row.entry) < card.rows else { throw .invalidArgument }
-            guard card.isPrepared else { throw .noData }
+            guard card.facts.rows > 0 else { throw .operationNotSupportedByDevice }
+            guard Int(row.entry) < card.facts.rows else { throw .invalidArgument }
+            // ENXIO
+            guard card.facts.decodesMemory() else { throw .noSuchAddressOrDevice }
+            guard card.facts.isPrepared else { throw .noData }
         } else {
-            guard card.hasMSI else { throw .operationNotSupportedByDevice }
+            guard card.facts.hasMSI else { throw .operationNotSupportedByDevice }
         }
         // Xen would let a row be mapped twice, and switch MSI off for MSI-X with a warning: no backend of ours asks for it.
         let others = domain.interrupts.values.filter { $0.card == message.card }

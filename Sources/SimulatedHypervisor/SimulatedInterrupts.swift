@@ -34,18 +34,26 @@ public struct SimulatedCardFacts: Sendable {
     public var rows: Int
     /// Whether whoever hides it prepared its MSI-X (xen-pciback does).
     public var isPrepared: Bool
+    /// Whether its memory, where the table is, is switched on at this moment. Called while the machine answers: it must not call it.
+    public var decodesMemory: @Sendable () -> Bool
 
-    public init(hasMSI: Bool = true, rows: Int = 0, isPrepared: Bool = true) {
+    public init(
+        hasMSI: Bool = true,
+        rows: Int = 0,
+        isPrepared: Bool = true,
+        decodesMemory: @escaping @Sendable () -> Bool = { true }
+    ) {
         self.hasMSI = hasMSI
         self.rows = rows
         self.isPrepared = isPrepared
+        self.decodesMemory = decodesMemory
     }
 }
 
 extension SimulatedMachine {
     /// Tells the hypervisor of a card, as dom0's kernel does when it finds one.
     public func addCard(_ address: PCIAddress, _ facts: SimulatedCardFacts = SimulatedCardFacts()) {
-        change { $0.cards[address] = .init(hasMSI: facts.hasMSI, rows: facts.rows, isPrepared: facts.isPrepared) }
+        change { $0.cards[address] = MachineState.Card(facts: facts) }
     }
 
     /// Assigns a card to a domain, or to none, as the toolstack does (`xc_assign_device`).

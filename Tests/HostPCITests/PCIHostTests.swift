@@ -34,6 +34,27 @@ import Testing
         #expect(resets(kernel) == 1)
     }
 
+    @Test func aVirtualFunctionsMemoryIsItsParents() throws {
+        let (kernel, host, card) = try host()
+        try kernel.plug("0000:08:00.0")
+        try kernel.link("0000:08:05.0", "physfn", "0000:08:00.0")
+        let open = try take(host, card, "backend/pci/7/0")
+        #expect(try !open.decodesMemory())
+        var bytes = SampleSpace.express
+        bytes[4] = 0x02
+        try kernel.configure("0000:08:05.0", bytes, inPlace: true)
+        #expect(try !open.decodesMemory())
+        try kernel.configure("0000:08:00.0", bytes, inPlace: true)
+        #expect(try open.decodesMemory())
+        try kernel.unplug("0000:08:00.0")
+        #expect(failure { () throws(HostFailure) in try open.decodesMemory() }?.kind == .notFound)
+        // A card of its own has a switch of its own.
+        let (other, otherHost, own) = try self.host()
+        let alone = try take(otherHost, own, "backend/pci/7/0")
+        try other.configure("0000:08:05.0", bytes, inPlace: true)
+        #expect(try alone.decodesMemory())
+    }
+
     /// Whoever had it died with everybody who could have reset it.
     @Test func aCardThatWasLeftIsResetBeforeTheNextOwnerHasIt() throws {
         let (kernel, host, card) = try host()

@@ -92,6 +92,38 @@ internal import XenWire
         try await scene.end()
     }
 
+    /// A virtual function's own COMMAND has no bit for its memory: its parent's counts, for Xen as for us.
+    @Test func aVirtualFunctionsMemoryIsSwitchedByItsParent() async throws {
+        let parent = Cards.host(PCIAddress(bus: 8, device: 0, function: 0)!)
+        let scene = try await PCIScene { SimulatedPCICard($0, virtualFunctionOf: parent) }
+        let frontend = scene.frontend
+        try await frontend.write(0x0006, to: Cards.first, 0x04, 2)
+        #expect(try scene.card().word(at: 4) == 0x0004)
+        await scene.refuses(.deviceNotFound) { _ = try await frontend.enableMSIX(Cards.first, [0]) }
+        let physical = SimulatedPCICard(parent)
+        scene.cards.plug(physical)
+        await scene.refuses(.notPossible) { _ = try await frontend.enableMSIX(Cards.first, [0]) }
+        physical.set([0x06, 0x00], at: 4)
+        #expect(try await frontend.enableMSIX(Cards.first, [0, 2]).count == 2)
+        #expect(scene.interrupts.count == 2)
+        try await frontend.disableMSIX(Cards.first)
+        #expect(scene.interrupts.isEmpty)
+        try await scene.end()
+    }
+
+    /// What is never disabled ends with the connection, and with the card.
+    @Test func whatIsNeverDisabledEndsAllTheSame() async throws {
+        let scene = try await PCIScene()
+        try await scene.frontend.write(0x0006, to: Cards.first, 0x04, 2)
+        _ = try await scene.frontend.enableMSIX(Cards.first, [0, 1, 2, 3, 4])
+        try await scene.frontend.close()
+        #expect(try await eventually { try await scene.backendKey("state") == "6" })
+        #expect(scene.interrupts.isEmpty)
+        #expect(try scene.card().word(at: Place.msix + 2) & 0xC000 == 0)
+        #expect(try scene.card().word(at: 4) & 0x0404 == 0)
+        try await scene.end()
+    }
+
     @Test func aCardWithoutMessagesHasNone() async throws {
         let scene = try await PCIScene { SimulatedPCICard($0, hasMSI: false, rows: 0) }
         let frontend = scene.frontend

@@ -2,6 +2,7 @@
 
 internal import Hypervisor
 internal import SimulatedHypervisor
+internal import Synchronization
 internal import SystemPackage
 internal import TestSupport
 internal import Testing
@@ -76,6 +77,17 @@ internal import XenWire
         #expect(error { () throws(HypervisorFailure) in try interrupts.map(row(0), for: guestDomain) }?.rawValue == 61)
         let message = MessageInterrupt(Self.card)
         #expect(error { () throws(HypervisorFailure) in try interrupts.map(message, for: guestDomain) }?.rawValue == 19)
+    }
+
+    @Test func rowsNeedTheCardsMemory() throws {
+        let isOn = Mutex(false)
+        let machine = try machine(SimulatedCardFacts(rows: 4) { isOn.withLock { $0 } })
+        let interrupts = try machine.hypervisor(for: .initial).interrupts
+        #expect(error { () throws(HypervisorFailure) in try interrupts.map(row(0), for: guestDomain) }?.rawValue == 6)
+        let message = try interrupts.map(MessageInterrupt(Self.card), for: guestDomain)
+        try interrupts.unmap(message, of: guestDomain)
+        isOn.withLock { $0 = true }
+        _ = try interrupts.map(row(0), for: guestDomain)
     }
 
     @Test func aDomainsEndTakesEverythingBack() throws {

@@ -79,9 +79,10 @@ public final class SimulatedPCICard: Sendable {
     ) {
         var space = SimulatedSpace(vendor, product, classCode)
         space.addWindows(windows)
+        if parent != nil { space.hardwireAsVirtualFunction() }
         space.addCapabilities(hasMSI: hasMSI, rows: rows)
         var facts = PCIDeviceFacts(address: address, vendor: vendor, product: product, classCode: classCode)
-        facts.interrupt = interrupt
+        facts.interrupt = parent == nil ? interrupt : 0
         facts.driver = "pciback"
         facts.physicalFunction = parent
         facts.windows = space.resources

@@ -84,6 +84,13 @@ public final class SimulatedPCIHost: PCIHost {
         return watch
     }
 
+    /// Whether a card's memory is switched on, as Xen looks at it: of a virtual function its parent's, which must be plugged in.
+    public func decodesMemory(_ card: SimulatedPCICard) throws(HostFailure) -> Bool {
+        guard let parent = card.facts.physicalFunction else { return try card.read(2, at: 4) & 2 != 0 }
+        guard let physical = self[parent] else { throw HostFailure(.notFound, "\(parent) is gone") }
+        return physical.configuration.decodesMemory
+    }
+
     fileprivate func end(_ watch: SimulatedErrorWatch) {
         state.withLock { $0.watches[ObjectIdentifier(watch)] = nil }
     }
@@ -111,6 +118,8 @@ private final class OpenSimulatedCard: OpenPCICard {
     func write(_ value: UInt32, _ count: Int, at offset: Int) throws(HostFailure) {
         try card.write(value, count, at: offset)
     }
+
+    func decodesMemory() throws(HostFailure) -> Bool { try host.decodesMemory(card) }
 
     func enter(powerState: UInt8) throws(HostFailure) {
         let register = SimulatedPCICard.Place.powerManagement + 4

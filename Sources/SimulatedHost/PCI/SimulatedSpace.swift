@@ -55,6 +55,16 @@ struct SimulatedSpace {
         while resources.count < 7 { resources.append(PCIWindow(start: 0, end: 0, flags: 0)) }
     }
 
+    /// A virtual function has no identity, no BARs and no switch for its memory of its own (SR-IOV 1.1, 3.4.1): all that is its parent's.
+    /// What the kernel lists as its windows stays.
+    mutating func hardwireAsVirtualFunction() {
+        set16(.max, at: 0)
+        set16(.max, at: 2)
+        set16(0, at: 4, writable: 0x0004)
+        for offset in stride(from: 0x10, to: 0x28, by: 4) { set32(0, at: offset) }
+        set8(0, at: 0x3D)
+    }
+
     mutating func addCapabilities(hasMSI: Bool, rows: Int) {
         typealias Place = SimulatedPCICard.Place
         // D1 and D2 exist, PME from D0 and D3hot.

@@ -19,7 +19,7 @@ public enum PCIInterruptMode: Hashable, Sendable {
     /// - Parameters:
     ///   - entries: rows of the table, all different.
     ///   - tableSize: how many the card has, 1 … 2048; nil without MSI-X.
-    ///   - decodesMemory: whether the card's COMMAND switches its memory on, where the table is.
+    ///   - decodesMemory: whether the card's memory, where the table is, is switched on.
     public func enableMSIX(_ entries: [UInt16], tableSize: Int?, decodesMemory: Bool) throws(PCIError) {
         switch self {
         case .messages: throw .already

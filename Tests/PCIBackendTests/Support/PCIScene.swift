@@ -91,8 +91,12 @@ final class PCIScene: Sendable {
     /// Puts a card into the host.
     /// - Parameter assigned: to the guest, as the toolstack does before it writes the card's keys.
     func plug(_ address: PCIAddress, _ card: SimulatedPCICard? = nil, assigned: Bool) throws {
-        cards.plug(card ?? SimulatedPCICard(Cards.host(address)))
-        machine.addCard(address, SimulatedCardFacts(rows: 5))
+        let card = card ?? SimulatedPCICard(Cards.host(address))
+        cards.plug(card)
+        // Xen asks the card itself.
+        let cards = cards
+        let facts = SimulatedCardFacts(rows: 5) { (try? cards.decodesMemory(card)) ?? false }
+        machine.addCard(address, facts)
         if assigned { try machine.assignCard(address, to: guestDomain) }
     }
 
