@@ -5,7 +5,7 @@ internal import Synchronization
 
 /// The log of one device and its queues. Everything is counted elsewhere; this decides what is also logged.
 ///
-/// A frontend's faults go through a rate limiter (XSA-43). A host failure is logged once per cause, and again only
+/// A frontend's faults, and what else it does that is worth a line, go through a rate limiter (XSA-43). A host failure is logged once per cause, and again only
 /// after `forget`: a full disk fails every write of a busy guest, and one line is enough. All logs of a device share
 /// one limiter and one memory of causes for the device's lifetime, so that a frontend gains no lines by reconnecting or
 /// by using many queues.
@@ -37,6 +37,13 @@ public struct FaultLog: Sendable {
         lastFault = text
         let more = suppressed > 0 ? " (\(suppressed) more were not logged)" : ""
         logger.warning("frontend fault: \(text)\(more)")
+    }
+
+    /// The frontend did something that is worth a line and no fault: limited like its faults, by the same budget.
+    public func remark(_ text: @autoclosure () -> String) {
+        guard let suppressed = budget.allowFault() else { return }
+        let more = suppressed > 0 ? " (\(suppressed) more lines were not logged)" : ""
+        logger.notice("\(text())\(more)")
     }
 
     /// The host failed.

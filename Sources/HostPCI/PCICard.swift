@@ -150,11 +150,11 @@ extension PCICard {
         if old & 3 == 3, state == 0, old & 0x8 == 0 { try restore() }
     }
 
-    /// Makes the card what it was when it was taken, but for what its own driver would set: addresses, cache line,
-    /// latency, COMMAND. Of what a reset, or a guest, did to it nothing else matters to the host or the next guest.
+    /// Restores what no driver sets by itself: addresses, cache line, latency, COMMAND. Nothing else that a reset or a
+    /// guest did to the card matters to the host or the next guest.
     ///
-    /// COMMAND is written last, without bus mastering: with wrong addresses the card must not answer, and to no address
-    /// may it write.
+    /// COMMAND is written last, without bus mastering: the card must not answer at wrong addresses, and must not write
+    /// to any.
     /// - Parameter header: what it was, if it is not what it was when it was taken: of a card that a guest had already.
     public func restore(to header: PCIConfigurationBytes? = nil) throws(HostFailure) {
         let bytes = (header ?? original).bytes
@@ -166,7 +166,8 @@ extension PCICard {
         try write(saved & ~PCICard.busMaster, 2, at: PCICard.command)
     }
 
-    /// Of a card that was left by somebody: it must reach nothing any more, and its line interrupt is on.
+    /// Before the reset of a card that somebody left behind: it must reach nothing any more, and its pin is switched on
+    /// again.
     func prepareReset() throws(HostFailure) {
         let lineOff: UInt32 = 0x0400
         let old = try read(2, at: PCICard.command)

@@ -6,7 +6,7 @@ public import HostIO
 public struct PCIFinding: Hashable, Sendable {
     public enum Verdict: String, Sendable, CaseIterable {
         case good
-        /// It can be given away, and something will be different from what one may expect.
+        /// It can be given away, with a consequence that one may not expect.
         case warning
         /// It cannot be given away like this.
         case obstacle
@@ -68,7 +68,7 @@ extension PCIStub {
             : PCIFinding(.obstacle, "presence", "it does not answer: it was pulled out, or has no power")
     }
 
-    /// Of windows that the card has and the firmware gave no address (Linux, `IORESOURCE_UNSET` and `_DISABLED`).
+    /// Windows to which the firmware gave no address (Linux, `IORESOURCE_UNSET` and `_DISABLED`).
     private func windows(of facts: PCIDeviceFacts) -> PCIFinding {
         let lost = facts.windows.prefix(6).enumerated().filter { $0.element.flags & 0x3000_0000 != 0 }.map {
             "\($0.offset)"

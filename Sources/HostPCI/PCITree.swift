@@ -5,7 +5,7 @@ public import SystemPackage
 
 /// What sysfs says (Linux, Documentation/ABI/testing/sysfs-bus-pci).
 ///
-/// Everything may go away while it is read: a card of which something needed is missing is none.
+/// Everything may vanish while it is read: a card that lacks something needed is left out.
 public struct PCITree: Sendable {
     /// /sys/bus/pci, or a copy of it.
     public let root: FilePath

@@ -8,8 +8,7 @@ internal import Logging
 internal import XenWire
 
 extension PCIBackend {
-    /// Takes all cards that the toolstack has listed. One that cannot be had is that card's matter, unless it is the only
-    /// one.
+    /// Takes all cards that the toolstack lists. One that cannot be had fails alone, unless it is the only one.
     func openBacking(isTakeover: Bool) async throws(BackendFailure) {
         if !isTakeover { try await awaitKernel() }
         let queue = try makeQueue()
@@ -26,12 +25,12 @@ extension PCIBackend {
         if let refusal, await queue.places().isEmpty { throw refusal }
         await list(entries, queue)
         watchErrors()
-        // Only now: as long as it is nil nobody looks for cards beside us.
+        // Set only now: while it is nil, nobody else looks for cards.
         self.queue = queue
     }
 
-    /// Two backends on one page answer each other's operations, and our 5 would close the kernel's device: nothing is written
-    /// while it has the guest's buses.
+    /// Two backends on one page would answer each other's operations, and our state 5 would close the kernel's device.
+    /// So nothing is written while the kernel has the guest's buses.
     private func awaitKernel() async throws(BackendFailure) {
         let path = path
         try await wait(for: "the kernel's xen-pciback to let go") { () async throws(BackendFailure) in
@@ -79,7 +78,8 @@ extension PCIBackend {
         }
     }
 
-    /// That a card failed for good ends nobody's guest, unless the administrator said so: who watches `aerState` ends it.
+    /// A card that failed for good does not end its guest unless the administrator said so: then `aerState` is written,
+    /// and whoever watches it ends the guest.
     private func reported(_ event: PCIErrorEvent) async {
         guard let queue, await queue.reported(event) else { return }
         life.log.failure("\(event.address) reported an error: \(event.step.rawValue)")
@@ -140,7 +140,7 @@ extension PCIBackend {
         return PCIGuestCard(entry.address, entry.options, card, settings)
     }
 
-    /// The card is not there; the guest's others go on.
+    /// Leaves a card out; the guest's other cards go on.
     func refuse(_ entry: PCIDeviceEntry, _ failure: BackendFailure) async {
         life.log.failure("\(entry.address) cannot be given to domain \(path.domain): \(failure)")
         failed.removeAll { $0.host == "\(entry.address)" }
@@ -149,7 +149,7 @@ extension PCIBackend {
         await persist("write the error node") { (store) throws(HypervisorFailure) in try store.write(node, text) }
     }
 
-    /// What is to be published of these cards: where they are, and that they are there, or not.
+    /// Collects what is to be published about these cards: whether each is there, and where.
     func list(_ entries: [PCIDeviceEntry], _ queue: PCIQueue) async {
         let places = await queue.places()
         var keys: [(String, String)] = []

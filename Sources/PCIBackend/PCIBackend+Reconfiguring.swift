@@ -36,7 +36,7 @@ extension PCIBackend {
         start { await self.absorb(queue, in: state, next: .initWait) }
     }
 
-    /// Off the shell's own path: a card can take its time, and the states must be heard meanwhile.
+    /// Runs beside the shell: a card can take its time, and changes of state must be heard meanwhile.
     private func start(_ work: @escaping @Sendable () async -> Void) {
         reconfiguring = Task(executorPreference: environment.controlLoop) {
             await work()
@@ -46,7 +46,7 @@ extension PCIBackend {
 
     private func ended() {
         reconfiguring = nil
-        // What has changed meanwhile was not looked at.
+        // What has changed meanwhile has not been looked at yet.
         signal.raise()
     }
 
@@ -55,7 +55,7 @@ extension PCIBackend {
         let entries: [PCIDeviceEntry]
         do throws(BackendFailure) { entries = try await readEntries() } catch {
             life.log.failure(error.text)
-            // The guest waits for an answer, and its cards are all there.
+            // The guest waits for an answer, and all its cards are still there.
             return await move(from: state, to: next, [])
         }
         let staying = entries.filter { $0.state != .closing }.map(\.address)
@@ -73,7 +73,8 @@ extension PCIBackend {
         await move(from: state, to: next, published)
     }
 
-    /// Writes keys, and our state, unless somebody else has changed it: the toolstack's word is later than ours.
+    /// Writes keys and our state, unless somebody else has changed the state meanwhile: the toolstack's word is newer
+    /// than ours.
     private func move(from old: XenbusState, to new: XenbusState, _ keys: [(String, String)]) async {
         let path = path
         await persist("publish state \(new)", isTransaction: true) { (store) throws(HypervisorFailure) in

@@ -30,7 +30,7 @@ extension PCIBackend {
         return report
     }
 
-    /// What the queue tells; nil while its loop stands still with a card, where nobody who asks must wait.
+    /// The queue's account; nil while its loop hangs with a card, which nobody who asks must wait for.
     private func account(of queue: PCIQueue) async -> PCIQueue.Account? {
         let answer = LateAnswer()
         Task(executorPreference: environment.controlLoop) { answer.put(await queue.account()) }

@@ -1,4 +1,4 @@
-// The PCI buses of one guest: what is their own in the life that `DeviceShell` leads. Pinned to the control loop.
+// The PCI buses of one guest: what they add to the life that `DeviceShell` leads. Pinned to the control loop.
 
 internal import BackendCore
 internal import HostIO
@@ -27,7 +27,7 @@ actor PCIBackend: DeviceShell {
     /// Cards that the toolstack named and that cannot be had.
     var failed: [FunctionReport] = []
     var errorWatch: (any PCIErrorWatch)?
-    /// Cards come or go at this moment.
+    /// Set while cards come or go.
     var reconfiguring: Task<Void, Never>?
 
     init(_ path: DevicePath, _ environment: WorkerEnvironment, _ host: any PCIHost, _ settings: PCISettings) {

@@ -7,7 +7,7 @@ internal import XenWire
 
 /// What waits to be told, and what was told and has no answer yet.
 struct PCIErrorReports: Sendable {
-    /// A card that reports errors without end makes the guest hear of the latest.
+    /// Of a card that reports errors without end the guest hears the latest only.
     static let limit = 16
 
     private(set) var telling: PCIErrorOperation?
@@ -30,8 +30,8 @@ struct PCIErrorReports: Sendable {
 }
 
 extension PCIQueue {
-    /// The kernel recovers one of the host's cards from an error, by itself: it does not ask the guest. So the guest's driver is told
-    /// what happened, and its answer is written to the log.
+    /// The kernel recovers a card from an error by itself and does not ask the guest. So the guest's driver is told
+    /// what happened, and its answer only goes to the log.
     /// - Returns: whether the card is one of the guest's.
     func reported(_ event: PCIErrorEvent) -> Bool {
         guard let address = try? PCIAddress(key: "\(event.address)"), let guest = bus.guest(of: address) else {
@@ -79,7 +79,7 @@ extension PCIQueue {
         )
         let slot = operation.slot(at: PCIQueue.errorScratch, byteCount: PCIWire.errorOperationSize)
         let answer = PCIErrorOperation.recovery(slot)
-        log.fault(
+        log.remark(
             "its driver was told of \(told.command) of \(told.address), and says \(answer.map { "\($0)" } ?? "nothing")"
         )
         errors.answered()

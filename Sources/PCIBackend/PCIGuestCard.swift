@@ -16,9 +16,9 @@ struct PCIGuestCard: Sendable {
     /// The header before any guest's: what is restored.
     var header: PCIConfigurationBytes
     var interrupts = PCIInterruptMode.line
-    /// What the hypervisor has mapped so far; of a change that is under way a part.
+    /// What the hypervisor has mapped; during a change, the part that is done.
     var mapped: [PCIVectorMapping] = []
-    /// Bytes whose unlisted writes were told.
+    /// Bytes of which an unlisted write was logged already.
     var told: Set<Int> = []
 
     init(_ address: PCIAddress, _ options: PCIOptions, _ card: any OpenPCICard, _ settings: PCISettings) {

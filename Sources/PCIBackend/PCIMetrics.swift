@@ -27,6 +27,8 @@ struct PCIMetrics: DeviceMetrics {
     var givenUp: UInt64 = 0
     /// Errors of cards that the guest was to hear of.
     var errorReports: UInt64 = 0
+    /// Operations that were found without an event, shortly after an answer.
+    var polled: UInt64 = 0
     var turns: UInt64 = 0
     var idleTurns: UInt64 = 0
     var notificationsSent: UInt64 = 0
@@ -36,7 +38,8 @@ struct PCIMetrics: DeviceMetrics {
         ("reads", \.reads), ("writes", \.writes), ("interrupts-enabled", \.interruptsEnabled),
         ("interrupts-disabled", \.interruptsDisabled), ("vectors", \.vectors), ("misdirected", \.misdirected),
         ("frontend-faults", \.faults), ("refused", \.refused), ("unlisted", \.unlisted), ("host-failures", \.failures),
-        ("given-up", \.givenUp), ("error-reports", \.errorReports), ("turns", \.turns), ("idle-turns", \.idleTurns),
+        ("given-up", \.givenUp), ("polled", \.polled),
+        ("error-reports", \.errorReports), ("turns", \.turns), ("idle-turns", \.idleTurns),
         ("notifications-sent", \.notificationsSent),
     ]
 

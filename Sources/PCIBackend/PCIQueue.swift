@@ -36,6 +36,11 @@ final actor PCIQueue {
     }
     /// Operations before others of the loop, timers and closing, get their turn.
     private static let roundLimit = 64
+    /// Looks at the page between two at the clock, which can be a system call: some microseconds.
+    private static let looks = 32
+    /// Of the last answer, or when the operation that is served was found.
+    private var clock: UInt64 = 0
+    private var poll = PollWindow()
 
     private nonisolated var crashLane: CrashLane { CrashLane(facts.mark, queue: 0) }
 
@@ -230,19 +235,63 @@ extension PCIQueue: QueueTurns, CompletionTarget {
         }
     }
 
+    /// A turn lasts until the frontend has asked for nothing for a moment (`PollWindow`), but no longer than `roundLimit`.
     private func eventTurn() {
         guard isTaking, let page else { return }
-        facts.data.turn(crashLane) {
-            metrics.turns &+= 1
-            var rounds = 0
-            while rounds < PCIQueue.roundLimit, page.loadAcquire(at: PCIWire.flagsOffset) & PCIWire.frontendActive != 0
-            {
-                rounds += 1
-                if serve(page) { notifyFrontend() }
-            }
-            let worked = takeErrorAnswer(page) || rounds > 0
-            if !worked { metrics.idleTurns &+= 1 }
-            _ = port?.ended(rounds < PCIQueue.roundLimit ? .idle(worked: worked) : .more, again: Timer.nextTurn)
+        metrics.turns &+= 1
+        if isAsked(page) {
+            let now = MonotonicClock.nanoseconds
+            poll.woke(after: now &- clock)
+            clock = now
         }
+        var rounds = 0
+        var worked = false
+        repeat {
+            facts.data.turn(crashLane) {
+                rounds += takeOperations(page, atMost: PCIQueue.roundLimit - rounds)
+                worked = takeErrorAnswer(page) || worked || rounds > 0
+            }
+            // Looking on is outside of the turn: who is killed meanwhile was not killed by this device.
+        } while rounds > 0 && rounds < PCIQueue.roundLimit && looksOn(page)
+        if !worked { metrics.idleTurns &+= 1 }
+        _ = port?.ended(rounds < PCIQueue.roundLimit ? .idle(worked: worked) : .more, again: Timer.nextTurn)
+    }
+
+    private func isAsked(_ page: SharedPages) -> Bool {
+        page.loadAcquire(at: PCIWire.flagsOffset) & PCIWire.frontendActive != 0
+    }
+
+    /// - Returns: how many there were.
+    private func takeOperations(_ page: SharedPages, atMost limit: Int) -> Int {
+        var count = 0
+        while count < limit, isAsked(page) {
+            count += 1
+            let isAnswered = serve(page, since: clock)
+            let now = MonotonicClock.nanoseconds
+            if isAnswered {
+                metrics.latency.add(nanoseconds: now &- clock)
+                poll.answered(after: now &- clock)
+            }
+            clock = now
+        }
+        return count
+    }
+
+    /// Looks for the next operation for as long as its window is.
+    /// - Returns: whether there is one. If not, the port has yet to be unmasked: what comes after the last look is heard then.
+    private func looksOn(_ page: SharedPages) -> Bool {
+        let (answered, window) = (clock, poll.nanoseconds)
+        guard window > 0 else { return false }
+        while !page.sees(PCIWire.frontendActive, at: PCIWire.flagsOffset, looking: PCIQueue.looks) {
+            clock = MonotonicClock.nanoseconds
+            guard clock &- answered < window else {
+                clock = answered
+                poll.missed()
+                return false
+            }
+        }
+        poll.found()
+        metrics.polled &+= 1
+        return true
     }
 }

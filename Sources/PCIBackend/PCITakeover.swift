@@ -19,7 +19,7 @@ extension PCIQueue {
             }
             cards[index].restore(memory)
             switch memory.stage {
-            // It was not told, and is in the page still: from the beginning.
+            // The frontend was not told, and the operation is still in the page: it is begun anew.
             case .enabling: disableInterrupts(index)
             case .enabled: answerEnabled(index)
             case .settled: break
@@ -61,7 +61,7 @@ extension PCIQueue {
         }
     }
 
-    /// Of a card that was pulled out there is nothing to say.
+    /// A card that was pulled out is not worth a line.
     private func say(_ failure: HostFailure) {
         if failure.kind != .notFound { log.failure(failure.text) }
     }

@@ -8,26 +8,24 @@ internal import SharedRing
 internal import XenWire
 
 extension PCIQueue {
-    /// Longer than this, and the frontend may have given up: pcifront does after two seconds.
-    private static let quick: UInt64 = 1_000_000_000
     private static let errorOffset = PCIWire.operationOffset + 4
     private static let valueOffset = PCIWire.operationOffset + 28
     private static let vectorsOffset = PCIWire.operationOffset + PCIWire.operationHeadSize
 
-    /// Takes the operation in the page, and answers it.
-    /// - Returns: false if the frontend has given it up meanwhile: what is in the page now is another one.
-    func serve(_ page: SharedPages) -> Bool {
-        let start = MonotonicClock.nanoseconds
+    /// Takes the operation in the page, and answers it. What is not needed for the answer comes after it, beside the frontend.
+    /// - Parameter start: when it was found.
+    /// - Returns: false if the frontend has given it up meanwhile, as pcifront does after two seconds: what is in the page now is
+    ///   another one.
+    func serve(_ page: SharedPages, since start: UInt64) -> Bool {
         page.copyOut(at: PCIWire.operationOffset, count: PCIWire.operationSize, to: operation, at: 0)
         let raw = RawPCIOperation(operation.slot(at: 0, byteCount: PCIWire.operationSize))
-        let answer = answer(raw)
-        let time = MonotonicClock.nanoseconds &- start
-        metrics.latency.add(nanoseconds: time)
-        if time > PCIQueue.quick, isGivenUp(page) {
+        let answer = answer(raw, since: start)
+        if isGivenUp(page) {
             metrics.givenUp &+= 1
             return false
         }
         publish(answer, page)
+        notifyFrontend()
         facts.mark?.progressed()
         return true
     }
@@ -53,7 +51,7 @@ extension PCIQueue {
         page.clearBits(PCIWire.frontendActive, at: PCIWire.flagsOffset)
     }
 
-    private func answer(_ raw: RawPCIOperation<Slot>) -> PCIAnswer {
+    private func answer(_ raw: RawPCIOperation<Slot>, since start: UInt64) -> PCIAnswer {
         guard let place = PCIAddress(domain: raw.domain, bus: raw.bus, devfn: raw.devfn),
             let host = bus.host(at: place),
             let index = cards.firstIndex(where: { $0.address == host })
@@ -64,7 +62,9 @@ extension PCIQueue {
         }
         do throws(PCIError) {
             let request = try PCIRequest(validating: raw)
-            return try facts.activity.during(host) { () throws(PCIError) in try carryOut(request, index, raw.value) }
+            return try facts.activity.during(host, since: start) { () throws(PCIError) in
+                try carryOut(request, index, raw.value)
+            }
         } catch {
             count(error)
             return PCIAnswer(error, value: 0)
@@ -111,7 +111,7 @@ extension PCIQueue {
         let what = "\(card.address): a write to \(register), which the policy does not list, was "
         let outcome =
             card.options.permissive ? "let through (permissive)" : "dropped; permissive=1 would let it through"
-        log.fault(what + outcome)
+        log.remark(what + outcome)
     }
 
     /// Accesses a card, and says once what the host did not do.

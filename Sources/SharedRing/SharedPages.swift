@@ -90,6 +90,16 @@ public final class SharedPages: @unchecked Sendable {
         unsafe ring_clear_bits(base.advanced(by: offset), bits)
     }
 
+    /// Looks at such a word until one of `bits` is set in it, `count` times at most.
+    /// - Returns: whether one is.
+    public func sees(_ bits: UInt32, at offset: Int, looking count: Int) -> Bool {
+        for _ in 0..<count {
+            if loadAcquire(at: offset) & bits != 0 { return true }
+            ring_relax()
+        }
+        return false
+    }
+
     /// Orders everything before it, stores among them, before every load after it.
     public static func fence() { ring_full_fence() }
 

@@ -20,6 +20,9 @@ internal import XenWire
         #expect(errors.map(\.command) == [.errorDetected, .errorResume])
         #expect(errors.allSatisfy { $0.address == Cards.first })
         #expect(try await scene.counter("error-reports") == 2)
+        // What a driver says to it is worth a line, and no fault.
+        #expect(await eventually { scene.log.count("its driver was told of") == 2 })
+        #expect(scene.log.count("frontend fault") == 0)
         // Operations go on beside it.
         #expect(try await scene.frontend.read(Cards.first, 0, 4) == 0x10D3_8086)
         #expect(try await scene.backendKey("aerState") == nil)

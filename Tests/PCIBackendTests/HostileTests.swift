@@ -90,6 +90,9 @@ internal import XenWire
         for value: UInt32 in [0x40, 0x41, 0x40] { try await scene.frontend.write(value, to: Cards.first, register, 2) }
         #expect(try scene.card().word(at: Int(register)) == 0x40)
         #expect(scene.log.count("let through (permissive)") == 1)
+        // It may do that: it is no fault of the guest's.
+        #expect(scene.log.count("frontend fault") == 0)
+        #expect(try await scene.backend.report().lastFault == nil)
         // Messages stay the hypervisor's.
         let messages = Int32(Place.msi + 4)
         try await scene.frontend.write(0xFEE0_0000, to: Cards.first, messages, 4)
@@ -121,8 +124,6 @@ internal import XenWire
         card.hang()
         let reading = Task { try await scene.frontend.read(Cards.first, 0x2C, 4) }
         #expect(try await eventually { try await scene.backend.report().phase == "waiting for 0000:08:05.0" })
-        // Longer than it takes for the page to be looked at again.
-        try await Task.sleep(for: .seconds(1))
         // A write of BAR 0, to a device that is not there, with a size that is none.
         page.write(PCIFrontOperation(.write, Cards.network, offset: -4, size: 77, value: 0xDEAD_BEEF))
         card.goOn()
@@ -142,7 +143,6 @@ internal import XenWire
         page.put(PCIFrontOperation(.read, Cards.first, offset: 0, size: 4))
         await scene.frontend.ring()
         #expect(try await eventually { try await scene.backend.report().phase.hasPrefix("waiting for 0000:08:05.0") })
-        try await Task.sleep(for: .seconds(1))
         page.giveUp()
         let next = Task { try await scene.frontend.read(Cards.first, 8, 4) }
         #expect(await eventually { page.isActive })

@@ -29,6 +29,14 @@ static inline void ring_clear_bits(void *word, uint32_t bits) {
     __atomic_fetch_and((uint32_t *)word, ~bits, __ATOMIC_SEQ_CST);
 }
 static inline void ring_full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+// In a loop that waits for another processor: leaves the core to its sibling for a moment.
+static inline void ring_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield" : : : "memory");
+#endif
+}
 
 // Copies out of or into shared memory. The barrier makes the private copy materialise, so that no later read of it
 // can be turned into a second read of the shared bytes (XSA-155).
