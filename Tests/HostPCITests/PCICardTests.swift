@@ -58,6 +58,31 @@ import Testing
         _ = try take(kernel, address, "backend/pci/8/0")
     }
 
+    /// Several ask at the same moment: one gets it, and the others are told who.
+    @Test func oneOfManyWhoAskAtOnce() async throws {
+        let (kernel, address) = try host()
+        for _ in 0..<20 {
+            let outcomes = await withTaskGroup(of: Result<PCICard, HostFailure>.self) { group in
+                for guest in 1...6 {
+                    group.addTask {
+                        Result { () throws(HostFailure) in
+                            try PCICard(address, in: kernel.tree, owner: "backend/pci/\(guest)/0", locks: kernel.locks)
+                        }
+                    }
+                }
+                return await group.reduce(into: []) { $0.append($1) }
+            }
+            var owners = 0
+            for outcome in outcomes {
+                switch outcome {
+                case .success: owners += 1
+                case .failure(let failure): #expect(failure.kind == .busy && failure.text.contains("belongs to"))
+                }
+            }
+            #expect(owners == 1)
+        }
+    }
+
     @Test func whatIsNotTaken() throws {
         let (kernel, address) = try host(Array(SampleSpace.express.prefix(64)))
         #expect(failure { () throws(HostFailure) in try take(kernel, address) }?.text.contains("CAP_SYS_ADMIN") == true)
@@ -75,6 +100,10 @@ import Testing
         let card = try take(kernel, address)
         try kernel.configure("0000:08:05.0", [], inPlace: true)
         #expect(failure { () throws(HostFailure) in try card.read(2, at: 0) }?.kind == .notFound)
+        // It reads short: the rest is not made up.
+        try kernel.configure("0000:08:05.0", [0x86, 0x80, 0xD3], inPlace: true)
+        #expect(try card.read(2, at: 0) == 0x8086)
+        #expect(failure { () throws(HostFailure) in try card.read(4, at: 0) }?.kind == .notFound)
     }
 
     @Test func powerStates() throws {
