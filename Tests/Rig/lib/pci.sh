@@ -47,7 +47,11 @@ pci_driven_by() { [[ $(pci_driver "$1") == "$2" ]]; }
 pci_config() { lspci -xxxx -s "$(pci_address "$1")" | sed 1d; }
 
 # pci_hide NAME, pci_give_back NAME: by the commands of whoever serves.
-pci_hide() { if [[ $RIG_BACKEND == kernel ]]; then xl pci-assignable-add "$(pci_address "$1")"; else xenback pci-assignable-add "$(pci_address "$1")"; fi; }
+pci_hide() {
+    [[ $RIG_BACKEND == ours ]] || { xl pci-assignable-add "$(pci_address "$1")"; return; }
+    # It has been started, and may not listen yet.
+    wait_until 30 xenback list && xenback pci-assignable-add "$(pci_address "$1")"
+}
 pci_give_back() {
     if [[ $RIG_BACKEND == kernel ]]; then xl pci-assignable-remove -r "$(pci_address "$1")"; else xenback pci-assignable-remove -r "$(pci_address "$1")"; fi
 }
@@ -57,12 +61,12 @@ pci_is_ours() { [[ ! -e /sys/bus/xen-backend/devices/pci-$(guest_id "$1")-0/driv
 pci_key() { xenstore-read "/local/domain/0/backend/pci/$(guest_id "$1")/0/$2"; }
 pci_says() { [[ $(pci_key "$1" state) == "$2" ]]; }
 
-# pci_guest NAME LINE…: a PV guest with these cards, and what drives them loaded, or the scenario ends.
+# pci_guest NAME LINE…: a PV guest with these cards, if any, and what drives them loaded, or the scenario ends.
 pci_guest() {
     local name=$1
     shift
     guest_pci=("$@")
     guest_memory=512
     guest_start "$name" pv
-    check "guest $name loads its drivers" guest "$name" pci_load || exit 1
+    check "guest $name loads its drivers" guest "$name" pci_load $# || exit 1
 }
