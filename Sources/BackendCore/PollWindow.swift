@@ -31,6 +31,25 @@ public struct PollWindow: Hashable, Sendable {
 
     private var window: UInt64 { min(max(PollWindow.costFactor &* cost, PollWindow.shortest), PollWindow.longest) }
 
+    /// The clock can be a system call, and then costs more than a request: a window is counted in looks, whose price some trials of
+    /// so many in vain find out. The shortest counts: in the others somebody else had the processor.
+    public static let trialLooks = 1024
+    private static let trialCount = 4
+    private var trials = 0
+    private var trialTime = UInt64.max
+
+    /// How many looks take so many nanoseconds; nil: try `trialLooks`, and tell how long they took.
+    public func looks(in nanoseconds: UInt64) -> Int? {
+        guard trials == PollWindow.trialCount else { return nil }
+        return max(1, Int(clamping: nanoseconds &* UInt64(PollWindow.trialLooks) / trialTime))
+    }
+
+    /// All looks of a trial were in vain.
+    public mutating func tried(_ nanoseconds: UInt64) {
+        trials = min(trials + 1, PollWindow.trialCount)
+        trialTime = min(trialTime, max(1, nanoseconds))
+    }
+
     /// Nanoseconds to look on after an answer; 0: sleep at once.
     public var nanoseconds: UInt64 { isBusy && rest == 0 ? window : 0 }
 

@@ -32,6 +32,7 @@ struct PCIMetrics: DeviceMetrics {
     var turns: UInt64 = 0
     var idleTurns: UInt64 = 0
     var notificationsSent: UInt64 = 0
+    /// Of operations in a row, the first and every eighth.
     var latency = LatencyHistogram()
 
     static let names: [(String, any WritableKeyPath<PCIMetrics, UInt64> & Sendable)] = [

@@ -36,9 +36,7 @@ final actor PCIQueue {
     }
     /// Operations before others of the loop, timers and closing, get their turn.
     private static let roundLimit = 64
-    /// Looks at the page between two at the clock, which can be a system call: some microseconds.
-    private static let looks = 32
-    /// Of the last answer, or when the operation that is served was found.
+    /// When an operation was last measured, or the looking for one ended.
     private var clock: UInt64 = 0
     private var poll = PollWindow()
 
@@ -248,7 +246,7 @@ extension PCIQueue: QueueTurns, CompletionTarget {
         var worked = false
         repeat {
             facts.data.turn(crashLane) {
-                rounds += takeOperations(page, atMost: PCIQueue.roundLimit - rounds)
+                rounds = takeOperations(page, after: rounds)
                 worked = takeErrorAnswer(page) || worked || rounds > 0
             }
             // Looking on is outside of the turn: who is killed meanwhile was not killed by this device.
@@ -261,12 +259,17 @@ extension PCIQueue: QueueTurns, CompletionTarget {
         page.loadAcquire(at: PCIWire.flagsOffset) & PCIWire.frontendActive != 0
     }
 
-    /// - Returns: how many there were.
-    private func takeOperations(_ page: SharedPages, atMost limit: Int) -> Int {
-        var count = 0
-        while count < limit, isAsked(page) {
-            count += 1
+    /// Of operations in a row the first and every eighth are measured: a look at the clock can be a system call.
+    /// - Parameter rounds: operations of this turn before.
+    /// - Returns: operations of this turn by now.
+    private func takeOperations(_ page: SharedPages, after rounds: Int) -> Int {
+        var rounds = rounds
+        while rounds < PCIQueue.roundLimit, isAsked(page) {
+            let isMeasured = rounds & 7 == 0
+            if isMeasured, rounds > 0 { clock = MonotonicClock.nanoseconds }
+            rounds += 1
             let isAnswered = serve(page, since: clock)
+            guard isMeasured else { continue }
             let now = MonotonicClock.nanoseconds
             if isAnswered {
                 metrics.latency.add(nanoseconds: now &- clock)
@@ -274,24 +277,25 @@ extension PCIQueue: QueueTurns, CompletionTarget {
             }
             clock = now
         }
-        return count
+        return rounds
     }
 
-    /// Looks for the next operation for as long as its window is.
+    /// Looks for the next operation as often as its window is long.
     /// - Returns: whether there is one. If not, the port has yet to be unmasked: what comes after the last look is heard then.
     private func looksOn(_ page: SharedPages) -> Bool {
-        let (answered, window) = (clock, poll.nanoseconds)
+        let window = poll.nanoseconds
         guard window > 0 else { return false }
-        while !page.sees(PCIWire.frontendActive, at: PCIWire.flagsOffset, looking: PCIQueue.looks) {
-            clock = MonotonicClock.nanoseconds
-            guard clock &- answered < window else {
-                clock = answered
-                poll.missed()
-                return false
-            }
+        let looks = poll.looks(in: window)
+        let start = looks == nil ? MonotonicClock.nanoseconds : 0
+        let count = looks ?? PollWindow.trialLooks
+        if page.sees(PCIWire.frontendActive, at: PCIWire.flagsOffset, looking: count) {
+            poll.found()
+            metrics.polled &+= 1
+            return true
         }
-        poll.found()
-        metrics.polled &+= 1
-        return true
+        clock = MonotonicClock.nanoseconds
+        if looks == nil { poll.tried(clock &- start) }
+        poll.missed()
+        return false
     }
 }

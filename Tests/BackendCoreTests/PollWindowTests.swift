@@ -33,6 +33,18 @@ internal import Testing
         }
     }
 
+    @Test func windowsAreCountedInLooks() {
+        var poll = PollWindow()
+        for time: UInt64 in [900_000, 102_400, 1_000_000_000] {
+            #expect(poll.looks(in: 50_000) == nil)
+            poll.tried(time)
+        }
+        poll.tried(102_401)
+        #expect(poll.looks(in: 50_000) == 500 && poll.looks(in: 2_000_000) == 20_000 && poll.looks(in: 1) == 1)
+        poll.tried(0)
+        #expect(poll.looks(in: 2_000_000) == 2_000_000 * PollWindow.trialLooks)
+    }
+
     @Test func whatFindsNothingRests() {
         var poll = PollWindow()
         poll.answered(after: 1_000)
