@@ -135,6 +135,9 @@ extension PCIQueue {
     private static func advice(_ error: Errno) -> String {
         switch error {
         case .operationNotSupportedByDevice: "; is the card assigned to the domain (xl pci-list), and does Xen know it?"
+        case .invalidArgument:
+            "; Xen read the size of the card's table when the card appeared: a virtual function must have got its interrupts"
+                + " before it was made"
         case .noData: "; the card must be hidden by xen-pciback, which prepares its MSI-X"
         default: ""
         }

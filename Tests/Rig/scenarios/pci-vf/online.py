@@ -1,6 +1,7 @@
-"""Gives a virtual function of an NVMe controller queues and interrupts, and brings it online (NVMe 1.4, 5.22).
+"""Gives a virtual function of an NVMe controller queues and interrupts, and brings it online (NVMe 1.4, 5.22), as `nvme virt-mgmt` does.
 
-online.py DEVICE CONTROLLER FOLDER: what `nvme virt-mgmt` does; FOLDER is the function's in sysfs.
+online.py DEVICE CONTROLLER: before the function is made; Xen reads how many interrupts it has when it appears, and never again.
+online.py DEVICE CONTROLLER FOLDER: afterwards; FOLDER is the function's in sysfs.
 """
 import fcntl
 import os
@@ -23,10 +24,11 @@ def manage(device, controller, action, resource=0, number=0):
 
 file = os.open(sys.argv[1], os.O_RDWR)
 function = int(sys.argv[2])
-manage(file, function, OFFLINE)
-manage(file, function, ASSIGN, QUEUES, 3)
-manage(file, function, ASSIGN, INTERRUPTS, 2)
-# What was assigned holds from the next reset on.
-with open(sys.argv[3] + "/reset", "w") as reset:
-    reset.write("1")
-manage(file, function, ONLINE)
+if len(sys.argv) == 3:
+    manage(file, function, OFFLINE)
+    manage(file, function, ASSIGN, QUEUES, 3)
+    manage(file, function, ASSIGN, INTERRUPTS, 2)
+else:
+    with open(sys.argv[3] + "/reset", "w") as reset:
+        reset.write("1")
+    manage(file, function, ONLINE)
