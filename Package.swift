@@ -66,7 +66,7 @@ let package = Package(
         floor("HypervisorContract", ["Hypervisor", "SharedRing", "XenWire", "CLinux", system]),
         // 3
         floor("ImageFormats", ["SharedRing", system]),
-        floor("DiskImages", ["HostIO", "SharedRing", "CLinux", system]),
+        floor("DiskImages", ["ImageFormats", "HostIO", "SharedRing", "CLinux", system]),
         floor("HostNetwork", ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", system]),
         floor("HostUSB", ["HostIO", "SharedRing", "CUSB", "CLinux", system]),
         floor("HostPCI", ["HostIO", "CLinux", system]),
@@ -118,7 +118,8 @@ let package = Package(
         program(
             "xenback",
             [
-                "ControlProtocol", "BackendServer", "NetBackend", "USBBackend", "HostNetwork", "HostUSB",
+                "ControlProtocol", "BackendServer", "NetBackend", "USBBackend", "DiskImages", "ImageFormats",
+                "HostNetwork", "HostUSB",
                 "SimulatedHypervisor", "SimulatedHost", "FrontendDrivers", "Hypervisor", "HostIO", "SharedRing",
                 "XenWire", log, system, arguments,
             ]
@@ -164,7 +165,7 @@ let package = Package(
             ]
         ),
         tests("ImageFormats", ["ImageFormats", "SharedRing", system]),
-        tests("DiskImages", ["DiskImages", "HostIO", "SharedRing", "CLinux", system]),
+        tests("DiskImages", ["DiskImages", "ImageFormats", "HostIO", "SharedRing", "CLinux", system]),
         tests(
             "BackendCore",
             [
@@ -223,7 +224,7 @@ let package = Package(
                 log, system,
             ]
         ),
-        tests("xenback", ["xenback", "ControlProtocol", "HostIO", "XenWire", system]),
+        tests("xenback", ["xenback", "ControlProtocol", "DiskImages", "ImageFormats", "HostIO", "XenWire", system]),
         tests("Package", [system]),
     ],
     swiftLanguageModes: [.v6]

@@ -100,6 +100,16 @@ static inline int linux_punch_hole(int fd, int64_t offset, int64_t length) {
     return syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) < 0 ? errno : 0;
 }
 
+// Reserves space that reads as zeros, whatever was there, and extends the file if needed. Returns 0 or an errno value:
+// EOPNOTSUPP where the file system can do neither.
+static inline int linux_reserve_zeros(int fd, int64_t offset, int64_t length) {
+    if (syscall(SYS_fallocate, fd, FALLOC_FL_ZERO_RANGE, offset, length) == 0) return 0;
+    if (errno != EOPNOTSUPP) return errno;
+    // tmpfs: a hole first, then its space.
+    if (linux_punch_hole(fd, offset, length) != 0) return EOPNOTSUPP;
+    return syscall(SYS_fallocate, fd, 0, offset, length) < 0 ? errno : 0;
+}
+
 static inline unsigned linux_major(uint64_t device) { return major(device); }
 static inline unsigned linux_minor(uint64_t device) { return minor(device); }
 static inline uint64_t linux_device(unsigned device_major, unsigned device_minor) {
