@@ -70,7 +70,7 @@ extension BlockBackend: LiveDisk {
     /// As libxl would have written it (libxl_disk.c, `device_disk_add`).
     private var params: String {
         guard let target = keys?.target else { return "" }
-        return path.kind == .vbd ? target.name : "aio:\(target.name)"
+        return path.kind == .vbd || target.format != .raw ? target.text : "aio:\(target.text)"
     }
 
     // MARK: turns

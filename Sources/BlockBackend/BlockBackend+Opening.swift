@@ -20,6 +20,9 @@ extension BlockBackend {
     /// the predecessor's last write completes, storage that is away or does not answer) is waited for without limit,
     /// because a frontend that sees its backend close gives up its disk.
     func open(_ target: DiskTarget, isTakeover: Bool) async throws(BackendFailure) -> BlockMedium {
+        do throws(DiskTargetFault) { try target.requireServed() } catch {
+            throw BackendFailure(.unsupported, "\(error)")
+        }
         let start = ContinuousClock.now
         do throws(BackendFailure) {
             return try await wait(for: "the image", within: isTakeover ? nil : Self.lockPatience) {

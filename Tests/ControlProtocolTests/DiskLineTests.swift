@@ -60,6 +60,13 @@ import Testing
         ("tap2:tapdisk:aio:/a.img,xvda,w", DiskLine(target: "/a.img", vdev: xvda)),
         ("tap2:aio:/a.img,xvda,w!", DiskLine(target: "/a.img", vdev: xvda, access: .sharedWrite)),
         ("raw:/a.img,xvda", DiskLine(target: "/a.img", vdev: xvda)),
+        ("tap2:tapdisk:vhd:/a.vhd,xvda,w", DiskLine(target: "/a.vhd", format: .vhd, vdev: xvda)),
+        ("tap:vhd:/a.vhd,xvda,r", DiskLine(target: "/a.vhd", format: .vhd, vdev: xvda, access: .readOnly)),
+        ("tap2:qcow2:/a.img,xvda,w", DiskLine(target: "/a.img", format: .qcow2, vdev: xvda)),
+        ("vhd:/a.vhd,xvda", DiskLine(target: "/a.vhd", format: .vhd, vdev: xvda)),
+        ("/a.img,qcow2,xvda", DiskLine(target: "/a.img", format: .qcow2, vdev: xvda)),
+        ("format=vhd,vdev=xvda,target=/a,b.vhd", DiskLine(target: "/a,b.vhd", format: .vhd, vdev: xvda)),
+        ("format=raw,vdev=xvda,target=vhd:/a.vhd", DiskLine(target: "vhd:/a.vhd", vdev: xvda)),
         ("ioemu:file:/a.iso,hdc:cdrom,r", DiskLine(target: "/a.iso", vdev: hdc, access: .readOnly, cdrom: true)),
     ])
     func reads(_ line: String, _ expected: DiskLine) throws {
@@ -69,7 +76,7 @@ import Testing
     @Test(arguments: [
         ("", "no target", 0), ("   ", "no target", 3), (",", "no vdev", 1), ("/a.img", "no vdev", 6),
         (",,xvda", "only a CD-ROM drive", 6), ("vdev=xvda", "no target", 9), ("vdev=xvda,target=", "only a CD-ROM", 17),
-        ("/a.img,qcow2,xvda", "format qcow2 is not served", 7), ("/a.img,rwa,xvda", "unknown format 'rwa'", 7),
+        ("/a.img,qed,xvda", "format qed is not served", 7), ("/a.img,rwa,xvda", "unknown format 'rwa'", 7),
         ("/a.img,raw,xvdA,w", "no disk of a guest is called 'xvdA'", 11),
         ("/a.img,raw,xvda,x", "access is r, w or w!, not 'x'", 16),
         ("/a.img,raw,xvda,w,more", "too many parameters", 18),
@@ -84,8 +91,8 @@ import Testing
         ("/a.img,raw,xvda,backendtype=standalone", "a standalone disk has no backend", 28),
         ("/a.img,raw,xvda,specification=virtio", "only specification=xen", 30),
         ("/a.img,raw,xvda,colo", "COLO", 16), ("/a.img,raw,xvda,colo-port=7", "COLO", 16),
-        ("tap2:tapdisk:vhd:/a.vhd,xvda,w", "format vhd is not served", 13),
-        ("tap:qcow2:/a.img,xvda,w", "format qcow2 is not served", 4),
+        ("tap2:tapdisk:vmdk:/a,xvda,w", "format vmdk is not served", 13),
+        ("tap:vhd:qcow2:/a,xvda,w", "format given twice", 8),
         ("tap2:remus:/a.img,xvda,w", "format remus is not served", 5),
         ("tap2:floppy:/a.img,xvda,w", "unknown prefix 'floppy:'", 5),
         ("iscsi:iqn.x,xvda,w", "belong to the script block-iscsi", 0),

@@ -56,7 +56,7 @@ extension BrokerVerbs {
         } catch {
             throw .badDiskLine(reason: error.reason, position: error.position)
         }
-        do throws(DiskTargetFault) { _ = try DiskTarget(parsing: line.target) } catch {
+        do throws(DiskTargetFault) { try DiskTarget(parsing: line.qualifiedTarget)?.requireServed() } catch {
             throw .notSupported(reason: "\(error)")
         }
         if let backend = line.backendDomain, try await domain(backend) != own {
@@ -70,7 +70,7 @@ extension BrokerVerbs {
             kind: line.backendType == .tap ? .vbd3 : .vbd,
             index: line.vdev.number,
             node: line.vdev.name,
-            target: line.target,
+            target: line.qualifiedTarget,
             readOnly: line.access == .readOnly,
             isShared: line.access == .sharedWrite,
             isCDROM: line.cdrom,

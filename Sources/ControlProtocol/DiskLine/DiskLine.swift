@@ -2,7 +2,7 @@
 
 /// What an xl disk line says (xl-disk-configuration(5)), as far as it concerns a disk that xenback serves.
 public struct DiskLine: Equatable, Sendable {
-    public enum Format: String, Sendable { case raw, empty }
+    public enum Format: String, Sendable { case raw, qcow2, vhd, empty }
     public enum BackendType: String, Sendable { case phy, tap, qdisk }
     public enum Access: String, Sendable {
         case readOnly = "r"
@@ -53,6 +53,11 @@ public struct DiskLine: Equatable, Sendable {
         self.trusted = trusted
     }
 
+    /// The target with its format before it where that is not raw, as `params` has it: `vhd:/images/a.vhd`.
+    public var qualifiedTarget: String {
+        format == .qcow2 || format == .vhd ? "\(format.rawValue):\(target)" : target
+    }
+
     /// CD-ROM drives have removable media (libxl writes `removable` for them only).
     public var removable: Bool { cdrom }
 
@@ -62,7 +67,7 @@ public struct DiskLine: Equatable, Sendable {
         return (words.filter { !$0.hasPrefix("target=") } + targets).joined(separator: ",")
     }
 
-    /// Reads a line as xl does, old and new syntax, and the lines of xm: `tap2:tapdisk:aio:/a.img,xvda,w`.
+    /// Reads a line as xl does, old and new syntax, and the lines of xm: `tap2:tapdisk:vhd:/a.vhd,xvda,w`.
     public init(parsing line: String) throws(DeviceLineError) {
         var parser = DiskLineParser(line)
         self = try parser.parse()

@@ -36,7 +36,7 @@ struct DiskLineParser {
         if isEmpty, !cdrom { throw error("only a CD-ROM drive (devtype=cdrom) can be empty", at: rest) }
         return DiskLine(
             target: String(target ?? ""),
-            format: isEmpty ? .empty : .raw,
+            format: isEmpty ? .empty : format.map { $0 == .empty ? .raw : $0 } ?? .raw,
             vdev: vdev,
             access: cdrom ? .readOnly : access ?? .readWrite,
             cdrom: cdrom,
@@ -179,9 +179,11 @@ struct DiskLineParser {
         switch value {
         case "", "raw": new = .raw
         case "empty": new = .empty
-        case "qcow", "qcow2", "vhd", "qed", "vmdk", "ram", "sync", "remus", "log":
-            throw error("format \(value) is not served: only raw files and devices are", at: value)
-        default: throw error("unknown format '\(value)': raw is the one served", at: value)
+        case "qcow2": new = .qcow2
+        case "vhd": new = .vhd
+        case "qcow", "qed", "vmdk", "ram", "sync", "remus", "log":
+            throw error("format \(value) is not served: raw, qcow2 and vhd are known", at: value)
+        default: throw error("unknown format '\(value)': raw, qcow2 or vhd", at: value)
         }
         if let format, format != new { throw error("format given twice", at: value) }
         format = new

@@ -27,11 +27,28 @@ import XenWire
         #expect(target?.isShared == isShared)
     }
 
-    @Test(arguments: ["", "aio:", "shared:", "raw:phy:"])
+    /// The line alone says what the bytes are.
+    @Test(arguments: [
+        ("/a.vhd", DiskTarget.Format.raw, "/a.vhd", false), ("raw:/a.qcow2", .raw, "/a.qcow2", false),
+        ("vhd:/a.vhd", .vhd, "/a.vhd", false), ("qcow2:vg/a", .qcow2, "/dev/vg/a", false),
+        // libxl with backendtype=tap and format=raw writes `aio:` before our own words; xm's lines have them all.
+        ("aio:vhd:/a.vhd", .vhd, "/a.vhd", false), ("tap2:tapdisk:vhd:/a.vhd", .vhd, "/a.vhd", false),
+        ("tap:vhd:/a.vhd", .vhd, "/a.vhd", false), ("tap2:qcow2:/a", .qcow2, "/a", false),
+        ("shared:vhd:/a", .vhd, "/a", true), ("vhd:shared:/a", .vhd, "/a", true), ("vhd:vhd:/a", .vhd, "/a", false),
+        ("raw:/vhd:/a", .raw, "/vhd:/a", false),
+    ])
+    func formats(_ params: String, _ format: DiskTarget.Format, _ path: String, _ isShared: Bool) throws {
+        let target = try #require(try DiskTarget(parsing: params))
+        #expect(target.format == format && target.path == path && target.isShared == isShared)
+        #expect(try DiskTarget(parsing: target.text)?.format == format)
+    }
+
+    @Test(arguments: ["", "aio:", "shared:", "raw:phy:", "vhd:"])
     func isEmpty(_ params: String) throws { #expect(try DiskTarget(parsing: params) == nil) }
 
     @Test(arguments: [
-        ("vhd:/a.vhd", "format vhd is not served"), ("tap:qcow2:/a", "format qcow2 is not served"),
+        ("vmdk:/a.vmdk", "format vmdk is not served"), ("tap:qcow:/a", "format qcow is not served"),
+        ("raw:vhd:/a", "'raw:vhd:…': two formats"), ("vhd:aio:qcow2:/a", "'vhd:qcow2:…': two formats"),
         ("nbd:host:10809", "nothing is called 'nbd' here"), ("shred:/a.img", "nothing is called 'shred' here"),
     ])
     func refuses(_ params: String, _ reason: String) {
