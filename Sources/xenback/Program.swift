@@ -2,8 +2,18 @@
 
 import ArgumentParser
 import BackendServer
+import Glibc
 
 @main
+enum Program {
+    static func main() async {
+        // The name that `systemd/install --vhd-util` gives it.
+        let words = CommandLine.arguments
+        if words.first?.split(separator: "/").last == "vhd-util" { exit(VHDUtility().run(Array(words.dropFirst()))) }
+        await Xenback.main()
+    }
+}
+
 struct Xenback: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "xenback",
@@ -21,7 +31,7 @@ struct Xenback: AsyncParsableCommand {
             USBDetachCommand.self,
             PCIListAssignableCommand.self, PCIAssignableAddCommand.self, PCIAssignableRemoveCommand.self,
             PCICheckCommand.self, PCIAttachCommand.self, PCIDetachCommand.self, PCIListCommand.self,
-            PCIVirtualFunctionsCommand.self,
+            PCIVirtualFunctionsCommand.self, VHDUtilCommand.self,
             HotplugCommand.self, VersionCommand.self, DemoCommand.self, DemoBrokerCommand.self, DemoWorkerCommand.self,
         ]
     )

@@ -72,4 +72,30 @@ import Testing
         #expect(try Self.install(["--binaries"]).status == 1)
         #expect(try Self.install(["--help"]).text.hasPrefix("Installs xenback"))
     }
+
+    /// vhd-util by its own name is the same program, and behaves so; blktap's own is not replaced.
+    @Test func vhdUtilByItsName() throws {
+        let files = FileManager.default
+        let target = files.temporaryDirectory.appendingPathComponent("install-\(UUID().uuidString)")
+        defer { try? files.removeItem(at: target) }
+        let programs = URL(fileURLWithPath: try files.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
+            .deletingLastPathComponent().path
+        let words = ["--no-strip", "--vhd-util", "--binaries", programs, target.path]
+        #expect(try Self.install(words).status == 0)
+        let name = target.appendingPathComponent("usr/bin/vhd-util")
+        let process = Process()
+        process.executableURL = name
+        process.arguments = ["query", "-n", target.appendingPathComponent("none.vhd").path, "-v"]
+        let output = Pipe()
+        process.standardOutput = output
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 2 && text.hasSuffix("none.vhd: -2\n"), "\(text)")
+        try files.removeItem(at: name)
+        try Data("another's".utf8).write(to: name)
+        let refused = try Self.install(words)
+        #expect(refused.status == 1 && refused.text.contains("is another program"))
+    }
 }
