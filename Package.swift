@@ -51,6 +51,7 @@ let package = Package(
         .target(name: "CLinux"),
         .systemLibrary(name: "CXen", providers: [.apt(["libxen-dev"])]),
         .systemLibrary(name: "CURing", providers: [.apt(["liburing-dev"])]),
+        .systemLibrary(name: "CCodecs", providers: [.apt(["zlib1g-dev", "libzstd-dev"])]),
         .systemLibrary(name: "CNetlink", pkgConfig: "libnl-route-3.0", providers: [.apt(["libnl-route-3-dev"])]),
         .systemLibrary(name: "CUSB", pkgConfig: "libusb-1.0", providers: [.apt(["libusb-1.0-0-dev"])]),
         // 0
@@ -66,7 +67,7 @@ let package = Package(
         floor("HypervisorContract", ["Hypervisor", "SharedRing", "XenWire", "CLinux", system]),
         // 3
         floor("ImageFormats", ["SharedRing", system]),
-        floor("DiskImages", ["ImageFormats", "HostIO", "SharedRing", "CLinux", system]),
+        floor("DiskImages", ["ImageFormats", "HostIO", "SharedRing", "CCodecs", "CLinux", system]),
         floor("HostNetwork", ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", system]),
         floor("HostUSB", ["HostIO", "SharedRing", "CUSB", "CLinux", system]),
         floor("HostPCI", ["HostIO", "CLinux", system]),

@@ -65,6 +65,8 @@ public struct ImageOptions: Sendable {
     public var neighbours: [DiskNeighbour]
     /// A predecessor served it: it was admitted before, and only its locks are checked.
     public var isTakeover: Bool
+    /// The file holds a disk in a format: its own length may be any.
+    public var isContainer = false
 
     /// - Parameter guest: nil for a guest with no device but `owner`.
     public init(

@@ -106,6 +106,7 @@ struct ImageProbe {
     func measure() throws(ImageFailure) -> ImageFacts {
         let facts = kind == .file ? try measureFile() : try measureDevice()
         let block = UInt64(facts.logicalBlockSize)
+        if options.isContainer { return facts }
         if facts.byteCount == 0 {
             let cure = kind == .file ? "give it a size, as with: truncate -s 10G \(path)" : "is there a medium in it?"
             throw ImageFailure(path, .size, "\(path): is empty; \(cure)")

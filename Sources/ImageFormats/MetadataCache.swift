@@ -9,13 +9,16 @@ public import SystemPackage
 /// Values are big-endian, as they are in qcow2 and VHD. Every look-up may miss: then the caller asks the engine for the
 /// page and tries again.
 public final class MetadataCache {
+    /// The usual page, and the largest.
     public static let pageBytes = 4096
     /// A plan may need some pages at once, and several plans run side by side.
     public static let minimumPages = 128
 
-    /// The memory; page in place `n` begins at `n × pageBytes`.
+    /// The memory; page in place `n` begins at `n × pageSize`.
     public let pages: PrivatePages
     public let capacity: Int
+    /// Bytes of a page: a cluster's, where clusters are smaller than the usual page, so that none holds two kinds.
+    public let pageSize: Int
     var places: [Place]
     /// Open addressing by page number; an entry is a place + 1, 0 is empty. Twice as many as places.
     private var table: [Int32]
@@ -36,16 +39,21 @@ public final class MetadataCache {
         var written: UInt32 = 0
         var writing: UInt32 = 0
         var isWriting = false
-        /// Bytes that differ from the file.
-        var dirtyLow: UInt16 = 0
-        var dirtyHigh: UInt16 = 0
+        /// The page's eighths that differ from the file, and are to be written: only these, since a page may also hold
+        /// data, which is not kept up to date here.
+        var dirty: UInt8 = 0
+        /// Writes in flight, and why the first of them failed.
+        var writesLeft = 0
+        var failure: Errno?
         var isDirty: Bool { version != written }
     }
 
     /// - Parameter capacity: pages at most; at least `minimumPages` are taken.
-    public init(capacity: Int) throws(Errno) {
+    public init(capacity: Int, pageSize: Int = MetadataCache.pageBytes) throws(Errno) {
+        precondition(pageSize >= 512 && pageSize <= MetadataCache.pageBytes)
         self.capacity = max(capacity, MetadataCache.minimumPages)
-        pages = try PrivatePages(byteCount: self.capacity * MetadataCache.pageBytes)
+        self.pageSize = pageSize
+        pages = try PrivatePages(byteCount: self.capacity * pageSize)
         places = Array(repeating: Place(), count: self.capacity)
         var size = 4
         while size < self.capacity * 2 { size *= 2 }
@@ -79,10 +87,10 @@ public final class MetadataCache {
     /// The aligned value's bytes; nil: not in memory. A value never crosses a page, since it is aligned.
     private func slot(_ offset: UInt64, width: UInt64) -> Slot? {
         precondition(offset & (width &- 1) == 0)
-        guard let place = find(offset / UInt64(MetadataCache.pageBytes)), places[place].isValid else { return nil }
+        guard let place = find(offset / UInt64(pageSize)), places[place].isValid else { return nil }
         places[place].wasUsed = true
-        let inPage = Int(truncatingIfNeeded: offset) & (MetadataCache.pageBytes - 1)
-        return pages.slot(at: place &* MetadataCache.pageBytes &+ inPage, byteCount: Int(truncatingIfNeeded: width))
+        let inPage = Int(truncatingIfNeeded: offset) & (pageSize - 1)
+        return pages.slot(at: place &* pageSize &+ inPage, byteCount: Int(truncatingIfNeeded: width))
     }
 
     // MARK: places
@@ -172,7 +180,7 @@ public final class MetadataCache {
     /// Stores a value in a page in memory and notes that it is to be written.
     /// - Returns: what was there.
     func store(_ value: UInt64, width: Int, at inPage: Int, in place: Int) -> UInt64 {
-        let slot = pages.slot(at: place &* MetadataCache.pageBytes &+ inPage, byteCount: width)
+        let slot = pages.slot(at: place &* pageSize &+ inPage, byteCount: width)
         let old: UInt64
         switch width {
         case 1:
@@ -188,15 +196,19 @@ public final class MetadataCache {
             old = slot.u64(0).byteSwapped
             slot.set64(value.byteSwapped, at: 0)
         }
-        let (low, high) = (UInt16(truncatingIfNeeded: inPage), UInt16(truncatingIfNeeded: inPage &+ width))
-        if !places[place].isDirty || places[place].dirtyHigh == 0 {
-            places[place].dirtyLow = low
-            places[place].dirtyHigh = high
-        } else {
-            places[place].dirtyLow = min(places[place].dirtyLow, low)
-            places[place].dirtyHigh = max(places[place].dirtyHigh, high)
-        }
+        places[place].dirty |= 1 << UInt8(truncatingIfNeeded: inPage / (pageSize / 8))
         places[place].version &+= 1
         return old
+    }
+}
+
+extension MetadataCache {
+    /// A part of a page was written beside the cache. The page stays, because the rest of it is in use: what was written
+    /// there is zeroes or data, and not looked at before a table is made of it, which drops or re-reads the page.
+    func markStale(_ place: Int, _ range: DiskRange) {
+        let start = places[place].number &* UInt64(pageSize)
+        let low = max(range.start, start) &- start
+        let high = min(range.end, start &+ UInt64(pageSize)) &- start
+        pages.zero(at: place &* pageSize &+ Int(low), count: Int(high &- low))
     }
 }

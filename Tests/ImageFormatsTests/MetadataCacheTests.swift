@@ -62,6 +62,8 @@ import Testing
         #expect(cache.u32(at: 20) == 0x0506_0708)
         #expect(cache.store(0xABCD, width: 2, at: 18, in: place) == 0x0304)
         #expect(cache.u64(at: 16) == 0x0102_ABCD_0506_0708)
-        #expect(cache.places[place].dirtyLow == 16 && cache.places[place].dirtyHigh == 24)
+        #expect(cache.places[place].dirty == 1)
+        _ = cache.store(1, width: 1, at: 4095, in: place)
+        #expect(cache.places[place].dirty == 0x81)
     }
 }

@@ -14,7 +14,7 @@ private let plan: [String: Set<String>] = [
     "SimulatedHypervisor": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "CLinux", "SystemPackage"],
     "HypervisorContract": ["Hypervisor", "SharedRing", "XenWire", "CLinux", "SystemPackage"],
     "ImageFormats": ["SharedRing", "SystemPackage"],
-    "DiskImages": ["ImageFormats", "HostIO", "SharedRing", "CLinux", "SystemPackage"],
+    "DiskImages": ["ImageFormats", "HostIO", "SharedRing", "CCodecs", "CLinux", "SystemPackage"],
     "HostNetwork": ["HostIO", "SharedRing", "CNetlink", "CURing", "CLinux", "SystemPackage"],
     "HostUSB": ["HostIO", "SharedRing", "CUSB", "CLinux", "SystemPackage"],
     "HostPCI": ["HostIO", "CLinux", "SystemPackage"],
