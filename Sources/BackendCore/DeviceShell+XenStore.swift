@@ -107,9 +107,13 @@ extension DeviceShell {
     }
 
     /// Maps a ring of the frontend's.
-    public nonisolated func mapRing(_ references: [GrantReference]) throws(BackendFailure) -> SharedPages {
+    /// - Parameter access: `.readOnly` for one that it may have granted for reading only.
+    public nonisolated func mapRing(
+        _ references: [GrantReference],
+        access: GrantAccess = .readWrite
+    ) throws(BackendFailure) -> SharedPages {
         do throws(HypervisorFailure) {
-            return try environment.hypervisor.grants.map(references, of: path.domain, access: .readWrite)
+            return try environment.hypervisor.grants.map(references, of: path.domain, access: access)
         } catch {
             switch error.errno {
             case GrantBudget.refused: throw BackendFailure(.host, "cannot map the ring: \(error.operation)")
