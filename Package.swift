@@ -72,7 +72,7 @@ let package = Package(
         floor("HostUSB", ["HostIO", "SharedRing", "CUSB", "CLinux", system]),
         floor("HostPCI", ["HostIO", "CLinux", system]),
         floor("BackendCore", ["Hypervisor", "SharedRing", "XenWire", "HostIO", log, system]),
-        floor("FrontendDrivers", ["Hypervisor", "SharedRing", "XenWire", "HostIO", system]),
+        floor("FrontendDrivers", ["Hypervisor", "NetChannel2", "SharedRing", "XenWire", "HostIO", system]),
         // 4
         floor(
             "BlockBackend",
@@ -80,7 +80,10 @@ let package = Package(
         ),
         floor(
             "NetBackend",
-            ["BackendCore", "HostNetwork", "HostIO", "Hypervisor", "SharedRing", "XenWire", log, system]
+            [
+                "BackendCore", "HostNetwork", "HostIO", "Hypervisor", "NetChannel2", "SharedRing", "XenWire", log,
+                system,
+            ]
         ),
         floor(
             "USBBackend",
@@ -195,7 +198,7 @@ let package = Package(
             [
                 "TestSupport",
                 "NetBackend", "BackendCore", "HostNetwork", "FrontendDrivers", "SimulatedHost", "SimulatedHypervisor",
-                "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system,
+                "Hypervisor", "HostIO", "NetChannel2", "SharedRing", "XenWire", log, system,
             ]
         ),
         tests(
@@ -220,7 +223,7 @@ let package = Package(
             [
                 "TestSupport", "BackendServer", "BlockBackend", "NetBackend", "BackendCore", "ControlProtocol",
                 "FrontendDrivers", "HostNetwork", "HostUSB", "HostPCI", "SimulatedHost", "SimulatedHypervisor",
-                "Hypervisor", "HostIO",
+                "Hypervisor", "HostIO", "NetChannel2",
                 "SharedRing", "XenWire", "DiskImages",
                 log, system,
             ]

@@ -1,6 +1,7 @@
 // What can go wrong for a frontend, from its own point of view.
 
 public import Hypervisor
+public import NetChannel2
 public import SharedRing
 public import XenWire
 
@@ -23,6 +24,8 @@ public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
     case device(String)
     /// The backend answered more than it was asked.
     case ring(ResponseProducerFault)
+    /// It broke the rules of a netchannel2 link.
+    case link(NetChannel2LinkFault)
     case badResponse(id: UInt64)
     /// Not connected, or no longer.
     case closed
@@ -41,6 +44,7 @@ public enum FrontendFailure: Error, Sendable, CustomStringConvertible {
         case .pci(let error): "the operation was answered with \(error)"
         case .device(let what): "the device \(what)"
         case .ring(let fault): "the ring is wrong: \(fault)"
+        case .link(let fault): "the backend broke the link: \(fault)"
         case .badResponse(let id): "a response to no request (\(id))"
         case .closed: "not connected"
         case .unsupported(let what): "the backend does not offer \(what)"

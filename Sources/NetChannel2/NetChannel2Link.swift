@@ -129,6 +129,12 @@ public struct NetChannel2Link: ~Copyable {
         case step(NetChannel2Step)
     }
 
+    /// Whether any message waits.
+    public mutating func hasMessages() throws(NetChannel2LinkFault) -> Bool {
+        if ring.incoming.waiting > 0 { return true }
+        do throws(MessageRingFault) { return try ring.incoming.poll() > 0 } catch { throw .ring(error) }
+    }
+
     /// Takes the next message. The copies of a packet are added to `copies`; they are to be made before `finish`.
     public mutating func takeNext(
         _ intake: inout NetChannel2Intake,

@@ -23,7 +23,8 @@ private let plan: [String: Set<String>] = [
         "BackendCore", "DiskImages", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
     ],
     "NetBackend": [
-        "BackendCore", "HostNetwork", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
+        "BackendCore", "HostNetwork", "HostIO", "Hypervisor", "NetChannel2", "SharedRing", "XenWire", "Logging",
+        "SystemPackage",
     ],
     "USBBackend": [
         "BackendCore", "HostUSB", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
@@ -32,7 +33,7 @@ private let plan: [String: Set<String>] = [
         "BackendCore", "HostPCI", "HostIO", "Hypervisor", "SharedRing", "XenWire", "Logging", "SystemPackage",
     ],
     "ControlProtocol": ["HostIO", "XenWire", "SystemPackage", "FoundationEssentials"],
-    "FrontendDrivers": ["Hypervisor", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
+    "FrontendDrivers": ["Hypervisor", "NetChannel2", "SharedRing", "XenWire", "HostIO", "SystemPackage"],
     "SimulatedHost": [
         "FrontendDrivers", "HostNetwork", "HostUSB", "HostPCI", "HostIO", "Hypervisor", "SharedRing", "XenWire",
         "CLinux", "SystemPackage",
