@@ -1,4 +1,4 @@
-// The host's interface of a card: made before state 2, kept while workers come and go.
+// The host's interface of a card, whatever protocol it speaks: made before state 2, kept while workers come and go.
 
 internal import BackendCore
 internal import HostIO
@@ -6,7 +6,21 @@ internal import HostNetwork
 internal import Logging
 internal import XenWire
 
-extension NetBackend {
+/// A device whose backing is an interface of the host's.
+protocol InterfaceShell: DeviceShell {
+    var host: any NetworkHost { get }
+    /// What the toolstack specified; nil before `run`.
+    var keys: NetDeviceKeys? { get }
+    /// We, and no script, put the interface into its bridge or route.
+    var isPlacedNatively: Bool { get }
+    var interface: (any PacketDevice)? { get set }
+    /// From the first connection until the interface is removed.
+    var placeWatch: PlaceWatch? { get set }
+    /// Changes of the interface that were undone.
+    var placeRepairs: UInt64 { get set }
+}
+
+extension InterfaceShell {
     func openBacking(isTakeover: Bool) async throws(BackendFailure) {
         let plan = try plan()
         let host = host

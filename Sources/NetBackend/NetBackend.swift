@@ -9,7 +9,7 @@ internal import XenWire
 
 /// The actor of one card. Its other files connect (`+Connecting`), make the interface (`+Backing`) and report
 /// (`+Reports`).
-actor NetBackend: DeviceShell {
+actor NetBackend: InterfaceShell {
     nonisolated let path: DevicePath
     nonisolated let environment: WorkerEnvironment
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe environment.controlLoop.asUnownedSerialExecutor() }

@@ -33,7 +33,7 @@ struct NetDeviceKeys: Hashable, Sendable {
         frontend = keys[BusKeys.frontend] ?? keys.path.frontend
         script = keys[BusKeys.script].flatMap { $0.split(separator: "/").last.map(String.init) }
         mac = keys[NetKeys.mac]
-        usualName = "vif\(keys.path.domain).\(keys.path.index)"
+        usualName = "\(keys.path.kind)\(keys.path.kind == .vif2 ? "-" : "")\(keys.path.domain).\(keys.path.index)"
         interface = NetDeviceKeys.present(keys[NetKeys.interfaceName]) ?? usualName
         mtu = NetDeviceKeys.present(keys[NetKeys.mtu])
         bridge = NetDeviceKeys.present(keys[NetKeys.bridge])
