@@ -1,8 +1,8 @@
 // What is wrong with a line that describes a device, told so that the place is seen.
 
-/// An error in a disk's line or in a USB controller's.
+/// An error in a disk's line, a USB controller's or a netchannel2 card's.
 public struct DeviceLineError: Error, Equatable, Sendable, CustomStringConvertible {
-    /// What the line describes: `disk`, `USB`.
+    /// What the line describes: `disk`, `USB`, `card`.
     public let subject: String
     public let line: String
     public let reason: String

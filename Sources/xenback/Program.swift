@@ -26,7 +26,8 @@ struct Xenback: AsyncParsableCommand {
         subcommands: [
             ListCommand.self, ShowCommand.self, BlockAttachCommand.self, BlockDetachCommand.self,
             BlockListCommand.self, BlockResizeCommand.self, CdInsertCommand.self, CdEjectCommand.self,
-            NetworkListCommand.self, USBListAssignableCommand.self, USBListCommand.self,
+            NetworkListCommand.self, Network2AttachCommand.self, Network2DetachCommand.self, Network2ListCommand.self,
+            USBListAssignableCommand.self, USBListCommand.self,
             USBControllerCreateCommand.self, USBControllerDestroyCommand.self, USBAttachCommand.self,
             USBDetachCommand.self,
             PCIListAssignableCommand.self, PCIAssignableAddCommand.self, PCIAssignableRemoveCommand.self,

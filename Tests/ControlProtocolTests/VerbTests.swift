@@ -56,6 +56,8 @@ import XenWire
         try await Self.roundTrip(BlockList(domain: "7"), .init(disks: [disk]))
         let card = NetworkCard(device: Self.device, CardFacts())
         try await Self.roundTrip(NetworkList(domain: "7"), .init(cards: [card]))
+        try await Self.roundTrip(Network2Attach(domain: "7", card: "bridge=br0"), .init(device: Self.device))
+        try await Self.roundTrip(Network2Detach(domain: "7", device: "vif2/0", force: true), NoParameters())
         try await Self.roundTrip(BlockResize(domain: "7", device: "xvda"), .init(sectors: 9))
         try await Self.roundTrip(MediaInsert(domain: "7", device: "hdc", target: "/é.iso"), NoParameters())
         try await Self.roundTrip(MediaEject(domain: "7", device: "hdc"), NoParameters())

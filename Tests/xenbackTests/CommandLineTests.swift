@@ -365,6 +365,39 @@ import Testing
         #expect(daemon.calls.contains { $0.contains(#""device":"xvda","domain":"7","force":true"#) })
     }
 
+    @Test func netchannel2CardsByWordsAndByLines() throws {
+        var device = Self.device
+        (device.path, device.kind, device.index, device.node) = ("backend/vif2/7/0", "vif2", 0, nil)
+        var vif = device
+        (vif.path, vif.kind) = ("backend/vif/7/0", "vif")
+        let daemon = try Daemon([
+            Network2Attach.method: ControlMessage.reply(Network2Attach.Reply(device: device)),
+            Network2Detach.method: ControlMessage.reply(NoParameters()),
+            NetworkList.method: ControlMessage.reply(
+                NetworkList.Reply(cards: [
+                    NetworkCard(device: vif, CardFacts()), NetworkCard(device: device, CardFacts()),
+                ])
+            ),
+        ])
+        let attached = "attached netchannel2 card 0 as backend/vif2/7/0\n"
+        #expect(try Self.run(daemon, "network2-attach", "web1").out == attached)
+        #expect(try Self.run(daemon, "network2-attach", "web1", "bridge=eth1", "mtu=9000").out == attached)
+        #expect(try Self.run(daemon, "network2-attach", "web1", "bridge=eth1, filter_mac=0").out == attached)
+        #expect(try Self.run(daemon, "network2-detach", "web1", "0").out == "detached netchannel2 card 0\n")
+        let list = try Self.run(daemon, "network2-list", "web1").out
+        #expect(list.split(separator: "\n").count == 2 && list.contains("vif2/0") && !list.contains("vif/0"))
+        let parameters = [
+            #"{"card":"","domain":"web1"}"#, #"{"card":"bridge=eth1,mtu=9000","domain":"web1"}"#,
+            #"{"card":"bridge=eth1, filter_mac=0","domain":"web1"}"#, #"{"device":"0","domain":"web1"}"#,
+        ]
+        for (call, text) in zip(daemon.calls, parameters) {
+            #expect(call.contains(#""parameters":\#(text)"#), "\(call)")
+        }
+        let wrong = try Self.run(daemon, "network2-attach", "web1", "bridge=eth1", "mtu=9")
+        #expect(wrong.status == 1 && wrong.err.hasSuffix("\n  bridge=eth1,mtu=9\n                  ^\n"), "\(wrong)")
+        #expect(daemon.calls.count == 5)
+    }
+
     @Test func errorsAreWordsAndAStatus() throws {
         let daemon = try Daemon([
             Show.method: ControlMessage.reply(ControlError.noSuchDomain("web1")),

@@ -11,7 +11,8 @@ internal import XenWire
 #endif
 
 /// What a person can ask of the broker. Verbs hold no state: they use the broker's listing and workers, and the
-/// toolstack half. Other files have the verbs for disks (`DiskVerbs.swift`), for USB (`USBVerbs.swift`) and for PCI
+/// toolstack half. Other files have the verbs for disks (`DiskVerbs.swift`), for netchannel2 cards
+/// (`Network2Verbs.swift`), for USB (`USBVerbs.swift`) and for PCI
 /// (`PCIVerbs.swift`).
 struct BrokerVerbs: Sendable {
     let broker: Broker
@@ -37,6 +38,7 @@ struct BrokerVerbs: Sendable {
             return NoParameters()
         }
         addDiskVerbs(to: &dispatch)
+        addNetwork2Verbs(to: &dispatch)
         addUSBVerbs(to: &dispatch)
         addPCIVerbs(to: &dispatch)
         return dispatch
