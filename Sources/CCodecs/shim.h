@@ -3,6 +3,13 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
+// As CLinux.h explains.
+#include <features.h>
+#undef __USE_XOPEN
+#undef __USE_GNU
+#include <sys/select.h>
+#define __USE_XOPEN 1
+#define __USE_GNU 1
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
