@@ -259,6 +259,19 @@ public struct NetChannel2Link: ~Copyable {
         return .sent
     }
 
+    /// Whether a packet of any size that the other end takes can be sent now. If not, `sleep` asks to be told of room.
+    public mutating func canSend() throws(NetChannel2LinkFault) -> Bool {
+        let fragments = min(NetChannel2Wire.maxFragments, Int(clamping: session.peer.maxFragments))
+        guard session.isOpen, session.mayBegin, fragments <= pages.freeCount else { return false }
+        do throws(MessageRingFault) {
+            let hasRoom = try ring.outgoing.hasRoom(for: UInt32(truncatingIfNeeded: NetChannel2Wire.maxMessage))
+            isBlocked = isBlocked || !hasRoom
+            return hasRoom
+        } catch {
+            throw .ring(error)
+        }
+    }
+
     private static func pages(of byteCount: Int) -> Int {
         (byteCount &+ NetChannel2Wire.pageSize &- 1) / NetChannel2Wire.pageSize
     }

@@ -121,6 +121,7 @@ final class LinkEnd {
     // What `#expect` cannot call on a noncopyable member.
     func flush() -> Bool { link.flush() }
     func sleep() throws -> Bool { try link.sleep() }
+    func canSend() throws -> Bool { try link.canSend() }
     var outstanding: Int { link.outstanding }
     var owed: UInt32 { link.owed }
     var unknownCount: UInt32 { link.unknownCount }

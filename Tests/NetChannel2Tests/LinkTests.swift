@@ -80,6 +80,31 @@ import XenWire
         #expect(try pair.back.send(packet(1514)) == .sent)
     }
 
+    @Test func whetherAnythingCanBeSent() throws {
+        var few = LinkPair.limits
+        (few.maxPackets, few.maxFragments) = (1, 2)
+        let pair = try LinkPair(order: 0, limits: (few, LinkPair.limits), pageCount: 20)
+        #expect(try pair.back.canSend())
+        #expect(try pair.back.send(packet(1514)) == .sent)
+        #expect(try !pair.back.canSend(), "as many under way as may be")
+        _ = pair.back.flush()
+        try pair.front.turn()
+        _ = pair.front.flush()
+        try pair.back.turn()
+        #expect(try pair.back.canSend())
+        // No page for the largest that the other end takes.
+        #expect(try pair.front.send(packet(128 + 3 * 4096)) == .sent)
+        #expect(try !pair.front.canSend())
+        // No room, and an event as soon as there is some.
+        while try pair.back.send(packet(250)) == .sent {}
+        #expect(try !pair.back.canSend())
+        _ = pair.back.flush()
+        #expect(try pair.back.sleep())
+        try pair.front.turn()
+        #expect(pair.front.flush())
+        #expect(try pair.back.canSend())
+    }
+
     @Test func packetsThatTheOtherEndDoesNotTake() throws {
         var few = LinkPair.limits
         few.maxFragments = 2

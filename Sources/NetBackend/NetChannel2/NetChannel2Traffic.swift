@@ -204,6 +204,8 @@ struct NetChannel2Traffic: ~Copyable {
             isStalled = true
             return 0
         }
+        // Without packets that wait, too: those may have been dropped, and only room ends a stall.
+        if isStalled, backlog.waiting == 0, try !link.canSend() { return 0 }
         isStalled = false
         if backlog.waiting == 0 {
             guard mayHaveInput else { return 0 }
