@@ -1,5 +1,6 @@
 // Page-aligned memory of our own, addressed by offsets that are checked.
 
+internal import CRing
 public import SystemPackage
 public import XenWire
 
@@ -42,6 +43,18 @@ public final class PrivatePages: @unchecked Sendable {
         guard let address = unsafe address, unsafe address != MAP_FAILED else { throw Errno(rawValue: errno) }
         unsafe base = address
         self.byteCount = length
+    }
+
+    /// Maps zeroed memory of `byteCount` bytes twice, one behind the other: what runs over the end of the first goes on at
+    /// its beginning. `byteCount` of the result is that of both.
+    /// - Throws: the errors of memfd_create(2) and mmap(2).
+    public static func mirrored(byteCount: Int) throws(Errno) -> PrivatePages {
+        precondition(byteCount > 0 && byteCount & 4095 == 0)
+        let pages = try PrivatePages(byteCount: 2 * byteCount)
+        // SAFETY: over the mapping that was just made, which nobody else knows yet.
+        let status = unsafe ring_mirror(pages.base, byteCount)
+        if status != 0 { throw Errno(rawValue: status) }
+        return pages
     }
 
     deinit { _ = unsafe munmap(base, byteCount) }

@@ -6,6 +6,8 @@
 #ifndef __XEN_INTERFACE_VERSION__
 #define __XEN_INTERFACE_VERSION__ 0x00040e00
 #endif
+#include <linux/virtio_ring.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -89,3 +91,29 @@ static inline void ring_put_16(void *destination, uint64_t low, uint64_t high) {
 static inline void ring_put_4(void *destination, uint32_t low) { __builtin_memcpy(destination, &low, 4); }
 static inline void ring_put_2(void *destination, uint16_t low) { __builtin_memcpy(destination, &low, 2); }
 static inline void ring_put_8(void *destination, uint64_t low) { __builtin_memcpy(destination, &low, 8); }
+
+// Split virtqueues (linux/virtio_ring.h): indices and flags of 16 bits, which a thread of the kernel changes at the other end.
+static inline uint16_t ring_load_acquire_16(const void *word) {
+    return __atomic_load_n((const uint16_t *)word, __ATOMIC_ACQUIRE);
+}
+static inline uint16_t ring_load_relaxed_16(const void *word) {
+    return __atomic_load_n((const uint16_t *)word, __ATOMIC_RELAXED);
+}
+static inline void ring_store_release_16(void *word, uint16_t value) {
+    __atomic_store_n((uint16_t *)word, value, __ATOMIC_RELEASE);
+}
+static inline void ring_store_relaxed_16(void *word, uint16_t value) {
+    __atomic_store_n((uint16_t *)word, value, __ATOMIC_RELAXED);
+}
+// For loops that look at such a word again and again.
+static inline void ring_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// Puts zeroed memory of `size` bytes, a multiple of the page size, in place of the mapping of twice that size at `address`: two times,
+// one behind the other. Returns 0 or an errno value.
+int ring_mirror(void *address, size_t size);
