@@ -186,7 +186,10 @@ let package = Package(
                 "Hypervisor", "HostIO", "SharedRing", "XenWire", log, system,
             ]
         ),
-        tests("HostNetwork", ["TestSupport", "HostNetwork", "HostIO", "SharedRing", "CLinux", system]),
+        tests(
+            "HostNetwork",
+            ["TestSupport", "HostNetwork", "SimulatedHost", "HostIO", "SharedRing", "CLinux", system]
+        ),
         tests("HostUSB", ["TestSupport", "HostUSB", "SimulatedHost", "HostIO", "SharedRing", "CLinux", system]),
         tests("HostPCI", ["HostPCI", "HostIO", system]),
         tests(

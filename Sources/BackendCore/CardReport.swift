@@ -16,6 +16,8 @@ public struct CardReport: Hashable, Sendable {
     public var queueCount: Int?
     /// What was negotiated, for people; nil while no frontend is connected.
     public var connection: String?
+    /// How packets get to the interface and back, for people; nil while no frontend is connected.
+    public var host: String?
     /// Multicast addresses that the frontend asked for; nil where it takes all.
     public var multicastCount: Int?
     public var transmitted = Traffic()
@@ -40,6 +42,7 @@ public struct CardReport: Hashable, Sendable {
         let facts: [(String, String?)] = [
             ("mac", mac), ("interface", interface), ("bridge", bridge), ("mtu", "\(mtu)"), ("rate", rate),
             ("queues", queueCount.map { "\($0)" }), ("connection", connection),
+            ("packets-by", host),
             ("multicast", multicastCount.map { "\($0) addresses" }),
         ]
         return facts.compactMap { name, value in value.map { DeviceReport.Detail(name, $0) } }

@@ -143,7 +143,11 @@ private func networkClasses(_ configuration: Configuration) -> [any DeviceClass]
         case .always: .native
         case .never: .script
         }
-    let cards = NetCapabilities(maxQueues: configuration.net.queues ?? defaultNetQueues, placement: placement)
+    let cards = NetCapabilities(
+        maxQueues: configuration.net.queues ?? defaultNetQueues,
+        placement: placement,
+        usesVhost: configuration.net.vhost
+    )
     return [NetClass(capabilities: cards, host: KernelNetwork())]
 }
 

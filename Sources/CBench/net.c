@@ -12,7 +12,7 @@ static inline uint32_t load_relaxed(const void *word) { return __atomic_load_n((
 struct transmit_slot { uint32_t reference; uint16_t offset, flags, id, size; };
 struct receive_slot { uint16_t id, unused; uint32_t reference; };
 struct receive_answer { uint16_t id, offset, flags; int16_t status; };
-struct virtio { uint8_t flags, kind; uint16_t header, segment, start, offset; };
+struct virtio { uint8_t flags, kind; uint16_t header, segment, start, offset, buffers; };
 
 static void publish(struct bench_net *queue) {
     uint32_t old = load_relaxed(queue->ring + 8);
@@ -94,7 +94,7 @@ int bench_net_transmit_turn(struct bench_net *queue) {
             struct virtio header;
             int count, bytes = gather(queue, slots, &count, &header);
             if (bytes < 0) return -1;
-            struct iovec pieces[2] = {{&header, 10}, {queue->frame, (size_t)bytes}};
+            struct iovec pieces[2] = {{&header, sizeof header}, {queue->frame, (size_t)bytes}};
             if (writev(queue->descriptor, pieces, 2) > 0) packets++;
             for (int index = 0; index < count; index++) {
                 struct { uint16_t id; int16_t status; } answer = {slots[index].id, 0};
@@ -113,10 +113,10 @@ int bench_net_receive_turn(struct bench_net *queue) {
     if (producer - queue->consumed > 256) return -1;
     for (;; packets++) {
         struct virtio header;
-        struct iovec pieces[2] = {{&header, 10}, {queue->frame, 17 * page}};
+        struct iovec pieces[2] = {{&header, sizeof header}, {queue->frame, 17 * page}};
         ssize_t got = readv(queue->descriptor, pieces, 2);
-        if (got <= 10) break;
-        uint32_t left = (uint32_t)got - 10, done = 0;
+        if (got <= (ssize_t)sizeof header) break;
+        uint32_t left = (uint32_t)(got - (ssize_t)sizeof header), done = 0;
         bool extra = header.kind != 0;
         for (bool first = true; left > 0; first = false) {
             struct receive_slot slot, unused;

@@ -14,10 +14,15 @@ public struct KernelNetwork: NetworkHost {
     static let address: [UInt8] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff]
 
     let openVSwitch: OpenVSwitch
+    let vhost: any VhostSource
 
-    public init() { self.init(openVSwitch: OpenVSwitch()) }
+    /// - Parameter vhost: for the queues of all interfaces.
+    public init(vhost: any VhostSource = KernelVhost()) { self.init(openVSwitch: OpenVSwitch(), vhost: vhost) }
 
-    init(openVSwitch: OpenVSwitch) { self.openVSwitch = openVSwitch }
+    init(openVSwitch: OpenVSwitch, vhost: any VhostSource = KernelVhost()) {
+        self.openVSwitch = openVSwitch
+        self.vhost = vhost
+    }
 
     /// Makes the interface or takes over the one with the plan's owner.
     ///
@@ -39,7 +44,7 @@ public struct KernelNetwork: NetworkHost {
             if found == nil { try? netlink.delete(link) }
             throw error
         }
-        return TapDevice(link, netlink: netlink)
+        return TapDevice(link, netlink: netlink, vhost: vhost)
     }
 
     public func remove(_ plan: InterfacePlan) throws(HostFailure) {

@@ -16,11 +16,11 @@ public struct PacketOffloads: OptionSet, Hashable, Sendable {
 
 /// One queue of a packet device.
 ///
-/// Its descriptor never blocks. Each read gives, each write takes, one packet: a `virtio_net_hdr` of
-/// `PacketQueue.headerBytes` little-endian bytes (linux/virtio_net.h), then the frame from its destination address on.
+/// Its descriptor never blocks. Each read gives, each write takes, one packet: a little-endian `virtio_net_hdr_mrg_rxbuf`
+/// (linux/virtio_net.h), then the frame from its destination address on. `num_buffers` means nothing in a read or a write.
 public final class PacketQueue: Sendable {
-    /// Bytes of `virtio_net_hdr` before each frame.
-    public static let headerBytes = 10
+    /// Bytes before each frame: those of vhost, as an interface has one size for all its queues.
+    public static let headerBytes = 12
     public let file: OpenFile
     public init(_ file: OpenFile) { self.file = file }
 }
@@ -32,6 +32,8 @@ public protocol PacketDevice: AnyObject, Sendable {
     /// Opens `count` queues (1 … 16) of a device that has none open, or whose former queues are all closed by the release of
     /// their last reference.
     func openQueues(_ count: Int) throws(HostFailure) -> [PacketQueue]
+    /// Where to get a thread of the kernel for a queue.
+    var vhost: any VhostSource { get }
     /// What the host may leave undone in packets for us. Nothing, before the first call.
     func setOffloads(_ offloads: PacketOffloads) throws(HostFailure)
     /// Whether the host sees a link. Without one it sends us nothing.

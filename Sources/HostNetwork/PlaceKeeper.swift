@@ -23,6 +23,8 @@ public struct PlaceReport: Hashable, Sendable {
         /// It was changed again and again, so it is deliberate.
         case left
         case failed
+        /// The interface was deleted.
+        case gone
     }
     public let outcome: Outcome
     public let text: String
@@ -84,10 +86,14 @@ final class LinkKeeper: PlaceKeeper {
 
     func look() -> [PlaceReport] {
         state.withLock { state in
-            // If it is gone, its queues will notice.
-            guard let link = try? state.netlink.link(index: index),
-                let (found, bridgeMTU) = try? LinkKeeper.place(of: link, state.netlink)
-            else { return [] }
+            let present: Link?
+            do throws(HostFailure) { present = try state.netlink.link(index: index) } catch { return [] }
+            guard let link = present else {
+                // A queue that a thread of the kernel works on does not notice by itself.
+                let name = state.rules.wanted.name
+                return [PlaceReport(.gone, "the interface \(name) was deleted; the device needs to be attached again")]
+            }
+            guard let (found, bridgeMTU) = try? LinkKeeper.place(of: link, state.netlink) else { return [] }
             let now = state.rules.wanted.bridge == found.bridge ? bridgeMTU : nil
             let former = state.rules.wanted
             var reports: [PlaceReport] = []

@@ -9,6 +9,7 @@ internal import SystemPackage
 /// The host's end of a card: a TAP that stays when its queues are gone, with its place in bridges and its counters.
 final class TapDevice: PacketDevice {
     private let index: CInt
+    let vhost: any VhostSource
     private let state: Mutex<State>
 
     private struct State: ~Copyable {
@@ -23,8 +24,9 @@ final class TapDevice: PacketDevice {
 
     private struct WeakFile: Sendable { weak let file: OpenFile? }
 
-    init(_ link: borrowing Link, netlink: consuming NetlinkSocket) {
+    init(_ link: borrowing Link, netlink: consuming NetlinkSocket, vhost: any VhostSource) {
         index = link.index
+        self.vhost = vhost
         state = Mutex(State(name: link.name, netlink: netlink))
     }
 

@@ -18,16 +18,31 @@ protocol InterfaceShell: DeviceShell {
     var placeWatch: PlaceWatch? { get set }
     /// Changes of the interface that were undone.
     var placeRepairs: UInt64 { get set }
+    /// The connection's; nil while there is none.
+    var latch: BreakdownLatch? { get }
 }
 
 extension InterfaceShell {
+    /// A card that is just going keeps the name of its interface for a moment; whoever has it after this is named.
+    private var namePatience: Duration { .seconds(2) }
+
     func openBacking(isTakeover: Bool) async throws(BackendFailure) {
         let plan = try plan()
-        let host = host
-        do throws(HostFailure) {
-            interface = try await environment.controlLoop.blocking { () throws(HostFailure) in try host.open(plan) }
-        } catch {
-            throw BackendFailure(error)
+        let (host, loop) = (host, environment.controlLoop)
+        interface = try await waitForName { () async throws(HostFailure) in
+            try await loop.blocking { () throws(HostFailure) in try host.open(plan) }
+        }
+    }
+
+    /// Retries for a while what fails because another card has the name, and nothing else.
+    private func waitForName<Result>(
+        _ attempt: () async throws(HostFailure) -> Result
+    ) async throws(BackendFailure) -> Result {
+        try await wait(for: "the interface's name", within: namePatience) { () async throws(BackendFailure) in
+            do throws(HostFailure) { return try await attempt() } catch {
+                let failure = BackendFailure(error)
+                throw BackendFailure(failure.kind, failure.text, mayPass: error.kind == .busy)
+            }
         }
     }
 
@@ -48,19 +63,21 @@ extension InterfaceShell {
 
     /// Once the script is done, the interface is to stay as the script left it.
     /// - Parameter isTakeover: the administrator may have renamed the interface.
-    func watchPlace(_ interface: any PacketDevice, isTakeover: Bool) throws(BackendFailure) {
+    func watchPlace(_ interface: any PacketDevice, isTakeover: Bool) async throws(BackendFailure) {
         guard placeWatch == nil, let keys else { return }
-        do throws(HostFailure) {
-            let keeper = try interface.keepPlace(
-                named: isTakeover ? nil : keys.interface,
-                keys.scriptedPlacement,
-                mtu: keys.mtu.flatMap { UInt32(decimal: $0) }
-            )
+        do throws(BackendFailure) {
+            let keeper = try await waitForName { () async throws(HostFailure) in
+                try interface.keepPlace(
+                    named: isTakeover ? nil : keys.interface,
+                    keys.scriptedPlacement,
+                    mtu: keys.mtu.flatMap { UInt32(decimal: $0) }
+                )
+            }
             guard let keeper else { return }
             placeWatch = PlaceWatch(keeper, on: environment.controlLoop, raising: signal)
         } catch {
             // The script could not give it the name, and may have configured the interface that has it.
-            if error.kind == .busy { throw BackendFailure(error) }
+            if error.kind == .busy { throw error }
             life.log.failure("\(path): changes of the interface go unnoticed: \(error)")
         }
     }
@@ -75,6 +92,7 @@ extension InterfaceShell {
                 life.say(report.text, level: .warning)
             case .left: life.say(report.text, level: .warning)
             case .failed: life.log.failure(report.text)
+            case .gone: latch?.raise(.host(report.text))
             }
         }
     }

@@ -39,7 +39,7 @@ extension NetBackend {
             rings: rings.all,
             isTakeover: isTakeover
         )
-        try watchPlace(interface, isTakeover: isTakeover)
+        try await watchPlace(interface, isTakeover: isTakeover)
         let latch = BreakdownLatch(signal)
         let shared = NetSharedState(connection, interface, journal)
         self.latch = latch
@@ -53,9 +53,29 @@ extension NetBackend {
         } catch {
             throw BackendFailure(error)
         }
+        ports = await openPorts(devices, interface.vhost)
         try await openQueues(connection, rings, journal, devices, shared, latch, isTakeover: isTakeover)
         self.connection = connection
         return connection.summary
+    }
+
+    /// A thread of the kernel for each queue, or for none: then packets go by system calls.
+    private func openPorts(_ devices: [PacketQueue], _ source: any VhostSource) async -> [VhostPort] {
+        do throws(HostFailure) {
+            if !capabilities.usesVhost { throw HostFailure(.denied, "[net] vhost = false") }
+            let ports = try await environment.controlLoop.blocking { () throws(HostFailure) in
+                var ports: [VhostPort] = []
+                for device in devices { try ports.append(VhostPort(device, source)) }
+                return ports
+            }
+            plainReason = nil
+            return ports
+        } catch {
+            // Once, not at each connection.
+            if plainReason != error.text { life.say("packets go by system calls: \(error)", level: .notice) }
+            plainReason = error.text
+            return []
+        }
     }
 
     /// A card's rings, mapped.
@@ -106,6 +126,7 @@ extension NetBackend {
                 receiveRing: rings.receive[index],
                 journal: journal,
                 device: devices[index],
+                vhost: ports.isEmpty ? nil : ports[index],
                 log: FaultLog(sharing: life.log),
                 stall: stall,
                 isTakeover: isTakeover
@@ -144,6 +165,7 @@ extension NetBackend {
             await queue.close(abandons: abandons)
         }
         queues = []
+        ports = []
         connection = nil
         latch = nil
         shared = nil

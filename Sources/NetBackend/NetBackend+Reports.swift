@@ -13,10 +13,12 @@ extension NetBackend {
         report.lastFailure = life.log.lastFailure
         var total = pastMetrics
         var each: [DeviceReport.Counter] = []
+        var hosts: [String] = []
         let queues = queues
         for (index, queue) in queues.enumerated() {
             let account = await queue.account()
             total.merge(account.metrics)
+            if let host = account.host, !hosts.contains(host) { hosts.append(host) }
             if queues.count > 1 { each += account.metrics.counters(prefix: "queue-\(index)-") }
             report.lastFault = account.lastFault ?? report.lastFault
             report.lastFailure = account.lastFailure ?? report.lastFailure
@@ -27,11 +29,11 @@ extension NetBackend {
         if let interface { report.counters.append(.init("host-dropped", interface.droppedByHost)) }
         report.counters.append(.init("interface-repairs", placeRepairs))
         report.counters += each
-        report.body = .card(facts(total))
+        report.body = .card(facts(total, hosts))
         return report
     }
 
-    private func facts(_ total: NetMetrics) -> CardReport {
+    private func facts(_ total: NetMetrics, _ hosts: [String]) -> CardReport {
         var card = CardReport(mtu: keys?.mtu.flatMap { UInt32(decimal: $0) } ?? 1500)
         card.mac = keys?.mac
         card.interface = keys?.interface
@@ -39,6 +41,9 @@ extension NetBackend {
         card.rate = shared?.rateText
         card.queueCount = connection?.queues.count
         card.connection = connection?.summary
+        if !hosts.isEmpty {
+            card.host = hosts.joined(separator: "; ") + (plainReason.map { " (\($0))" } ?? "")
+        }
         if let shared, shared.isFiltering { card.multicastCount = shared.multicastCount }
         card.transmitted = CardReport.Traffic(
             packets: total.transmitPackets,

@@ -30,6 +30,9 @@ actor NetBackend: InterfaceShell {
     var connection: NetConnection?
     var shared: NetSharedState?
     var queues: [NetQueue] = []
+    /// The kernel's threads for the queues; empty where packets go by system calls, for that reason.
+    var ports: [VhostPort] = []
+    var plainReason: String?
     var control: NetControlQueue?
     var latch: BreakdownLatch?
     /// Counters of connections that are over.

@@ -15,9 +15,12 @@ public struct NetCapabilities: Hashable, Sendable {
     /// 1 … 16.
     public let maxQueues: Int
     public let placement: Placement
+    /// Whether a thread of the kernel carries packets where there is vhost-net.
+    public let usesVhost: Bool
 
     /// Values outside their range are brought into it.
-    public init(maxQueues: Int, placement: Placement = .automatic) {
+    public init(maxQueues: Int, placement: Placement = .automatic, usesVhost: Bool = true) {
+        self.usesVhost = usesVhost
         self.maxQueues = min(max(maxQueues, 1), 16)
         self.placement = placement
     }

@@ -19,12 +19,14 @@ package struct NetLane: ~Copyable {
     ///   - keys: those of a frontend with one queue, as it writes them.
     ///   - grants: for the copies; rings are mapped by the environment's hypervisor.
     ///   - device: stands for the interface.
+    ///   - usesVhost: packets go through a thread of its, not by system calls.
     package init(
         _ path: DevicePath,
         _ environment: WorkerEnvironment,
         keys: [String: String],
         grants: any GrantTable,
-        device: any PacketDevice
+        device: any PacketDevice,
+        usesVhost: Bool = false
     ) throws {
         let connection = try NetConnection(FrontendNodes(keys), NetCapabilities(maxQueues: 1))
         let journal = try RequestJournal.create(
@@ -48,11 +50,12 @@ package struct NetLane: ~Copyable {
         let (log, mapping) = (FaultLog(environment.logger), environment.hypervisor.grants)
         let out = try mapping.map([wanted.transmitRing], of: path.domain, access: .readWrite)
         let back = try mapping.map([wanted.receiveRing], of: path.domain, access: .readWrite)
+        let port: any PacketPort = usesVhost ? try VhostPort(queue, device.vhost) : PlainPort(queue, try PacketMemory())
         let transmit = try NetTransmit(
             facts,
             pages: out,
             journal: journal.ring(0),
-            device: queue,
+            port: port,
             log: log,
             isTakeover: false
         )
@@ -60,7 +63,7 @@ package struct NetLane: ~Copyable {
             facts,
             pages: back,
             journal: journal.ring(1),
-            device: queue,
+            port: port,
             accepts: connection.accepts,
             log: log,
             isTakeover: false
@@ -92,7 +95,7 @@ package struct NetLane: ~Copyable {
     @inline(never)
     package mutating func receiveAll() -> Bool {
         var notify = false
-        receive.mayHaveInput = true
+        receive.mayHaveInput()
         while true {
             switch receive.turn(scratch, notify: &notify) {
             case .idle: return !receive.isWaiting

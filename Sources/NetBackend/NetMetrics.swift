@@ -14,6 +14,8 @@ struct NetMetrics: DeviceMetrics {
     var transmitRefused: UInt64 = 0
     /// Times a packet waited for the rate limit.
     var transmitThrottled: UInt64 = 0
+    /// Times the host had no room for further packets.
+    var transmitBlocked: UInt64 = 0
     var receivePackets: UInt64 = 0
     var receiveBytes: UInt64 = 0
     var receiveSegmented: UInt64 = 0
@@ -52,7 +54,8 @@ struct NetMetrics: DeviceMetrics {
     static let names: [(String, any WritableKeyPath<NetMetrics, UInt64> & Sendable)] = [
         ("tx-packets", \.transmitPackets), ("tx-bytes", \.transmitBytes), ("tx-gso", \.transmitSegmented),
         ("tx-frontend-faults", \.transmitFaults), ("tx-host-refused", \.transmitRefused),
-        ("tx-throttled", \.transmitThrottled), ("rx-packets", \.receivePackets), ("rx-bytes", \.receiveBytes),
+        ("tx-throttled", \.transmitThrottled), ("tx-waits-for-host", \.transmitBlocked),
+        ("rx-packets", \.receivePackets), ("rx-bytes", \.receiveBytes),
         ("rx-gso", \.receiveSegmented), ("rx-dropped-stalled", \.receiveStalled),
         ("rx-dropped-unfit", \.receiveUnfit), ("rx-filtered", \.receiveFiltered),
         ("rx-frontend-faults", \.receiveFaults), ("rx-steered", \.receiveSteered),

@@ -19,17 +19,21 @@ enum ReceiveVerdict {
 }
 
 enum NetPipeline {
-    /// What to tell the host about a packet whose pieces lie in `scratch.frames`.
+    /// What to tell the host about a packet whose pieces lie in `frames`.
     ///
     /// Headers usually lie in the first piece. Where a frontend scattered them they are gathered to be inspected; the
     /// host puts the first `headerLength` bytes into one piece in any case (XSA-423).
-    static func transmit(_ record: TransmitRecord, _ scratch: NetScratch) throws(OffloadFault) -> VirtioNetHeader {
+    static func transmit(
+        _ record: TransmitRecord,
+        _ frames: PrivatePages,
+        _ scratch: NetScratch
+    ) throws(OffloadFault) -> VirtioNetHeader {
         let first = scratch.pieces[record.pieceStart]
-        var view = scratch.frames.slot(at: first.offset, byteCount: first.byteCount)
+        var view = frames.slot(at: first.offset, byteCount: first.byteCount)
         var headers = PacketHeaders(parsing: view, count: first.byteCount)
         let isScattered = headers.fault == .truncated && record.pieceCount > 1
         if isScattered {
-            let count = gather(record, scratch)
+            let count = gather(record, frames, scratch)
             view = scratch.headers.slot(at: NetScratch.gather, byteCount: count)
             headers = PacketHeaders(parsing: view, count: count)
         }
@@ -41,33 +45,38 @@ enum NetPipeline {
         )
         if offload.makesBlank {
             InternetChecksum.makeBlank(view, headers: headers, count: record.byteCount)
-            if isScattered { scatter(record, scratch, field: headers.checksumField ?? 0) }
+            if isScattered { scatter(record, frames, scratch, field: headers.checksumField ?? 0) }
         }
         return offload.header
     }
 
     /// Copies the first bytes of a packet to one place.
     /// - Returns: how many.
-    private static func gather(_ record: TransmitRecord, _ scratch: NetScratch) -> Int {
+    private static func gather(_ record: TransmitRecord, _ frames: PrivatePages, _ scratch: NetScratch) -> Int {
         var count = 0
         for piece in record.pieceStart..<record.pieceStart &+ record.pieceCount {
             let (offset, byteCount) = scratch.pieces[piece]
             let part = min(byteCount, NetScratch.gatherBytes &- count)
             if part == 0 { break }
-            scratch.headers.copy(from: scratch.frames, at: offset, count: part, to: NetScratch.gather &+ count)
+            scratch.headers.copy(from: frames, at: offset, count: part, to: NetScratch.gather &+ count)
             count &+= part
         }
         return count
     }
 
     /// Copies the two bytes at `field` back to where they came from, perhaps one to each of two pieces.
-    private static func scatter(_ record: TransmitRecord, _ scratch: NetScratch, field: Int) {
+    private static func scatter(
+        _ record: TransmitRecord,
+        _ frames: PrivatePages,
+        _ scratch: NetScratch,
+        field: Int
+    ) {
         for byte in field..<field &+ 2 {
             var start = 0
             for piece in record.pieceStart..<record.pieceStart &+ record.pieceCount {
                 let (offset, byteCount) = scratch.pieces[piece]
                 if byte < start &+ byteCount {
-                    scratch.frames.copy(
+                    frames.copy(
                         from: scratch.headers,
                         at: NetScratch.gather &+ byte,
                         count: 1,

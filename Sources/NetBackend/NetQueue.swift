@@ -5,16 +5,20 @@ internal import HostIO
 internal import HostNetwork
 internal import Hypervisor
 internal import SharedRing
+internal import SystemPackage
 internal import XenWire
 
 /// A transmit and a receive ring with their event channels and one queue of the interface.
 final actor NetQueue {
     nonisolated let facts: NetQueueFacts
     // nil before `open` and after `close`.
-    private var transmit: NetTransmit?
-    private var receive: NetReceive?
-    private var device: PacketQueue?
-    private var target: TargetID?
+    var transmit: NetTransmit?
+    var receive: NetReceive?
+    var device: PacketQueue?
+    /// What carries packets to and from the interface; both directions use the same.
+    var port: (any PacketPort)?
+    var watch = HostWatch()
+    var target: TargetID?
     /// Our ends of the frontend's ports. A single port is the transmit port.
     private var transmitPort: QueuePort?
     private var receivePort: QueuePort?
@@ -29,10 +33,10 @@ final actor NetQueue {
     /// Generation of the present throttle timer, 24 bits; older timers are ignored.
     private var pause: UInt32 = 0
     /// false after a fault.
-    private var isTaking = false
+    var isTaking = false
 
     /// Slots of completions, in their lowest byte.
-    private enum Slot {
+    enum Slot {
         static let readable: UInt32 = 0
         static let transmit: UInt32 = 1
         static let receive: UInt32 = 2
@@ -42,6 +46,10 @@ final actor NetQueue {
         static let stall: UInt32 = 4
         /// The number of the pause is in the bits above.
         static let paid: UInt32 = 5
+        /// The host has room again; something is wrong at the host; time to see whether it takes packets.
+        static let room: UInt32 = 7
+        static let hostError: UInt32 = 8
+        static let progress: UInt32 = 9
     }
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe facts.data.loop.asUnownedSerialExecutor() }
@@ -55,6 +63,8 @@ final actor NetQueue {
         let receiveRing: SharedPages
         let journal: RequestJournal
         let device: PacketQueue
+        /// The kernel's thread for that queue; nil: packets go by system calls.
+        let vhost: VhostPort?
         let log: FaultLog
         let stall: StallTimes
         let isTakeover: Bool
@@ -62,23 +72,24 @@ final actor NetQueue {
 
     /// Binds the ports and begins to serve.
     func open(_ opening: Opening) async throws(BackendFailure) {
+        _ = try scratch()
+        let port: any PacketPort = if let vhost = opening.vhost { vhost } else { try plainPort(opening.device) }
         do throws(JournalFault) {
-            try attach(opening)
+            try attach(opening, port)
         } catch {
             throw BackendFailure(.frontend, "queue \(facts.index): ring and journal disagree (\(error))")
         }
-        _ = try scratch()
-        try await bind(opening.connection.queues[facts.index])
         device = opening.device
+        self.port = port
+        try await bind(opening.connection.queues[facts.index])
         stall = StallClock(notifiesOfBuffers: opening.connection.notifiesOfBuffers, times: opening.stall)
+        watch = HostWatch(patience: opening.stall.host)
         isTaking = true
         let loop = facts.data.loop
         facts.shared.onSteered(queue: facts.index) {
             loop.perform { self.assumeIsolated { $0.steeredPacketsArrived() } }
         }
-        if let target {
-            facts.data.loop.watchReadable(opening.device.file.descriptor, target: target, slot: Slot.readable)
-        }
+        watchPort()
         // One of them may have fired while the other was waited for.
         transmitPort?.unmask()
         receivePort?.unmask()
@@ -92,12 +103,12 @@ final actor NetQueue {
     }
 
     /// Continues the rings where a predecessor stopped.
-    private func attach(_ opening: Opening) throws(JournalFault) {
+    private func attach(_ opening: Opening, _ port: any PacketPort) throws(JournalFault) {
         transmit = try NetTransmit(
             facts,
             pages: opening.transmitRing,
             journal: opening.journal.ring(2 * facts.index),
-            device: opening.device,
+            port: port,
             log: opening.log,
             isTakeover: opening.isTakeover
         )
@@ -105,7 +116,7 @@ final actor NetQueue {
             facts,
             pages: opening.receiveRing,
             journal: opening.journal.ring(2 * facts.index + 1),
-            device: opening.device,
+            port: port,
             accepts: opening.connection.accepts,
             log: opening.log,
             isTakeover: opening.isTakeover
@@ -140,15 +151,23 @@ final actor NetQueue {
         try facts.data.common { () throws(BackendFailure) in try NetScratch() }
     }
 
+    func plainPort(_ device: PacketQueue) throws(BackendFailure) -> PlainPort {
+        do throws(Errno) {
+            return PlainPort(device, try facts.data.common { () throws(Errno) in try PacketMemory() })
+        } catch {
+            throw BackendFailure(.host, "no memory for packets: \(error)")
+        }
+    }
+
     /// Releases everything. A turn never suspends, so nothing is in flight; a held packet is lost.
     /// - Parameter abandons: as the death of the process does; for tests.
     func close(abandons: Bool = false) {
         isTaking = false
         facts.shared.onSteered(queue: facts.index, nil)
-        if let target {
-            if let device { facts.data.loop.unwatch(device.file.descriptor, target: target, slot: Slot.readable) }
-            facts.data.loop.detach(target)
-        }
+        unwatchPort()
+        if let target { facts.data.loop.detach(target) }
+        // The kernel's thread goes with its process, too.
+        port?.close()
         if abandons {
             transmitPort.take()?.abandon()
             receivePort.take()?.abandon()
@@ -159,6 +178,7 @@ final actor NetQueue {
         target = nil
         transmit = nil
         receive = nil
+        port = nil
         device = nil
     }
 
@@ -167,6 +187,8 @@ final actor NetQueue {
         var metrics = NetMetrics()
         var lastFault: String?
         var lastFailure: String?
+        /// How packets get to the host and back, and whether it takes any.
+        var host: String?
     }
 
     func account() -> Account {
@@ -176,6 +198,8 @@ final actor NetQueue {
         account.metrics.merge(receive?.metrics ?? NetMetrics())
         account.lastFault = transmit?.log.lastFault ?? receive?.log.lastFault
         account.lastFailure = transmit?.log.lastFailure ?? receive?.log.lastFailure
+        account.host = port is VhostPort ? "vhost-net" : "system calls"
+        if watch.isStuck { account.host? += ", which has taken no packet for \(watch.patience)" }
         return account
     }
 
@@ -219,7 +243,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
             let slot = completions[position].slot
             switch slot & 0xFF {
             case Slot.readable:
-                receive?.mayHaveInput = true
+                receive?.mayHaveInput()
                 receives = true
             case Slot.transmit:
                 isTransmitBooked = false
@@ -233,15 +257,18 @@ extension NetQueue: QueueTurns, CompletionTarget {
             case Slot.unmaskTransmit: transmitPort?.unmask()
             case Slot.unmaskReceive: receivePort?.unmask()
             case Slot.stall: stalled()
+            case Slot.room: transmits = true
+            case Slot.hostError: hostFailed()
+            case Slot.progress: progressIsDue()
             default: break
             }
         }
         if transmits { transmitTurn() }
-        if receives, !(receive?.isWaiting ?? true) { receiveTurn() }
+        if receives, receive?.mayReceive ?? false { receiveTurn() }
     }
 
     @discardableResult
-    private func transmitTurn() -> Bool {
+    func transmitTurn() -> Bool {
         guard isTaking, !isTransmitBooked, !isThrottled, transmit != nil, let scratch = try? scratch() else {
             return false
         }
@@ -250,11 +277,13 @@ extension NetQueue: QueueTurns, CompletionTarget {
         }
         if let pause = transmit?.pause { wait(pause) }
         isTransmitBooked = end == .more
+        if let failure = transmit?.portFailure { fallBack(failure) }
+        watchProgress()
         return ended(end, again: Slot.transmit)
     }
 
     @discardableResult
-    private func receiveTurn() -> Bool {
+    func receiveTurn() -> Bool {
         guard isTaking, !isReceiveBooked, receive != nil, let scratch = try? scratch() else { return false }
         var notify = false
         let end = facts.data.turn(facts.mark) {
@@ -263,6 +292,7 @@ extension NetQueue: QueueTurns, CompletionTarget {
         if notify { if receivePort == nil { transmitPort?.notify() } else { receivePort?.notify() } }
         if receive?.isWaiting ?? false { beginStall() } else { endStall() }
         isReceiveBooked = end == .more
+        if let failure = receive?.portFailure { fallBack(failure) }
         return ended(end, again: Slot.receive)
     }
 
@@ -278,11 +308,14 @@ extension NetQueue: QueueTurns, CompletionTarget {
         switch end {
         case .idle(let worked): return worked
         case .more: if let target { facts.data.loop.soon(target: target, slot: slot) }
-        case .broken(let breakdown):
-            isTaking = false
-            facts.latch.raise(breakdown)
+        case .broken(let breakdown): broken(breakdown)
         }
         return true
+    }
+
+    func broken(_ breakdown: Breakdown) {
+        isTaking = false
+        facts.latch.raise(breakdown)
     }
 
     // MARK: a frontend that posts no buffers
@@ -300,8 +333,10 @@ extension NetQueue: QueueTurns, CompletionTarget {
         guard isTaking, let scratch = try? scratch() else { return }
         // It may never notify when it posts buffers (feature-rx-notify = 0): poll.
         receiveTurn()
+        if !(receive?.isStarved ?? true) { stall.isCalm(now: MonotonicClock.nanoseconds) }
         guard receive?.isWaiting ?? false, let action = stall.elapsed(now: MonotonicClock.nanoseconds) else { return }
         if action.drains { receive?.drain(scratch) }
+        if let failure = receive?.portFailure { fallBack(failure) }
         if action.dropsCarrier { facts.shared.carrier(queue: facts.index, isUp: false) }
         if let target { facts.data.loop.after(action.next, target: target, slot: Slot.stall) }
     }

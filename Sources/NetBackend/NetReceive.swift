@@ -1,6 +1,7 @@
 // Packets for the frontend: host → frames → copies into its pages → responses in ring order, a batch at a time.
 
 internal import BackendCore
+internal import HostIO
 internal import HostNetwork
 internal import Hypervisor
 internal import SharedRing
@@ -8,35 +9,25 @@ internal import XenWire
 
 /// The receive ring of one queue with its journal. Owned by the queue, passed on `inout` once per batch.
 ///
-/// A packet is read only while enough slots for the largest one are posted: what the frontend has no room for stays in
-/// the interface's own queue, which is bounded and drops the rest (XSA-392). With fewer slots one packet is read and
-/// held until there are enough.
+/// What the frontend has no room for stays in the interface's own queue, which drops what it cannot hold (XSA-392): a plain
+/// port reads only while enough slots for the largest packet are posted, with fewer one packet, which is kept until there
+/// are enough; a port of the kernel's is given no more pages than there are slots.
 struct NetReceive: ~Copyable {
     private let facts: NetQueueFacts
     private var ring: OrderedRing
-    private let device: PacketQueue
+    private var port: any PacketPort
     private let accepts: ReceiveFeatures
-    /// The ring has fewer slots than the next packet needs.
+    /// The ring has fewer slots than the next packet needs, or may need.
     private(set) var isWaiting = false
-    /// One packet that found too few slots, in memory of its own.
-    private var held: HeldPacket?
-    /// The interface may have packets: it became readable and has not been found empty since.
-    var mayHaveInput = true
+    /// Slots that the packet needs that the port has kept; 0: it has none.
+    private var needed = 0
+    /// Why the port cannot go on; its user takes another one then.
+    private(set) var portFailure: HostFailure?
     /// Packets that this turn has delivered, and whether the frontend asked to be notified.
     private var delivered = 0
     private var asked = false
     var metrics = NetMetrics()
     var log: FaultLog
-
-    private struct HeldPacket {
-        let memory: PrivatePages
-        var byteCount: Int
-        var isFull: Bool
-
-        var header: VirtioNetHeader {
-            VirtioNetHeader(decoding: memory.slot(at: 0, byteCount: VirtioNetHeader.byteCount))
-        }
-    }
 
     private static let format = SlotFormat(requestBytes: NetWire.receiveStride, responseBytes: NetWire.receiveStride)
 
@@ -45,16 +36,23 @@ struct NetReceive: ~Copyable {
         _ facts: NetQueueFacts,
         pages: SharedPages,
         journal: consuming RingJournal,
-        device: PacketQueue,
+        port: any PacketPort,
         accepts: ReceiveFeatures,
         log: FaultLog,
         isTakeover: Bool
     ) throws(JournalFault) {
         ring = try OrderedRing(pages, NetReceive.format, journal: journal, isTakeover: isTakeover)
         self.facts = facts
-        self.device = device
+        self.port = port
         self.accepts = accepts
         self.log = log
+    }
+
+    /// Goes on through another port.
+    mutating func go(through port: any PacketPort) {
+        self.port = port
+        portFailure = nil
+        needed = 0
     }
 
     /// Returns the buffers that a predecessor took to the frontend as errors; it posts them again.
@@ -63,10 +61,14 @@ struct NetReceive: ~Copyable {
         if ring.unanswered > 0 { _ = ring.publish() }
     }
 
-    /// What a turn that has read the interface's packets still needs.
+    /// The interface may have packets.
+    mutating func mayHaveInput() { port.mayHaveInput() }
+
+    /// What a turn that has looked for the interface's packets still needs.
     private enum Need { case nothing, anotherTurn, buffers }
 
-    /// One batch. A turn that found too few buffers is idle and leaves the ring waiting for them (`isWaiting`).
+    /// One batch. A turn that found too few buffers is idle and leaves the ring waiting for them (`isWaiting`); one whose
+    /// port has failed is idle, too.
     mutating func turn(_ scratch: NetScratch, notify: inout Bool) -> TurnEnd {
         metrics.receiveTurns &+= 1
         scratch.clear()
@@ -74,52 +76,81 @@ struct NetReceive: ~Copyable {
         defer { if asked { notify = true } }
         do throws(Breakdown) {
             _ = try ring.poll()
-            deliverHeld(scratch)
-            deliverSteered(scratch)
-            var need = receive(scratch)
-            finish(scratch)
-            let worked = delivered > 0
-            // Without buffers the ring stays stalled even when the packets that waited for them were dropped: only
-            // new buffers end a stall.
-            if isWaiting, !worked, ring.waiting == 0 { need = .buffers }
-            let wasWaiting = isWaiting
-            isWaiting = false
-            switch need {
-            case .nothing: return .idle(worked: worked)
-            case .anotherTurn: return .more
-            case .buffers:
-                if !wasWaiting { metrics.receiveWaits &+= 1 }
-                // Ask for an event only now: at other times it would be useless.
-                let wanted = slotsWanted
-                isWaiting = try ring.lastLook(for: wanted) < wanted
-                return isWaiting ? .idle(worked: worked) : .more
+            let need: Need
+            do throws(HostFailure) { need = try carry(scratch) } catch {
+                finish(scratch)
+                portFailure = error
+                return .idle(worked: true)
             }
+            return try ended(need)
         } catch {
             return .broken(error)
         }
     }
 
-    /// Drops what the frontend has no buffers for.
-    mutating func drain(_ scratch: NetScratch) {
-        if held?.isFull ?? false { metrics.receiveStalled &+= 1 }
-        held?.isFull = false
-        for _ in 0..<32 {
-            scratch.clear()
-            let found = read(scratch, count: NetScratch.packets)
-            metrics.receiveStalled &+= UInt64(truncatingIfNeeded: found)
-            if !mayHaveInput { break }
+    /// From the port into the ring.
+    private mutating func carry(_ scratch: NetScratch) throws(HostFailure) -> Need {
+        deliverSteered(scratch)
+        var need = try receive(scratch)
+        finish(scratch)
+        // Only new buffers end a stall, also when the packets that waited for them were dropped.
+        if isWaiting, delivered == 0, ring.waiting == 0 { need = .buffers }
+        try port.endReceiving(slots: Int(ring.waiting))
+        guard need == .nothing else { return need }
+        if try port.lastLookForPackets() { return .anotherTurn }
+        // The host gets one page for each slot: a large packet may need more than it has.
+        return port.keepsAll && ring.waiting < slotsPerPacket ? .buffers : .nothing
+    }
+
+    private mutating func ended(_ need: Need) throws(Breakdown) -> TurnEnd {
+        let (worked, wasWaiting) = (delivered > 0, isWaiting)
+        isWaiting = false
+        switch need {
+        case .nothing: return .idle(worked: worked)
+        case .anotherTurn: return .more
+        case .buffers:
+            if !wasWaiting { metrics.receiveWaits &+= 1 }
+            // Ask for an event only now: at other times it would be useless.
+            let wanted = UInt32(truncatingIfNeeded: slotsWanted)
+            isWaiting = try ring.lastLook(for: wanted) < wanted
+            return isWaiting ? .idle(worked: worked) : .more
         }
     }
 
+    /// Drops what the frontend has no buffers for.
+    mutating func drain(_ scratch: NetScratch) {
+        needed = 0
+        do throws(HostFailure) {
+            for _ in 0..<32 {
+                scratch.clear()
+                try port.endReceiving(slots: Int(NetWire.receiveSlots))
+                let found = try port.receive(upTo: NetScratch.packets)
+                metrics.receiveStalled &+= UInt64(truncatingIfNeeded: found)
+                if found == 0, !port.hasMore { break }
+            }
+            try port.endReceiving(slots: Int(ring.waiting))
+        } catch {
+            portFailure = error
+        }
+    }
+
+    /// Whether a turn can do anything before the frontend posts more buffers.
+    var mayReceive: Bool { !isWaiting || port.keepsAll }
+
+    /// Whether the host has packets, or may have, that wait for the frontend's buffers.
+    var isStarved: Bool { isWaiting && (needed > 0 || port.isStarved) }
+
     /// Slots that must be posted before the next turn can do anything.
-    private var slotsWanted: UInt32 {
-        guard let held, held.isFull else { return 1 }
-        return UInt32(truncatingIfNeeded: slots(for: held.byteCount, held.header))
+    private var slotsWanted: Int {
+        if needed > 0 { return needed }
+        // A host that gets a page for each slot may need just one more.
+        return port.keepsAll ? Int(ring.waiting) &+ 1 : 1
     }
 
     /// Slots that a packet takes: its pages, and one for each extra that it may come with.
-    private func slots(for byteCount: Int, _ header: VirtioNetHeader) -> Int {
-        NetWire.pages(of: byteCount) &+ (header.segmentKind == .none ? 0 : 1) &+ (facts.shared.isHashing ? 1 : 0)
+    private func slots(for byteCount: Int, _ lead: Int, _ header: VirtioNetHeader) -> Int {
+        NetWire.pages(of: lead &+ byteCount) &+ (header.segmentKind == .none ? 0 : 1)
+            &+ (facts.shared.isHashing ? 1 : 0)
     }
 
     /// Slots that the largest packet takes with what was negotiated; the interface's own MTU may be jumbo.
@@ -131,81 +162,38 @@ struct NetReceive: ~Copyable {
         return (accepts.contains(.scatterGather) ? 4 : 1) &+ hash
     }
 
+    private func header(_ pages: PrivatePages, _ offset: Int) -> VirtioNetHeader {
+        VirtioNetHeader(decoding: pages.slot(at: offset, byteCount: VirtioNetHeader.byteCount))
+    }
+
     // MARK: host → frames
 
-    private mutating func receive(_ scratch: NetScratch) -> Need {
-        if held?.isFull ?? false { return .buffers }
-        guard mayHaveInput else { return .nothing }
+    private mutating func receive(_ scratch: NetScratch) throws(HostFailure) -> Need {
         let free = Int(ring.waiting)
-        let count = min(NetScratch.packets, free / slotsPerPacket)
-        if count == 0 { return free == 0 ? .buffers : receiveOne(scratch) }
-        let found = read(scratch, count: count)
+        if needed > free { return .buffers }
+        guard port.keepsAll || port.hasMore else { return .nothing }
+        if !port.keepsAll, free == 0 { return .buffers }
+        let limit = port.keepsAll ? NetScratch.packets : min(NetScratch.packets, max(1, free / slotsPerPacket))
+        let found = try port.receive(upTo: limit)
+        needed = 0
+        if port.receiveError < 0 { facts.refused(port.receiveError) }
         for index in 0..<found {
-            let result = scratch.batch.result(index)
-            if result <= 0 { continue }
-            let frame = Int(result) &- PacketQueue.headerBytes
-            deliver(scratch, header: NetScratch.header(index), frame: NetScratch.frame(index), byteCount: frame)
-        }
-        return mayHaveInput ? .anotherTurn : .nothing
-    }
-
-    /// Reads up to `count` packets, as long as there are some; `mayHaveInput` says afterwards whether there may be more.
-    private mutating func read(_ scratch: NetScratch, count: Int) -> Int {
-        scratch.batch.removeAll()
-        for index in 0..<count {
-            scratch.batch.beginPacket()
-            scratch.batch.add(
-                scratch.headers,
-                offset: NetScratch.header(index),
-                byteCount: PacketQueue.headerBytes
-            )
-            scratch.batch.add(scratch.frames, offset: NetScratch.frame(index), byteCount: NetScratch.frameBytes)
-        }
-        let found = scratch.batch.receive(from: device)
-        mayHaveInput = !scratch.batch.isDry
-        for index in 0..<found {
-            let result = scratch.batch.result(index)
-            if result < 0 { facts.refused(result) }
-        }
-        return found
-    }
-
-    /// With few slots left: one packet, which is held if it does not fit.
-    private mutating func receiveOne(_ scratch: NetScratch) -> Need {
-        let found = read(scratch, count: 1)
-        guard found == 1, scratch.batch.result(0) > 0 else { return .nothing }
-        let byteCount = Int(scratch.batch.result(0)) &- PacketQueue.headerBytes
-        let header = scratch.header(at: NetScratch.header(0))
-        if slots(for: byteCount, header) <= Int(ring.waiting) {
-            deliver(scratch, header: NetScratch.header(0), frame: NetScratch.frame(0), byteCount: byteCount)
-            return .anotherTurn
-        }
-        hold(scratch, byteCount)
-        return .buffers
-    }
-
-    private mutating func hold(_ scratch: NetScratch, _ byteCount: Int) {
-        let header = NetScratch.headerStride
-        if held == nil {
-            guard let memory = try? PrivatePages(byteCount: NetScratch.frameBytes + header) else {
-                metrics.receiveStalled &+= 1
-                return
+            guard let packet = port.packet(index) else { continue }
+            let header = header(port.receiveHeaders, packet.header)
+            let wanted = slots(for: packet.byteCount, port.lead, header)
+            if wanted > Int(ring.waiting) {
+                metrics.receiveStalled &+= UInt64(truncatingIfNeeded: port.keep(from: index))
+                // More than the ring has: whoever steers has less room for what is large.
+                needed = min(wanted, NetWire.receiveSlots)
+                return .buffers
             }
-            held = HeldPacket(memory: memory, byteCount: 0, isFull: false)
+            deliver(
+                scratch,
+                Packet(pages: port.receivePages, frame: packet.frame, byteCount: packet.byteCount, lead: port.lead),
+                header
+            )
         }
-        held?.memory.copy(from: scratch.headers, at: NetScratch.header(0), count: PacketQueue.headerBytes, to: 0)
-        held?.memory.copy(from: scratch.frames, at: NetScratch.frame(0), count: byteCount, to: header)
-        held?.byteCount = byteCount
-        held?.isFull = true
-    }
-
-    private mutating func deliverHeld(_ scratch: NetScratch) {
-        guard let held, held.isFull, slots(for: held.byteCount, held.header) <= Int(ring.waiting) else { return }
-        let (header, frame) = (NetScratch.header(NetScratch.heldPlace), NetScratch.frame(NetScratch.heldPlace))
-        scratch.headers.copy(from: held.memory, at: 0, count: PacketQueue.headerBytes, to: header)
-        scratch.frames.copy(from: held.memory, at: NetScratch.headerStride, count: held.byteCount, to: frame)
-        self.held?.isFull = false
-        deliver(scratch, header: header, frame: frame, byteCount: held.byteCount)
+        return port.hasMore ? .anotherTurn : .nothing
     }
 
     /// Delivers what other queues steered here. Packets that find no slots are dropped: they have waited long enough.
@@ -214,22 +202,32 @@ struct NetReceive: ~Copyable {
         for (number, packet) in facts.shared.takeSteered(queue: facts.index, limit: NetScratch.steeredPackets)
             .enumerated()
         {
-            let place = NetScratch.steeredPlace &+ number
             let byteCount = packet.frame.count
-            scratch.headers.write(packet.header, at: NetScratch.header(place))
-            guard slots(for: byteCount, scratch.header(at: NetScratch.header(place))) <= Int(ring.waiting) else {
+            let place = NetScratch.header(number)
+            scratch.headers.write(packet.header, at: place)
+            let header = header(scratch.headers, place)
+            guard slots(for: byteCount, 0, header) <= Int(ring.waiting) else {
                 metrics.receiveStalled &+= 1
                 continue
             }
-            scratch.frames.write(packet.frame, at: NetScratch.frame(place))
+            let frame = NetScratch.frame(number)
+            scratch.frames.write(packet.frame, at: frame)
             deliver(
                 scratch,
-                header: NetScratch.header(place),
-                frame: NetScratch.frame(place),
-                byteCount: byteCount,
+                Packet(pages: scratch.frames, frame: frame, byteCount: byteCount, lead: 0),
+                header,
                 ignoresSteering: true
             )
         }
+    }
+
+    /// A packet in memory of the port's, or in what it was put together in.
+    private struct Packet {
+        let pages: PrivatePages
+        let frame: Int
+        let byteCount: Int
+        /// Offset of the frame in its first page.
+        let lead: Int
     }
 
     // MARK: frames → copies
@@ -237,29 +235,29 @@ struct NetReceive: ~Copyable {
     /// Takes slots for a packet, and puts its copies into the batch.
     private mutating func deliver(
         _ scratch: NetScratch,
-        header: Int,
-        frame: Int,
-        byteCount: Int,
+        _ packet: Packet,
+        _ header: VirtioNetHeader,
         ignoresSteering: Bool = false
     ) {
         var record = ReceiveRecord(
             first: ring.requestConsumer,
-            byteCount: byteCount,
+            byteCount: packet.byteCount,
             flags: [],
-            copyStart: facts.data.copies.count
+            copyStart: facts.data.copies.count,
+            lead: packet.lead
         )
-        let packet = scratch.frames.slot(at: frame, byteCount: byteCount)
-        let virtio = scratch.header(at: header)
+        let bytes = packet.pages.slot(at: packet.frame, byteCount: packet.byteCount)
         let own = ignoresSteering ? nil : facts.index
-        switch NetPipeline.receive(&record, packet, virtio, accepts, facts.shared, own: own) {
+        switch NetPipeline.receive(&record, bytes, header, accepts, facts.shared, own: own) {
         case .deliver: break
         case .cut(let segments):
-            deliver(segments, of: frame, scratch)
+            deliver(segments, of: packet, scratch)
             return
         case .elsewhere(let queue):
             metrics.receiveSteered &+= 1
-            let words = scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount)
-            facts.shared.post(packet, words, to: queue)
+            let words = scratch.headers.slot(at: NetScratch.gather, byteCount: VirtioNetHeader.byteCount)
+            header.encode(into: words)
+            facts.shared.post(bytes, words, to: queue)
             return
         case .unfit:
             metrics.receiveUnfit &+= 1
@@ -272,36 +270,38 @@ struct NetReceive: ~Copyable {
             metrics.receiveUnfit &+= 1
             return
         }
-        for number in 0..<record.slotCount {
-            let slot = ring.take()
-            let isExtra = number != 0 && number <= record.extraCount
-            if isExtra { continue }
-            let page = number == 0 ? 0 : number &- record.extraCount
-            let start = page &* NetWire.pageSize
-            facts.data.copies.add(
-                reference: ReceiveRequest(decoding: slot).reference,
-                pageOffset: 0,
-                byteCount: UInt16(truncatingIfNeeded: min(NetWire.pageSize, byteCount &- start)),
-                intoGrant: true,
-                pages: scratch.frames,
-                privateOffset: frame &+ start
-            )
-        }
+        copy(record, from: packet)
         scratch.receive.append(record)
         delivered &+= 1
     }
 
+    /// Each page of the frontend's is filled from one page of ours, from the same offset on.
+    private mutating func copy(_ record: ReceiveRecord, from packet: Packet) {
+        for number in 0..<record.slotCount {
+            let slot = ring.take()
+            let isExtra = number != 0 && number <= record.extraCount
+            if isExtra { continue }
+            let bytes = record.bytes(number == 0 ? 0 : number &- record.extraCount)
+            facts.data.copies.add(
+                reference: ReceiveRequest(decoding: slot).reference,
+                pageOffset: UInt16(truncatingIfNeeded: bytes.offset),
+                byteCount: UInt16(truncatingIfNeeded: bytes.count),
+                intoGrant: true,
+                pages: packet.pages,
+                privateOffset: packet.frame &+ bytes.start
+            )
+        }
+    }
+
     /// Delivers a packet in segments, each put together in memory that is free again once they are delivered. Those
     /// that find no slots are dropped, as a network may.
-    private mutating func deliver(_ segments: TCPSegments, of frame: Int, _ scratch: NetScratch) {
+    private mutating func deliver(_ segments: TCPSegments, of packet: Packet, _ scratch: NetScratch) {
         let start = NetScratch.frame(NetScratch.cutPlace)
-        let header = NetScratch.header(NetScratch.cutPlace)
-        VirtioNetHeader().encode(into: scratch.headers.slot(at: header, byteCount: VirtioNetHeader.byteCount))
         var cursor = NetScratch.frameBytes
         for index in 0..<segments.count {
             let (length, byteCount) = (segments.length(index), segments.headerBytes &+ segments.length(index))
             let pages = NetWire.pages(of: byteCount)
-            guard slots(for: byteCount, VirtioNetHeader()) <= Int(ring.waiting) else {
+            guard slots(for: byteCount, 0, VirtioNetHeader()) <= Int(ring.waiting) else {
                 metrics.receiveStalled &+= UInt64(truncatingIfNeeded: segments.count &- index)
                 break
             }
@@ -311,15 +311,16 @@ struct NetReceive: ~Copyable {
                 cursor = 0
             }
             let place = start &+ cursor
-            scratch.frames.copy(from: scratch.frames, at: frame, count: segments.headerBytes, to: place)
+            scratch.frames.copy(from: packet.pages, at: packet.frame, count: segments.headerBytes, to: place)
             scratch.frames.copy(
-                from: scratch.frames,
-                at: frame &+ segments.offset(index),
+                from: packet.pages,
+                at: packet.frame &+ segments.offset(index),
                 count: length,
                 to: place &+ segments.headerBytes
             )
             segments.finish(index, scratch.frames.slot(at: place, byteCount: byteCount))
-            deliver(scratch, header: header, frame: place, byteCount: byteCount, ignoresSteering: true)
+            let segment = Packet(pages: scratch.frames, frame: place, byteCount: byteCount, lead: 0)
+            deliver(scratch, segment, VirtioNetHeader(), ignoresSteering: true)
             cursor &+= (byteCount &+ 15) & ~15
         }
         // The next packet may need segmenting, too.
@@ -367,8 +368,8 @@ struct NetReceive: ~Copyable {
             var flags: ReceiveFlags = page == 0 ? record.flags : []
             if !isLast { flags.insert(.moreData) }
             if page == 0, record.extraCount > 0 { flags.insert(.extraInfo) }
-            let bytes = isLast ? record.byteCount &- page &* NetWire.pageSize : NetWire.pageSize
-            put(flags, isWritten ? Int16(truncatingIfNeeded: bytes) : -1)
+            let bytes = record.bytes(page)
+            put(flags, isWritten ? Int16(truncatingIfNeeded: bytes.count) : -1, offset: bytes.offset)
             if page == 0 { putExtras(record) }
         }
         if record.failedPages == 0 {
@@ -381,9 +382,10 @@ struct NetReceive: ~Copyable {
     }
 
     /// The response goes into its request's slot, with that request's id.
-    private mutating func put(_ flags: ReceiveFlags, _ status: Int16) {
+    private mutating func put(_ flags: ReceiveFlags, _ status: Int16, offset: Int = 0) {
         let request = ReceiveRequest(decoding: ring.request(ring.responseProducer))
-        ring.put(ReceiveResponse.words(id: request.id, offset: 0, flags: flags, status: status))
+        let start = UInt16(truncatingIfNeeded: offset)
+        ring.put(ReceiveResponse.words(id: request.id, offset: start, flags: flags, status: status))
     }
 
     private mutating func putExtras(_ record: ReceiveRecord) {

@@ -20,7 +20,7 @@ struct TransmitRecord {
     var pieceStart = 0
     var pieceCount = 0
     var status: TransmitStatus = .okay
-    /// Its place in the batch to the host; -1: it is not sent.
+    /// Its number among those that this turn sends to the host; -1: it is not sent.
     var place = -1
 
     /// Whether a copy of the batch belongs to it.
@@ -39,9 +39,17 @@ struct ReceiveRecord {
     var copyStart: Int
     /// Pages whose copy was not made, a bit for each (at most 17 pages).
     var failedPages: UInt32 = 0
+    /// Offset of the frame in its first page (`PacketPort.lead`).
+    var lead: Int
 
     /// Slots of data.
-    var pageCount: Int { NetWire.pages(of: byteCount) }
+    var pageCount: Int { NetWire.pages(of: lead &+ byteCount) }
+    /// What is in page `page`: its bytes' offset in the page, their number, and where they begin in the frame.
+    func bytes(_ page: Int) -> (offset: Int, count: Int, start: Int) {
+        let offset = page == 0 ? lead : 0
+        let start = page == 0 ? 0 : page &* NetWire.pageSize &- lead
+        return (offset, min(NetWire.pageSize &- offset, byteCount &- start), start)
+    }
     var extraCount: Int { (segmentation == nil ? 0 : 1) &+ (hash == nil ? 0 : 1) }
     var slotCount: Int { pageCount &+ extraCount }
 
@@ -50,13 +58,11 @@ struct ReceiveRecord {
     mutating func markFailed(_ copy: Int) { failedPages |= 1 << UInt32(truncatingIfNeeded: copy &- copyStart) }
 }
 
-/// Frames and lists of one loop's turns. A turn never suspends, so between turns nobody owns them.
+/// Lists of one loop's turns, and memory for packets that are put together. A turn never suspends, so between turns nobody
+/// owns them.
 final class NetScratch: @unchecked Sendable {
     /// Packets that one turn carries in one direction.
-    static let packets = 64
-    /// Bytes after which a turn takes no further packet from a frontend, so that a queue with large packets gets no
-    /// more of the loop's time than its neighbours with small ones.
-    static let turnBytes = 256 * 1024
+    static let packets = PacketMemory.packets
     /// Packets from other queues that one turn takes.
     static let steeredPackets = 16
     /// Room for the largest frame (`NetWire.maxReceivedFrame`), in whole pages.
@@ -66,24 +72,18 @@ final class NetScratch: @unchecked Sendable {
     /// Where scattered headers are gathered to be inspected.
     static let gatherBytes = 512
 
-    /// Becomes resident as it is used: an idle card touches a few pages.
+    /// For packets that do not come from the host as they are delivered. Becomes resident as it is used.
     let frames: PrivatePages
     let headers: PrivatePages
-    var batch: PacketBatch
-    /// Bytes of packets in `frames`: (offset, bytes).
+    /// Bytes of packets in the port's `sendPages`: (offset, bytes).
     var pieces: [(offset: Int, byteCount: Int)] = []
     var transmit: [TransmitRecord] = []
     var receive: [ReceiveRecord] = []
-    private var cursor = 0
 
     init() throws(BackendFailure) {
         do throws(Errno) {
             frames = try PrivatePages(byteCount: NetScratch.places * NetScratch.frameBytes)
             headers = try PrivatePages(byteCount: NetScratch.gather + NetScratch.gatherBytes)
-            batch = try PacketBatch(
-                packets: NetScratch.packets,
-                runs: NetScratch.packets * PacketBatch.runsPerPacket
-            )
         } catch {
             throw BackendFailure(.host, "no memory for packets: \(error)")
         }
@@ -96,43 +96,22 @@ final class NetScratch: @unchecked Sendable {
         pieces.removeAll(keepingCapacity: true)
         transmit.removeAll(keepingCapacity: true)
         receive.removeAll(keepingCapacity: true)
-        batch.removeAll()
-        cursor = 0
     }
 
-    /// Whether another packet of any size fits, and this turn may still take it.
+    /// Whether the lists and the batch have room for another packet of any size.
     func hasRoom(_ copies: borrowing GrantCopyBatch) -> Bool {
-        transmit.count < NetScratch.packets
-            && cursor < NetScratch.turnBytes
-            && copies.count &+ NetWire.maxFurtherSlots &+ 1 <= copies.capacity
+        transmit.count < NetScratch.packets && copies.count &+ NetWire.maxFurtherSlots &+ 1 <= copies.capacity
     }
 
-    /// A place for `count` bytes (1 … 4096) inside one page: a copy that crosses no page boundary is one operation for
-    /// Xen.
-    func place(_ count: Int) -> Int {
-        let left = NetWire.pageSize &- cursor & (NetWire.pageSize &- 1)
-        if count > left { cursor &+= left }
-        defer { cursor = (cursor &+ count &+ 15) & ~15 }
-        return cursor
-    }
-
-    /// Places for frames: a batch, a packet that was held, steered packets, and what one packet was cut into.
-    private static let places = packets + 1 + steeredPackets + 1
-    /// The place of a packet that was held.
-    static let heldPlace = packets
-    /// Where steered packets begin.
-    static let steeredPlace = packets + 1
+    /// Places for frames: steered packets, and what one packet was cut into.
+    private static let places = steeredPackets + 1
     /// Where segments are put together.
-    static let cutPlace = packets + 1 + steeredPackets
+    static let cutPlace = steeredPackets
 
     /// Where frame `index` lies.
     static func frame(_ index: Int) -> Int { index &* frameBytes }
     /// Where header `index` lies.
     static func header(_ index: Int) -> Int { index &* headerStride }
-    /// What the host says, or is told, about a packet, at an offset of `headers`.
-    func header(at offset: Int) -> VirtioNetHeader {
-        VirtioNetHeader(decoding: headers.slot(at: offset, byteCount: VirtioNetHeader.byteCount))
-    }
     /// Where scattered headers are put together.
     static var gather: Int { places &* headerStride }
 }

@@ -1,6 +1,7 @@
 // The frontend's packets: ring → packet → copies → host → responses, a batch at a time.
 
 internal import BackendCore
+internal import HostIO
 internal import HostNetwork
 internal import Hypervisor
 internal import SharedRing
@@ -14,7 +15,11 @@ struct NetTransmit: ~Copyable {
     private let facts: NetQueueFacts
     private var ring: OrderedRing
     private var parser = TransmitParser()
-    private let device: PacketQueue
+    var port: any PacketPort
+    /// The last turn found no room at the host: the port wakes the queue when there is some.
+    private(set) var isBlocked = false
+    /// Why the port cannot go on; its user takes another one then.
+    private(set) var portFailure: HostFailure?
     /// The last turn ran out of credit: nothing may be sent for this long.
     private(set) var pause: Duration?
     /// Bytes of the last packet, which must be paid for before the next is taken.
@@ -32,13 +37,13 @@ struct NetTransmit: ~Copyable {
         _ facts: NetQueueFacts,
         pages: SharedPages,
         journal: consuming RingJournal,
-        device: PacketQueue,
+        port: any PacketPort,
         log: FaultLog,
         isTakeover: Bool
     ) throws(JournalFault) {
         ring = try OrderedRing(pages, NetTransmit.format, journal: journal, isTakeover: isTakeover)
         self.facts = facts
-        self.device = device
+        self.port = port
         self.log = log
     }
 
@@ -65,29 +70,71 @@ struct NetTransmit: ~Copyable {
     /// One batch. The frontend has its answers as soon as we have its bytes: it makes its next packets while the host's
     /// stack, which a TAP runs in the call that writes to it, works on these.
     ///
-    /// A turn that ran out of credit is idle, with a `pause`.
+    /// A turn that ran out of credit is idle, with a `pause`; so is one that is blocked, or whose port has failed.
     mutating func turn(_ scratch: NetScratch, notify: () -> Void) -> TurnEnd {
         metrics.transmitTurns &+= 1
         scratch.clear()
         pause = nil
+        isBlocked = false
         do throws(Breakdown) {
+            do throws(HostFailure) { try port.beginSending() } catch { return failed(error) }
             if try ring.poll() == 0 { return try sleep(worked: false) }
-            let isAll = try gather(scratch)
+            let gathered = try gather(scratch)
             ring.commit()
             copy(scratch)
             stage(scratch)
             answer(scratch, notify: notify)
-            send(scratch)
+            do throws(HostFailure) { try send(scratch) } catch { return failed(error) }
             // Not before: a crash in the call to the host must not count as progress.
             if !scratch.transmit.isEmpty { facts.mark.device?.progressed() }
-            if pause != nil { return .idle(worked: true) }
-            return isAll ? try sleep(worked: true) : .more
+            switch gathered {
+            case .all: return try sleep(worked: true)
+            case .turn: return .more
+            case .credit: return .idle(worked: true)
+            case .room: return block(worked: !scratch.transmit.isEmpty)
+            }
         } catch {
             // The copies of the packets before the one that broke the ring are still in the loop's batch, which the
             // next queue fills.
             facts.data.copies.clear()
             return .broken(error)
         }
+    }
+
+    /// What ended the gathering of a batch.
+    private enum Gathered {
+        /// Nothing waits any more.
+        case all
+        /// The turn is as large as it may be.
+        case turn
+        /// There is no credit, and a `pause`.
+        case credit
+        /// The host has no room.
+        case room
+    }
+
+    private mutating func failed(_ failure: HostFailure) -> TurnEnd {
+        portFailure = failure
+        return .idle(worked: true)
+    }
+
+    /// Sleeps until the host has room. The frontend's requests stay in its ring meanwhile.
+    private mutating func block(worked: Bool) -> TurnEnd {
+        do throws(HostFailure) {
+            if try port.lastLookForRoom() { return .more }
+        } catch {
+            return failed(error)
+        }
+        metrics.transmitBlocked &+= 1
+        isBlocked = true
+        return .idle(worked: worked)
+    }
+
+    /// Goes on through another port.
+    mutating func go(through port: any PacketPort) {
+        self.port = port
+        portFailure = nil
+        isBlocked = false
     }
 
     private mutating func sleep(worked: Bool) throws(Breakdown) -> TurnEnd {
@@ -97,19 +144,23 @@ struct NetTransmit: ~Copyable {
 
     // MARK: ring → packets and copies
 
-    /// - Returns: whether that was all that waited.
-    private mutating func gather(_ scratch: NetScratch) throws(Breakdown) -> Bool {
+    private mutating func gather(_ scratch: NetScratch) throws(Breakdown) -> Gathered {
         while ring.waiting != 0 {
-            guard scratch.hasRoom(facts.data.copies) else { return false }
+            guard scratch.hasRoom(facts.data.copies) else { return .turn }
+            switch port.room {
+            case .some: break
+            case .notInThisTurn: return .turn
+            case .none: return .room
+            }
             if unpaid > 0, let pause = facts.shared.pay(unpaid) {
                 metrics.transmitThrottled &+= 1
                 self.pause = pause
-                return false
+                return .credit
             }
             unpaid = 0
             try takePacket(scratch)
         }
-        return true
+        return .all
     }
 
     /// Takes the slots of one packet. The journal keeps the only copies that are looked at.
@@ -151,13 +202,13 @@ struct NetTransmit: ~Copyable {
         record.pieceCount = parser.fragmentCount
         for index in 0..<parser.fragmentCount {
             let fragment = parser.fragment(index)
-            let offset = scratch.place(Int(fragment.byteCount))
+            let offset = port.place(Int(fragment.byteCount), isFirst: index == 0)
             facts.data.copies.add(
                 reference: fragment.reference,
                 pageOffset: fragment.offset,
                 byteCount: fragment.byteCount,
                 intoGrant: false,
-                pages: scratch.frames,
+                pages: port.sendPages,
                 privateOffset: offset
             )
             scratch.pieces.append((offset, Int(fragment.byteCount)))
@@ -192,16 +243,16 @@ struct NetTransmit: ~Copyable {
     }
 
     private mutating func stage(_ scratch: NetScratch) {
+        var number = 0
         for index in scratch.transmit.indices where scratch.transmit[index].pieceCount > 0 {
-            if scratch.transmit[index].status == .okay { stage(index, scratch) }
+            if scratch.transmit[index].status == .okay { stage(index, &number, scratch) }
         }
     }
 
-    private mutating func send(_ scratch: NetScratch) {
-        guard scratch.batch.packetCount > 0 else { return }
-        scratch.batch.send(to: device)
+    private mutating func send(_ scratch: NetScratch) throws(HostFailure) {
+        try port.send()
         for record in scratch.transmit where record.place >= 0 {
-            let result = scratch.batch.result(record.place)
+            let result = port.result(record.place)
             if result > 0 {
                 metrics.transmitPackets &+= 1
                 metrics.transmitBytes &+= UInt64(truncatingIfNeeded: record.byteCount)
@@ -213,30 +264,25 @@ struct NetTransmit: ~Copyable {
         }
     }
 
-    /// Puts a packet into the batch to the host, behind a header that says what is to be done with it.
-    private mutating func stage(_ index: Int, _ scratch: NetScratch) {
+    /// Gives a packet to the port, behind a header that says what is to be done with it.
+    private mutating func stage(_ index: Int, _ number: inout Int, _ scratch: NetScratch) {
         let record = scratch.transmit[index]
-        let place = scratch.batch.packetCount
         do throws(OffloadFault) {
-            let header = try NetPipeline.transmit(record, scratch)
-            header.encode(into: scratch.headers.slot(at: NetScratch.header(place), byteCount: PacketQueue.headerBytes))
+            let header = try NetPipeline.transmit(record, port.sendPages, scratch)
+            header.encode(into: port.beginPacket(first: scratch.pieces[record.pieceStart].offset))
         } catch {
             scratch.transmit[index].status = .error
             metrics.transmitFaults &+= 1
             log.fault("queue \(facts.index): a packet is dropped: \(error)")
             return
         }
-        scratch.transmit[index].place = place
-        scratch.batch.beginPacket()
-        scratch.batch.add(
-            scratch.headers,
-            offset: NetScratch.header(place),
-            byteCount: PacketQueue.headerBytes
-        )
+        scratch.transmit[index].place = number
+        number &+= 1
         for piece in record.pieceStart..<record.pieceStart &+ record.pieceCount {
             let (offset, byteCount) = scratch.pieces[piece]
-            scratch.batch.add(scratch.frames, offset: offset, byteCount: byteCount)
+            port.add(offset, byteCount)
         }
+        port.endPacket()
     }
 
     // MARK: responses

@@ -10,6 +10,8 @@ struct StallTimes: Sendable {
     var stall = Duration.seconds(60)
     /// Between two drains of a ring that stays stalled.
     var pause = Duration.seconds(1)
+    /// After this without taking a packet, the host is reported as stuck.
+    var host = Duration.seconds(10)
 
     static let usual = StallTimes()
 }
@@ -52,6 +54,9 @@ struct StallClock: Sendable {
         defer { isCarrierDown = false }
         return isCarrierDown
     }
+
+    /// Nothing waits at the host now, though the ring waits for buffers: the stall begins anew.
+    mutating func isCalm(now: UInt64) { if since != nil { since = now } }
 
     /// The timer fired.
     /// - Returns: nil if nothing is waiting any more; then the timer is not to be set again.

@@ -59,6 +59,7 @@ import Testing
             vif = false
             queues = 1
             native-setup = "always"
+            vhost = false
             [usb]
             vusb = true
             qusb = true
@@ -89,6 +90,7 @@ import Testing
         expected.net.vif = false
         expected.net.queues = 1
         expected.net.nativeSetup = .always
+        expected.net.vhost = false
         expected.usb.qusb = true
         expected.grants.guestPages = 64
         expected.grants.hostPages = 1024

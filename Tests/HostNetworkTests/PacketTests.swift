@@ -91,7 +91,7 @@ private func pair() -> (PacketQueue, PacketQueue) {
                     let bytes = buffers.bytes(index, back.result(index))
                     if bytes[22] != 0x88 { continue }
                     let number = UInt8(truncatingIfNeeded: round * size + expected)
-                    #expect(bytes.count == 10 + 14 + 50 + expected)
+                    #expect(bytes.count == PacketQueue.headerBytes + 14 + 50 + expected)
                     #expect(bytes[24...].allSatisfy { $0 == number })
                     expected += 1
                 }
@@ -271,7 +271,7 @@ private func pair() -> (PacketQueue, PacketQueue) {
             var content: [UInt8] = []
             while let got = OffloadTests.tcp(to) {
                 #expect(got.segmentationType == 0)
-                #expect(got.bytes.count <= 10 + 14 + 40 + 1448)
+                #expect(got.bytes.count <= PacketQueue.headerBytes + 14 + 40 + 1448)
                 #expect(offloads == .checksum || !got.needsChecksum)
                 if !got.needsChecksum { #expect(got.hasRightChecksums) }
                 content += got.tcpPayload

@@ -12,7 +12,7 @@ internal import XenWire
 @testable internal import NetBackend
 
 extension SimulatedNetworkTests {
-    @Suite struct TakeoverTests {
+    @Suite(.bothWays) struct TakeoverTests {
         @Test func nothingIsLostOverManyDeaths() async throws {
             var options = NetworkFrontendOptions()
             options.queueCount = 2

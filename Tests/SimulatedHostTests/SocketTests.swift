@@ -57,7 +57,7 @@ import Testing
             let to = try network.open(plan("b")).openQueues(1)[0]
             #expect(wait { exchange.counters(of: "b")?.queues == 1 })
             let sent = Packet.segmented(payload: [UInt8](repeating: 6, count: 65_495), segmentSize: 1448)
-            #expect(sent.bytes.count == 10 + 14 + 65_535)
+            #expect(sent.bytes.count == PacketQueue.headerBytes + 14 + 65_535)
             for _ in 0..<3 { #expect(from.put(sent) == sent.bytes.count) }
             for _ in 0..<3 {
                 let isSame = to.take() == sent
@@ -115,7 +115,7 @@ import Testing
             for type: [UInt8] in [[8, 0], [0x86, 0xdd]] {
                 let bytes = [UInt8](repeating: 0xff, count: 22) + type + [0x45]
                 _ = from.put(Packet(bytes: bytes))
-                #expect(to.take()?.bytes.count == 25)
+                #expect(to.take()?.bytes.count == PacketQueue.headerBytes + 15)
             }
             #expect(exchange.counters(of: "a")?.receivedPackets == 6)
         }

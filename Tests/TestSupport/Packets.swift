@@ -14,14 +14,17 @@ public struct Packet: Hashable {
     public var needsChecksum: Bool { bytes[0] & 1 != 0 }
     public var segmentationType: UInt8 { bytes[1] }
     public var segmentSize: Int { Int(bytes[4]) | Int(bytes[5]) << 8 }
-    public var frame: ArraySlice<UInt8> { bytes[10...] }
-    public var type: Int { Int(bytes[22]) << 8 | Int(bytes[23]) }
+    public var frame: ArraySlice<UInt8> { bytes[Packet.start...] }
+    public var type: Int { Int(bytes[Packet.start + 12]) << 8 | Int(bytes[Packet.start + 13]) }
     /// What follows the Ethernet header.
-    public var payload: [UInt8] { Array(bytes[24...]) }
+    public var payload: [UInt8] { Array(bytes[Packet.body...]) }
+    /// Where the frame begins, and what follows its Ethernet header.
+    private static let start = PacketQueue.headerBytes
+    private static let body = start + 14
 
     /// A frame of a type that nobody on a bare host sends (0x88b5, for experiments), with a body.
     public static func plain(to: UInt8 = 0xff, from: UInt8 = 1, body: [UInt8]) -> Packet {
-        Packet(bytes: [UInt8](repeating: 0, count: 10) + address(to) + address(from) + [0x88, 0xb5] + body)
+        Packet(bytes: [UInt8](repeating: 0, count: start) + address(to) + address(from) + [0x88, 0xb5] + body)
     }
 
     private static func address(_ last: UInt8) -> [UInt8] {
@@ -37,7 +40,8 @@ public struct Packet: Hashable {
         put(~sum(ip[...]), &ip, 10)
         // The pseudo header's sum stands where the checksum will be.
         put(sum(ip[12..<20] + [0, 6, UInt8(length >> 8), UInt8(length & 255)]), &tcp, 16)
-        let header: [UInt8] = [1, 1, 54, 0, UInt8(segmentSize & 255), UInt8(segmentSize >> 8), 34, 0, 16, 0]
+        var header: [UInt8] = [1, 1, 54, 0, UInt8(segmentSize & 255), UInt8(segmentSize >> 8), 34, 0, 16, 0]
+        header += [UInt8](repeating: 0, count: start - header.count)
         return Packet(bytes: header + address(2) + address(1) + [8, 0] + ip + tcp + payload)
     }
 
@@ -56,15 +60,19 @@ public struct Packet: Hashable {
 
     /// IPv4 header and TCP checksum, as a receiver checks them.
     public var hasRightChecksums: Bool {
-        let ip = bytes[24..<44]
-        let total = Int(bytes[26]) << 8 | Int(bytes[27])
-        let segment = bytes[44..<(24 + total)]
-        let pseudo = ip[36..<44] + [0, 6, UInt8(segment.count >> 8), UInt8(segment.count & 255)]
+        let start = Packet.body
+        let ip = bytes[start..<start + 20]
+        let total = Int(bytes[start + 2]) << 8 | Int(bytes[start + 3])
+        let segment = bytes[start + 20..<start + total]
+        let pseudo = ip[start + 12..<start + 20] + [0, 6, UInt8(segment.count >> 8), UInt8(segment.count & 255)]
         return Packet.sum(ip) == 0xffff && Packet.sum(Array(pseudo + segment)[...]) == 0xffff
     }
 
     /// What TCP carries.
-    public var tcpPayload: ArraySlice<UInt8> { bytes[64..<(24 + (Int(bytes[26]) << 8 | Int(bytes[27])))] }
+    public var tcpPayload: ArraySlice<UInt8> {
+        let total = Int(bytes[Packet.body + 2]) << 8 | Int(bytes[Packet.body + 3])
+        return bytes[Packet.body + 40..<Packet.body + total]
+    }
 }
 
 extension PacketQueue {

@@ -53,6 +53,8 @@ public struct Configuration: Equatable, Sendable {
         /// Queues a frontend may use for one card, 1 … 16; nil: as many as the host has processors, at most 8.
         public var queues: Int?
         public var nativeSetup = NativeSetup.driverDomain
+        /// Whether a thread of the kernel (vhost-net) carries packets, where there is one.
+        public var vhost = true
 
         public init() {}
     }
@@ -206,6 +208,7 @@ extension Configuration.Net {
         vif = try table.boolean("vif") ?? vif
         queues = try table.integer("queues", in: 1...16)
         nativeSetup = try table.choice("native-setup", Configuration.NativeSetup.allCases) ?? nativeSetup
+        vhost = try table.boolean("vhost") ?? vhost
     }
 }
 

@@ -50,3 +50,4 @@
 #include "Tun.h"
 #include "Uevents.h"
 #include "UnixSocket.h"
+#include "Vhost.h"

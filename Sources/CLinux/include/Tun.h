@@ -55,3 +55,10 @@ static inline int tun_park_queue(int fd) {
     request.flags = IFF_DETACH_QUEUE;
     return ioctl(fd, TUNSETQUEUE, &request) < 0 ? errno : 0;
 }
+
+// Whether there is an interface behind the queue: 0, EBADFD after it was deleted, or another errno value.
+static inline int tun_look(int fd) {
+    struct tun_request request;
+    memset(&request, 0, sizeof request);
+    return ioctl(fd, TUNGETIFF, &request) < 0 ? errno : 0;
+}

@@ -37,7 +37,7 @@ actor NetChannel2Backend: InterfaceShell {
     private var connection: NetChannel2Connection?
     private var shared: NetChannel2Shared?
     private var queues: [NetChannel2Queue] = []
-    private var latch: BreakdownLatch?
+    var latch: BreakdownLatch?
     /// Counters of connections that are over.
     private var pastMetrics = NetMetrics()
 
@@ -128,7 +128,7 @@ actor NetChannel2Backend: InterfaceShell {
             )
         }
         let connection: NetChannel2Connection = try await negotiate(capabilities)
-        try watchPlace(interface, isTakeover: false)
+        try await watchPlace(interface, isTakeover: false)
         let latch = BreakdownLatch(signal)
         let shared = NetChannel2Shared(
             interface,

@@ -55,6 +55,7 @@ final class SocketDevice: PacketDevice {
         return queues
     }
 
+    var vhost: any VhostSource { NoVhost("the sockets of an exchange have no vhost-net") }
     func setOffloads(_ offloads: PacketOffloads) throws(HostFailure) {}
     func setCarrier(_ isUp: Bool) throws(HostFailure) {}
     var droppedByHost: UInt64 { 0 }

@@ -130,7 +130,7 @@ struct HostOnly: ~Copyable {
         batch.removeAll()
         for index in 0..<shape.batch {
             batch.beginPacket()
-            batch.add(frames, offset: 64 * HostOnly.place, byteCount: VirtioNetHeader.byteCount)
+            batch.add(frames, offset: 64 * HostOnly.place, byteCount: PacketQueue.headerBytes)
             batch.add(frames, offset: index * HostOnly.place, byteCount: byteCount)
         }
     }

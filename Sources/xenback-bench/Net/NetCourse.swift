@@ -3,6 +3,7 @@
 internal import BackendCore
 internal import CBench
 internal import HostIO
+internal import HostNetwork
 internal import SharedRing
 internal import XenWire
 
@@ -23,9 +24,9 @@ final class NetCourse {
         self.shape = shape
         self.direction = direction
         self.clock = clock
-        packet = try PrivatePages(byteCount: shape.byteCount + VirtioNetHeader.byteCount)
+        packet = try PrivatePages(byteCount: shape.byteCount + PacketQueue.headerBytes)
         shape.header.encode(into: packet.slot(at: 0, byteCount: VirtioNetHeader.byteCount))
-        shape.write(into: packet.slot(at: VirtioNetHeader.byteCount, byteCount: shape.byteCount))
+        shape.write(into: packet.slot(at: PacketQueue.headerBytes, byteCount: shape.byteCount))
         let guest = bench.guest
         ours = try NetTrack(try NetLoad(shape, guest), packet) { load, wire in
             try LaneConsumer(load, DevicePath(kind: .vif, domain: bench.domain, index: 0), bench.environment, wire)
@@ -66,7 +67,7 @@ final class NetCourse {
         for _ in 0..<turns {
             if direction == .receive {
                 for _ in 0..<shape.batch {
-                    try hostWire.offer(packet, byteCount: shape.byteCount + VirtioNetHeader.byteCount)
+                    try hostWire.offer(packet, byteCount: shape.byteCount + PacketQueue.headerBytes)
                 }
             }
             let start = bench_ticks()
@@ -141,7 +142,7 @@ struct NetTrack<Consumer: NetConsumer & ~Copyable>: ~Copyable {
         case .receive:
             load.post()
             for _ in 0..<load.shape.batch {
-                try wire.offer(packet, byteCount: load.shape.byteCount + VirtioNetHeader.byteCount)
+                try wire.offer(packet, byteCount: load.shape.byteCount + PacketQueue.headerBytes)
             }
         }
     }

@@ -10,6 +10,7 @@ internal import SystemPackage
 /// A device with one queue. Its packets look as a TAP's; no kernel interface has work with them.
 final class BenchWire: PacketDevice {
     let name = "bench"
+    let vhost: any VhostSource = NoVhost("a pair of sockets")
     let queue: PacketQueue
     private let end: OpenFile
 

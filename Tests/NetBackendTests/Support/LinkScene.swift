@@ -22,7 +22,7 @@ final class LinkScene: DeviceScene {
 
     let bed: GuestBed
     var victim: DevicePath { LinkScene.victimPath }
-    let wires = WireHost()
+    let wires = WireHost(vhost: NoVhost("links go by system calls"))
     let card: SimulatedToolstack.NetworkCard
     let frontend: NetChannel2Frontend
     let bystander: NetChannel2Frontend

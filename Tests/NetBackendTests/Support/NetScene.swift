@@ -27,7 +27,9 @@ final class NetScene: DeviceScene {
 
     let bed: GuestBed
     var victim: DevicePath { NetScene.victimPath }
-    let wires = WireHost()
+    /// The kernel that carries packets, where the test is run so.
+    let vhost = SimulatedVhost()
+    let wires: WireHost
     let card: SimulatedToolstack.NetworkCard
     let frontend: NetworkFrontend
     let bystander: NetworkFrontend
@@ -48,6 +50,8 @@ final class NetScene: DeviceScene {
         refusal: HostFailure? = nil,
         connects: Bool = true
     ) async throws {
+        let none = NoVhost("the kernel has no vhost-net")
+        wires = WireHost(vhost: HostWay.current == .vhost ? vhost : none)
         wires.refuse("vif7.0", refusal)
         bed = try GuestBed()
         capabilities = NetCapabilities(maxQueues: 4)

@@ -44,6 +44,18 @@ final class RawCard: Sendable {
         return (0..<count).map { slot.u8($0) }
     }
 
+    /// What the responses at ring indices say of pages that were posted one behind the other; empty if one is an error.
+    func received(_ indices: Range<UInt32>, firstPage: Int) -> [UInt8] {
+        var all: [UInt8] = []
+        for (number, index) in indices.enumerated() {
+            let response = queue.received(at: index)
+            guard response.status >= 0 else { return [] }
+            let offset = Int(response.offset)
+            all += bytes(firstPage + number, offset + Int(response.status)).dropFirst(offset)
+        }
+        return all
+    }
+
     /// A transmit slot for a page of ours.
     func slot(
         _ id: UInt16,

@@ -18,14 +18,24 @@ struct WireFrame: Hashable, Sendable {
 final class WireHost: NetworkHost {
     private let devices = Mutex<[String: WireDevice]>([:])
     private let refusals = Mutex<[String: HostFailure]>([:])
+    private let refused = Mutex(0)
+    private let vhost: any VhostSource
+
+    /// How often an interface was not made.
+    var refusalCount: Int { refused.withLock { $0 } }
+
+    init(vhost: any VhostSource) { self.vhost = vhost }
 
     /// Why an interface cannot be made; nil: it can.
     func refuse(_ name: String, _ failure: HostFailure?) { refusals.withLock { $0[name] = failure } }
 
     func open(_ plan: InterfacePlan) throws(HostFailure) -> any PacketDevice {
-        if let failure = refusals.withLock({ $0[plan.name] }) { throw failure }
+        if let failure = refusals.withLock({ $0[plan.name] }) {
+            refused.withLock { $0 += 1 }
+            throw failure
+        }
         return devices.withLock { devices in
-            let device = devices[plan.name] ?? WireDevice(plan)
+            let device = devices[plan.name] ?? WireDevice(plan, vhost)
             devices[plan.name] = device
             return device
         }
@@ -49,11 +59,15 @@ final class WireDevice: PacketDevice {
         var nameOwner: HostFailure?
     }
     let plan: InterfacePlan
+    let vhost: any VhostSource
     private let state = Mutex(State())
     private static let bufferBytes: CInt = 16 << 20
     private static let frameBytes = 17 * 4096
 
-    init(_ plan: InterfacePlan) { self.plan = plan }
+    init(_ plan: InterfacePlan, _ vhost: any VhostSource) {
+        self.plan = plan
+        self.vhost = vhost
+    }
 
     var name: String { plan.name }
     var droppedByHost: UInt64 { 0 }
@@ -130,7 +144,7 @@ final class WireDevice: PacketDevice {
         for number in [header.headerLength, header.segmentSize, header.checksumStart, header.checksumOffset] {
             message += [UInt8(truncatingIfNeeded: number), UInt8(truncatingIfNeeded: number >> 8)]
         }
-        message += frame.bytes
+        message += [UInt8](repeating: 0, count: PacketQueue.headerBytes - message.count) + frame.bytes
         return unsafe Glibc.send(end(queue).descriptor, message, message.count, CInt(MSG_NOSIGNAL))
             == message.count
     }
@@ -173,6 +187,14 @@ final class WireDevice: PacketDevice {
             guard count > 0 else { return total }
             total += count - PacketQueue.headerBytes
         }
+    }
+
+    /// Packets that nobody has taken out of the interface's queue. They are gone then.
+    func waiting(queue: Int = 0) -> Int {
+        let file = state.withLock { $0.queues[queue].file }
+        var (count, byte) = (0, UInt8(0))
+        while unsafe recv(file.descriptor, &byte, 1, CInt(MSG_DONTWAIT)) > 0 { count += 1 }
+        return count
     }
 
     /// What a queue's reads and writes say from now on is what a TAP's say whose interface was deleted (tun.c: a
