@@ -10,6 +10,7 @@ extension VhostPort {
 
     public func beginSending() throws(HostFailure) {
         transmit.silence()
+        placed = 0
         try takeBack()
         if transmit.outstanding == 0 { tail = position }
         turnStart = position
@@ -35,7 +36,7 @@ extension VhostPort {
 
     private var fits: Bool {
         VhostPort.areaBytes &- (position &- tail) >= VhostPort.packetBytes
-            && VhostPort.ringSize &- descriptorsInUse >= VhostPort.packetDescriptors
+            && VhostPort.ringSize &- descriptorsInUse &- placed >= VhostPort.packetDescriptors
     }
 
     public var room: PacketRoom {
@@ -50,6 +51,7 @@ extension VhostPort {
             start = (start &+ VhostPort.page &- 1) & ~(VhostPort.page - 1)
         }
         position = start &+ count
+        placed &+= 1
         guard isFirst else { return start & VhostPort.mask }
         // The header may be at the area's end; the piece is then in the second mapping.
         return (start &- VhostPort.headerBytes) & VhostPort.mask &+ VhostPort.headerBytes
@@ -97,6 +99,7 @@ extension VhostPort {
     }
 
     public func send() {
+        placed = 0
         if transmit.publish() { kick(.transmit) }
     }
 

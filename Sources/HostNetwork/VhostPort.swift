@@ -50,6 +50,8 @@ public final class VhostPort: PacketPort, @unchecked Sendable {
     var turnStart = 0
     var nextDescriptor = 0
     var descriptorsInUse = 0
+    /// Pieces that this turn has placed: each takes a descriptor at most, once its packet is described.
+    var placed = 0
     /// What the kernel has, in its order, from `firstSent` on; the array goes round.
     var sent: [SentPacket]
     var firstSent = 0

@@ -212,6 +212,27 @@ extension VhostFeatures {
         }
     }
 
+    /// A turn places all its packets before it describes the first: room is counted from the places on.
+    @Test(arguments: [60, 1514])
+    func aTurnPlacesBeforeItSends(size: Int) throws {
+        let bed = try Bed()
+        bed.vhost.hang(true)
+        var room = PacketRoom.some
+        while room != .none {
+            try bed.port.beginSending()
+            var places: [Int] = []
+            while bed.port.room == .some { places.append(bed.port.place(size, isFirst: true)) }
+            room = bed.port.room
+            for place in places {
+                bed.port.beginPacket(first: place).set64(0, at: 0)
+                bed.port.add(place, size)
+                bed.port.endPacket()
+            }
+            bed.port.send()
+        }
+        #expect(bed.port.progress.waiting > 200 && bed.port.progress.waiting <= 256)
+    }
+
     static let refusals: [(SimulatedVhost.Call, Int, String)] = [
         (.open, 0, "opened"), (.features, 0, "VHOST_GET_FEATURES"), (.setOwner, 0, "VHOST_SET_OWNER"),
         (.setFeatures, 0, "VHOST_SET_FEATURES"), (.setMemory, 0, "VHOST_SET_MEM_TABLE"),
