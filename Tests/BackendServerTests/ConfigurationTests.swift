@@ -59,7 +59,7 @@ import Testing
             vif = false
             queues = 1
             native-setup = "always"
-            vhost = false
+            vhost = true
             [usb]
             vusb = true
             qusb = true
@@ -90,7 +90,7 @@ import Testing
         expected.net.vif = false
         expected.net.queues = 1
         expected.net.nativeSetup = .always
-        expected.net.vhost = false
+        expected.net.vhost = true
         expected.usb.qusb = true
         expected.grants.guestPages = 64
         expected.grants.hostPages = 1024

@@ -54,7 +54,7 @@ public struct Configuration: Equatable, Sendable {
         public var queues: Int?
         public var nativeSetup = NativeSetup.driverDomain
         /// Whether a thread of the kernel (vhost-net) carries packets, where there is one.
-        public var vhost = true
+        public var vhost = false
 
         public init() {}
     }
