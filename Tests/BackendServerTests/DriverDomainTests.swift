@@ -133,6 +133,8 @@ extension ServiceTests {
             try await scene.refusal(BlockDetach(domain: "7", device: "xvda")),
             try await scene.refusal(USBControllerCreate(domain: "7", controller: "usbver=2")),
             try await scene.refusal(USBControllerDestroy(domain: "7", device: "0")),
+            try await scene.refusal(Network2Attach(domain: "7", card: "")),
+            try await scene.refusal(Network2Detach(domain: "7", device: "0")),
         ] { #expect(refusal.hasPrefix("domain 2 is a driver domain"), "\(refusal)") }
         // The demo's broker has no cards to give; that it has none is its answer here as elsewhere.
         for refusal in [

@@ -196,7 +196,8 @@ private final class FuzzLink {
     func turn(_ number: Int, _ stamp: UInt32, _ random: inout RingRandom) throws {
         let (end, other) = (ends[number], ends[1 - number])
         if end.isAsleep {
-            guard end.isWoken else { return }
+            // Or it has something to send.
+            guard end.isWoken || Int.random(in: 0..<8, using: &random) == 0 else { return }
             (end.isAsleep, end.isWoken) = (false, false)
         }
         switch Int.random(in: 0..<10, using: &random) {

@@ -10,9 +10,10 @@ extension BrokerVerbs {
     func addNetwork2Verbs(to dispatch: inout ControlDispatch) {
         dispatch.on(Network2Attach.self) { call throws(ControlError) in try await attach(call) }
         dispatch.on(Network2Detach.self) { call throws(ControlError) in
+            let toolstack = try toolstack()
             let domain = try await domain(call.domain)
             let path = try DeviceName.only(call.device, of: domain, among: await netchannel2Names(of: domain))
-            try await toolstack().detach(path, force: call.force ?? false)
+            try await toolstack.detach(path, force: call.force ?? false)
             return NoParameters()
         }
     }
