@@ -91,7 +91,7 @@ struct BadPacket: Sendable, CustomTestStringConvertible {
 }
 
 extension SimulatedNetworkTests {
-    @Suite(.bothWays) struct BadPacketTests {
+    @Suite struct BadPacketTests {
         @Test(arguments: BadPacket.fatal)
         func theDeviceIsClosed(bad: BadPacket) async throws {
             let card = try await RawCard()

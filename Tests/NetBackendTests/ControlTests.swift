@@ -10,7 +10,7 @@ internal import XenWire
 @testable internal import NetBackend
 
 extension SimulatedNetworkTests {
-    @Suite(.bothWays) struct ControlTests {
+    @Suite struct ControlTests {
         private static let key = (0..<40).map { UInt8($0 * 5 + 1) }
 
         private func scene(queues: Int = 4, multicast: Bool = false) async throws -> NetScene {

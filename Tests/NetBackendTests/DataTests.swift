@@ -9,7 +9,7 @@ internal import XenWire
 @testable internal import NetBackend
 
 extension SimulatedNetworkTests {
-    @Suite(.bothWays) struct DataTests {
+    @Suite struct DataTests {
         /// Sizes with the number of slots they are sent in.
         static let shapes: [(Int, Int)] = [
             (60, 1), (61, 4), (252, 18), (1514, 1), (1514, 7), (4095, 1), (4096, 2), (4097, 2), (9014, 3), (9014, 18),

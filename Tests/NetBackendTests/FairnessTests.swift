@@ -10,7 +10,7 @@ internal import XenWire
 @testable internal import NetBackend
 
 extension SimulatedNetworkTests {
-    @Suite(.bothWays) struct FairnessTests {
+    @Suite struct FairnessTests {
         /// A flood's packets for each of its neighbours'. Fair is one; the rest is for threads that are not run in time.
         private static let share: UInt32 = 24
 

@@ -14,7 +14,7 @@ internal import XenWire
 @testable internal import NetBackend
 
 extension SimulatedNetworkTests {
-    @Suite(.bothWays) struct LifecycleTests {
+    @Suite struct LifecycleTests {
         @Test func whatIsPublished() async throws {
             let scene = try await NetScene()
             let wanted = [

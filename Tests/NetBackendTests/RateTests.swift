@@ -7,7 +7,7 @@ internal import Testing
 internal import XenWire
 
 extension SimulatedNetworkTests {
-    @Suite(.bothWays) struct RateTests {
+    @Suite struct RateTests {
         /// Sends on each queue until the card goes.
         private func flood(_ scene: NetScene, queues: Int) -> Task<Void, Never> {
             Task {

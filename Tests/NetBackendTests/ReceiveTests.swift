@@ -10,7 +10,7 @@ internal import XenWire
 @testable internal import NetBackend
 
 extension SimulatedNetworkTests {
-    @Suite(.bothWays) struct ReceiveTests {
+    @Suite struct ReceiveTests {
         private static let quick = StallTimes(
             drain: .milliseconds(150),
             quickDrain: .milliseconds(30),

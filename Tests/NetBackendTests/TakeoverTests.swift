@@ -12,7 +12,7 @@ internal import XenWire
 @testable internal import NetBackend
 
 extension SimulatedNetworkTests {
-    @Suite(.bothWays) struct TakeoverTests {
+    @Suite struct TakeoverTests {
         @Test func nothingIsLostOverManyDeaths() async throws {
             var options = NetworkFrontendOptions()
             options.queueCount = 2
