@@ -27,6 +27,9 @@ public struct SplitRingServer: ~Copyable {
     private let size: Int
     private let usesEventIndex: Bool
     private var taken: UInt16 = 0
+    /// The driver's index as it was read last: it is read again when no buffer is left (drivers/vhost/vhost.c,
+    /// `avail_idx`).
+    private var seen: UInt16 = 0
     private var put: UInt16 = 0
     private var announced: UInt16 = 0
 
@@ -50,7 +53,10 @@ public struct SplitRingServer: ~Copyable {
 
     /// Takes a buffer; nil if none waits.
     public mutating func take() -> (head: UInt16, pieces: [Piece])? {
-        if waiting == 0 { return nil }
+        if taken == seen {
+            seen = unsafe ring_load_acquire_16(available + 2)
+            if taken == seen { return nil }
+        }
         let head = unsafe ring_load_relaxed_16(available + 4 + 2 * (Int(taken) & (size - 1)))
         taken &+= 1
         var pieces: [Piece] = []
@@ -96,16 +102,16 @@ public struct SplitRingServer: ~Copyable {
         return unsafe vring_need_event(ring_load_relaxed_16(available + 4 + 2 * size), put, old) != 0
     }
 
-    /// Asks to be kicked for the next buffer, and looks once more.
-    /// - Returns: whether buffers wait after all.
+    /// Asks to be kicked for the next buffer beyond those that were seen, and looks once more.
+    /// - Returns: whether there are more after all.
     public func askForKick() -> Bool {
         if usesEventIndex {
-            unsafe ring_store_relaxed_16(used + 4 + 8 * size, taken)
+            unsafe ring_store_relaxed_16(used + 4 + 8 * size, seen)
         } else {
             unsafe ring_store_relaxed_16(used, 0)
         }
         ring_full_fence()
-        return waiting > 0
+        return unsafe ring_load_acquire_16(available + 2) != seen
     }
 
     /// Wants no kicks while it works.
