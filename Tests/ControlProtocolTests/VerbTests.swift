@@ -125,7 +125,8 @@ import XenWire
         let text = ControlInterface.description
         let verbs: [any ControlVerb.Type] = [
             Ping.self, GetVersion.self, List.self, Show.self, BlockAttach.self, BlockDetach.self, BlockList.self,
-            NetworkList.self, Network2Attach.self, Network2Detach.self, BlockResize.self, MediaInsert.self, MediaEject.self, Hotplug.self,
+            NetworkList.self, Network2Attach.self, Network2Detach.self, BlockResize.self, MediaInsert.self,
+            MediaEject.self, Hotplug.self,
             USBListAssignable.self, USBList.self, USBControllerCreate.self, USBControllerDestroy.self, USBAttach.self,
             USBDetach.self, PCIListAssignable.self, PCIAssignableAdd.self, PCIAssignableRemove.self, PCICheck.self,
             PCIReset.self,

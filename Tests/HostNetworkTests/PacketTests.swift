@@ -75,7 +75,7 @@ private func pair() -> (PacketQueue, PacketQueue) {
             out.send(to: from)
             for index in 0..<size {
                 let result = out.result(index)
-                #expect(result == 10 + 14 + 50 + Int32(index))
+                #expect(Int(result) == PacketQueue.headerBytes + 14 + 50 + index)
             }
             back.removeAll()
             for index in 0..<size {
@@ -89,10 +89,10 @@ private func pair() -> (PacketQueue, PacketQueue) {
                 if found == 0 { break }
                 for index in 0..<found where back.result(index) > 0 {
                     let bytes = buffers.bytes(index, back.result(index))
-                    if bytes[22] != 0x88 { continue }
+                    if bytes[PacketQueue.headerBytes + 12] != 0x88 { continue }
                     let number = UInt8(truncatingIfNeeded: round * size + expected)
                     #expect(bytes.count == PacketQueue.headerBytes + 14 + 50 + expected)
-                    #expect(bytes[24...].allSatisfy { $0 == number })
+                    #expect(bytes[(PacketQueue.headerBytes + 14)...].allSatisfy { $0 == number })
                     expected += 1
                 }
             }
@@ -100,7 +100,7 @@ private func pair() -> (PacketQueue, PacketQueue) {
             // Hosts talk among themselves (IPv6, IGMP) at any time; of ours nothing is left.
             while case let more = back.receive(from: to), more > 0 {
                 for index in 0..<more where back.result(index) > 0 {
-                    #expect(buffers.bytes(index, back.result(index))[22] != 0x88)
+                    #expect(buffers.bytes(index, back.result(index))[PacketQueue.headerBytes + 12] != 0x88)
                 }
             }
             let result = back.result(0)
