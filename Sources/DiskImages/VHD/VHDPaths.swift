@@ -1,5 +1,6 @@
 // Paths of images and their parents: made canonical, and relative to each other.
 
+internal import CLinux
 internal import Glibc
 internal import SystemPackage
 
