@@ -256,7 +256,7 @@ replies() {
     in_host "$host" ping -q -c 1 -W 10 "$address" >/dev/null
     answers=$(in_host "$host" ping -c 7 -i 0.1 -W 5 "$@" "$address") || true
     echo "$answers"
-    [[ $(grep -v DUP <<<"$answers" | grep -c 'icmp_seq=[1-5] .*time=') == 5 ]]
+    [[ $(grep -v DUP <<<"$answers" | grep -c 'bytes from .*icmp_seq=[1-5] ') == 5 ]]
 }
 
 # make_data FILE MIB: bytes that are nowhere the same, from one random MiB: an emulated CPU makes few of them in a second.

@@ -69,7 +69,7 @@ pings() {
     ping -q -c 1 -W 10 "$address" >/dev/null
     for size in "$@"; do
         ping -c 7 -i 0.1 -W 5 -s "$size" "$address" >/tmp/ping
-        [ "$(grep -v DUP /tmp/ping | grep -c 'icmp_seq=[1-5] .*time=')" = 5 ] || {
+        [ "$(grep -v DUP /tmp/ping | grep -c 'bytes from .*icmp_seq=[1-5] ')" = 5 ] || {
             echo "size $size:" && cat /tmp/ping && return 1
         }
     done
