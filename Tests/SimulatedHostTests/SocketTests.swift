@@ -110,12 +110,15 @@ import Testing
             let from = try network.open(plan("a")).openQueues(1)[0]
             let to = try network.open(plan("b")).openQueues(1)[0]
             #expect(wait { exchange.counters(of: "b")?.queues == 1 })
-            for length in [1, 9, 10, 23] { _ = from.put(Packet(bytes: [UInt8](repeating: 1, count: length))) }
+            let header = PacketQueue.headerBytes
+            for length in [1, header - 1, header, header + 13] {
+                _ = from.put(Packet(bytes: [UInt8](repeating: 1, count: length)))
+            }
             // Headers that end in the middle.
             for type: [UInt8] in [[8, 0], [0x86, 0xdd]] {
-                let bytes = [UInt8](repeating: 0xff, count: 22) + type + [0x45]
+                let bytes = [UInt8](repeating: 0xff, count: header + 12) + type + [0x45]
                 _ = from.put(Packet(bytes: bytes))
-                #expect(to.take()?.bytes.count == PacketQueue.headerBytes + 15)
+                #expect(to.take()?.bytes.count == header + 15)
             }
             #expect(exchange.counters(of: "a")?.receivedPackets == 6)
         }
